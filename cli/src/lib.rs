@@ -1,0 +1,2 @@
+//! hub-cli
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! hub-codegen
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! hub-frontend
+#![forbid(unsafe_code)]

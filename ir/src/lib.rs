@@ -1,0 +1,2 @@
+//! hub-ir
+#![forbid(unsafe_code)]

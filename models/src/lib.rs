@@ -1,0 +1,2 @@
+//! hub-models
+#![forbid(unsafe_code)]

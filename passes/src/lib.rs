@@ -1,0 +1,2 @@
+//! hub-passes
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! hub-abi
+#![forbid(unsafe_code)]

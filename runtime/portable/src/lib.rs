@@ -1,0 +1,2 @@
+//! hub-portable
+#![forbid(unsafe_code)]
