@@ -1,2 +1,18 @@
-//! hub-abi
+//! What compiler and runtime share: element types, symbolic dimensions, the primitives with their
+//! runtime shape inference, the portable graph, the execution plan and the arena planner.
+//!
+//! Invariants: this crate is a leaf (it sees no other crate of the workspace), holds plain data and
+//! total functions on it, and nothing here panics on untrusted data: sizes use checked arithmetic.
 #![forbid(unsafe_code)]
+
+pub mod arena;
+pub mod dim;
+pub mod dtype;
+pub mod pgraph;
+pub mod plan;
+pub mod prim;
+pub mod shape;
+
+pub use dim::{Dim, Sym, SymEnv, SymInfo};
+pub use dtype::Dtype;
+pub use prim::Prim;

@@ -1,0 +1,537 @@
+//! Symbolic dimensions: integer polynomials over named symbols with inclusive bounds.
+//!
+//! A [`Dim`] is kept in one canonical form (a sorted sum of monomials), so that equality of
+//! expressions that normalise alike is plain `==`. Evaluation is checked: overflow and division by
+//! zero are errors, never panics or wraps.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A symbol: index into a graph's symbol table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Sym(pub u32);
+
+/// What is known of a symbol.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SymInfo {
+    /// Printed name, unique in its graph.
+    pub name: String,
+    /// Least value (inclusive).
+    pub min: i64,
+    /// Greatest value (inclusive).
+    pub max: i64,
+}
+
+/// Values of symbols while a graph runs, indexed by [`Sym`]; `None` is not bound yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SymEnv(pub Vec<Option<i64>>);
+
+impl SymEnv {
+    /// An environment of `n` unbound symbols.
+    pub fn new(n: usize) -> Self {
+        SymEnv(vec![None; n])
+    }
+    /// The value bound to `s`.
+    pub fn get(&self, s: Sym) -> Option<i64> {
+        self.0.get(s.0 as usize).copied().flatten()
+    }
+    /// Binds `s`, growing the table where needed.
+    pub fn set(&mut self, s: Sym, v: i64) {
+        let i = s.0 as usize;
+        if self.0.len() <= i {
+            self.0.resize(i + 1, None);
+        }
+        self.0[i] = Some(v);
+    }
+}
+
+/// Why a dimension could not be evaluated.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DimError {
+    /// A symbol has no value yet.
+    #[error("symbol {0:?} is not bound")]
+    Unbound(Sym),
+    /// The value does not fit 64 bits.
+    #[error("dimension expression {0} overflows")]
+    Overflow(String),
+    /// Division or remainder by zero.
+    #[error("dimension expression {0} divides by zero")]
+    DivZero(String),
+}
+
+/// A factor that is not a sum: a symbol or an operation that does not distribute.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Atom {
+    /// A symbol.
+    Sym(Sym),
+    /// Floor division.
+    Div(Box<Dim>, Box<Dim>),
+    /// Remainder with the divisor's sign (`a - b*floor(a/b)`).
+    Mod(Box<Dim>, Box<Dim>),
+    /// The greater of two.
+    Max(Box<Dim>, Box<Dim>),
+    /// The lesser of two.
+    Min(Box<Dim>, Box<Dim>),
+}
+
+/// `coef * product(atoms)`, atoms sorted, coef not zero.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Term {
+    /// Product of these.
+    pub atoms: Vec<Atom>,
+    /// Times this.
+    pub coef: i64,
+}
+
+/// A dimension: `konst + sum(terms)`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dim {
+    terms: Vec<Term>,
+    konst: i64,
+}
+
+impl From<i64> for Dim {
+    fn from(konst: i64) -> Dim {
+        Dim { terms: vec![], konst }
+    }
+}
+impl From<usize> for Dim {
+    fn from(k: usize) -> Dim {
+        Dim::from(i64::try_from(k).unwrap_or(i64::MAX))
+    }
+}
+impl From<Sym> for Dim {
+    fn from(s: Sym) -> Dim {
+        Dim::atom(Atom::Sym(s))
+    }
+}
+
+/// Saturating bound used for what is not known to be smaller.
+pub const UNBOUNDED: i64 = i64::MAX >> 1;
+
+impl Dim {
+    /// One atom as a dimension.
+    pub fn atom(a: Atom) -> Dim {
+        Dim { terms: vec![Term { atoms: vec![a], coef: 1 }], konst: 0 }
+    }
+
+    /// The value where it is a constant.
+    pub fn as_const(&self) -> Option<i64> {
+        self.terms.is_empty().then_some(self.konst)
+    }
+
+    /// The symbol where the dimension is just one.
+    pub fn as_sym(&self) -> Option<Sym> {
+        match (self.konst, &self.terms[..]) {
+            (0, [Term { atoms, coef: 1 }]) => match &atoms[..] {
+                [Atom::Sym(s)] => Some(*s),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Is it this constant?
+    pub fn is(&self, k: i64) -> bool {
+        self.as_const() == Some(k)
+    }
+
+    /// The monomials, sorted; the constant part is [`Dim::konst`].
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// The constant part.
+    pub fn konst(&self) -> i64 {
+        self.konst
+    }
+
+    /// Sum. Coefficients saturate (such a dimension fails to evaluate anyway).
+    pub fn add(&self, o: &Dim) -> Dim {
+        let mut terms = self.terms.clone();
+        for t in &o.terms {
+            push_term(&mut terms, t.clone());
+        }
+        Dim { terms, konst: self.konst.saturating_add(o.konst) }
+    }
+
+    /// `self + k`.
+    pub fn plus(&self, k: i64) -> Dim {
+        Dim { terms: self.terms.clone(), konst: self.konst.saturating_add(k) }
+    }
+
+    /// `self * k`.
+    pub fn times(&self, k: i64) -> Dim {
+        if k == 0 {
+            return Dim::from(0i64);
+        }
+        let terms = self
+            .terms
+            .iter()
+            .map(|t| Term { atoms: t.atoms.clone(), coef: t.coef.saturating_mul(k) })
+            .collect();
+        Dim { terms, konst: self.konst.saturating_mul(k) }
+    }
+
+    /// Difference.
+    pub fn sub(&self, o: &Dim) -> Dim {
+        self.add(&o.times(-1))
+    }
+
+    /// Product, distributed over sums.
+    pub fn mul(&self, o: &Dim) -> Dim {
+        let mut out = self.times(o.konst);
+        for t in &o.terms {
+            let mut part = Dim { terms: vec![], konst: 0 };
+            push_term(
+                &mut part.terms,
+                Term { atoms: t.atoms.clone(), coef: t.coef.saturating_mul(self.konst) },
+            );
+            for u in &self.terms {
+                let mut atoms = [&t.atoms[..], &u.atoms[..]].concat();
+                atoms.sort();
+                push_term(&mut part.terms, Term { atoms, coef: t.coef.saturating_mul(u.coef) });
+            }
+            out = out.add(&part);
+        }
+        out
+    }
+
+    /// Floor division. Exact multiples divide out: `(4*s + 2) / 2 = 2*s + 1`, `(a*b) / a = b`
+    /// where the divisor is one positive monomial.
+    pub fn div(&self, o: &Dim) -> Dim {
+        if o.is(1) {
+            return self.clone();
+        }
+        if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
+            && b != 0
+        {
+            return Dim::from(a.div_euclid(b) - i64::from(b < 0 && a.rem_euclid(b) != 0));
+        }
+        self.div_exact(o)
+            .unwrap_or_else(|| Dim::atom(Atom::Div(Box::new(self.clone()), Box::new(o.clone()))))
+    }
+
+    /// `self / o` where every term is provably a multiple of `o` (a constant or one monomial).
+    pub fn div_exact(&self, o: &Dim) -> Option<Dim> {
+        if let Some(k) = o.as_const() {
+            let all = self.terms.iter().map(|t| t.coef).chain([self.konst]);
+            if k == 0 || all.clone().any(|c| c % k != 0) {
+                return None;
+            }
+            let terms = self
+                .terms
+                .iter()
+                .map(|t| Term { atoms: t.atoms.clone(), coef: t.coef / k })
+                .collect();
+            return Some(Dim { terms, konst: self.konst / k });
+        }
+        let [d] = &o.terms[..] else { return None };
+        if o.konst != 0 || self.konst != 0 {
+            return None;
+        }
+        let mut out = Dim::from(0i64);
+        for t in &self.terms {
+            let mut atoms = t.atoms.clone();
+            for a in &d.atoms {
+                let at = atoms.iter().position(|x| x == a)?;
+                atoms.remove(at);
+            }
+            if t.coef % d.coef != 0 {
+                return None;
+            }
+            let coef = t.coef / d.coef;
+            if atoms.is_empty() {
+                out.konst += coef;
+            } else {
+                push_term(&mut out.terms, Term { atoms, coef });
+            }
+        }
+        Some(out)
+    }
+
+    /// Division that rounds up, for a positive divisor.
+    pub fn div_ceil(&self, o: &Dim) -> Dim {
+        self.add(&o.plus(-1)).div(o)
+    }
+
+    /// Floor remainder.
+    pub fn rem(&self, o: &Dim) -> Dim {
+        if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
+            && b > 0
+        {
+            return Dim::from(a.rem_euclid(b));
+        }
+        if self.div_exact(o).is_some() {
+            return Dim::from(0i64);
+        }
+        Dim::atom(Atom::Mod(Box::new(self.clone()), Box::new(o.clone())))
+    }
+
+    /// The greater of two.
+    pub fn max_of(&self, o: &Dim) -> Dim {
+        match self.sub(o).as_const() {
+            Some(d) if d >= 0 => self.clone(),
+            Some(_) => o.clone(),
+            None => {
+                let (a, b) = if self <= o { (self, o) } else { (o, self) };
+                Dim::atom(Atom::Max(Box::new(a.clone()), Box::new(b.clone())))
+            }
+        }
+    }
+
+    /// The lesser of two.
+    pub fn min_of(&self, o: &Dim) -> Dim {
+        match self.sub(o).as_const() {
+            Some(d) if d <= 0 => self.clone(),
+            Some(_) => o.clone(),
+            None => {
+                let (a, b) = if self <= o { (self, o) } else { (o, self) };
+                Dim::atom(Atom::Min(Box::new(a.clone()), Box::new(b.clone())))
+            }
+        }
+    }
+
+    /// Product of dimensions.
+    pub fn product<'a>(it: impl IntoIterator<Item = &'a Dim>) -> Dim {
+        it.into_iter().fold(Dim::from(1i64), |a, d| a.mul(d))
+    }
+
+    /// Calls `f` on every symbol.
+    pub fn each_sym(&self, f: &mut dyn FnMut(Sym)) {
+        for a in self.terms.iter().flat_map(|t| &t.atoms) {
+            match a {
+                Atom::Sym(s) => f(*s),
+                Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => {
+                    a.each_sym(f);
+                    b.each_sym(f);
+                }
+            }
+        }
+    }
+
+    /// The value under `env`.
+    pub fn eval(&self, env: &SymEnv) -> Result<i64, DimError> {
+        let over = || DimError::Overflow(self.to_string());
+        let mut sum = self.konst;
+        for t in &self.terms {
+            let mut p = t.coef;
+            for a in &t.atoms {
+                p = p.checked_mul(a.eval(env)?).ok_or_else(over)?;
+            }
+            sum = sum.checked_add(p).ok_or_else(over)?;
+        }
+        Ok(sum)
+    }
+
+    /// Replaces symbols by dimensions.
+    pub fn subst(&self, f: &dyn Fn(Sym) -> Option<Dim>) -> Dim {
+        let mut out = Dim::from(self.konst);
+        for t in &self.terms {
+            let p = t.atoms.iter().fold(Dim::from(t.coef), |p, a| p.mul(&a.subst(f)));
+            out = out.add(&p);
+        }
+        out
+    }
+
+    /// Inclusive bounds of the value, given the symbols' bounds (saturating, conservative).
+    pub fn bounds(&self, syms: &[SymInfo]) -> (i64, i64) {
+        let (mut lo, mut hi) = (self.konst, self.konst);
+        for t in &self.terms {
+            let (mut a, mut b) = (t.coef, t.coef);
+            for x in &t.atoms {
+                let (c, d) = x.bounds(syms);
+                let p = [
+                    a.saturating_mul(c),
+                    a.saturating_mul(d),
+                    b.saturating_mul(c),
+                    b.saturating_mul(d),
+                ];
+                a = p.into_iter().fold(i64::MAX, i64::min);
+                b = p.into_iter().fold(i64::MIN, i64::max);
+            }
+            lo = lo.saturating_add(a);
+            hi = hi.saturating_add(b);
+        }
+        (lo, hi)
+    }
+
+    /// Prints with symbol names.
+    pub fn display<'a>(&'a self, syms: &'a [SymInfo]) -> impl fmt::Display + 'a {
+        Shown { dim: self, syms }
+    }
+}
+
+fn push_term(terms: &mut Vec<Term>, t: Term) {
+    if t.coef == 0 {
+        return;
+    }
+    match terms.binary_search_by(|u| u.atoms.cmp(&t.atoms)) {
+        Ok(i) => {
+            terms[i].coef = terms[i].coef.saturating_add(t.coef);
+            if terms[i].coef == 0 {
+                terms.remove(i);
+            }
+        }
+        Err(i) => terms.insert(i, t),
+    }
+}
+
+impl Atom {
+    fn eval(&self, env: &SymEnv) -> Result<i64, DimError> {
+        let two = |a: &Dim, b: &Dim| Ok((a.eval(env)?, b.eval(env)?));
+        let shown = || Dim::atom(self.clone()).to_string();
+        match self {
+            Atom::Sym(s) => env.get(*s).ok_or(DimError::Unbound(*s)),
+            Atom::Max(a, b) => two(a, b).map(|(a, b)| a.max(b)),
+            Atom::Min(a, b) => two(a, b).map(|(a, b)| a.min(b)),
+            Atom::Div(a, b) | Atom::Mod(a, b) => {
+                let (x, y) = two(a, b)?;
+                if y == 0 {
+                    return Err(DimError::DivZero(shown()));
+                }
+                let r = x.checked_rem(y).ok_or_else(|| DimError::Overflow(shown()))?;
+                let adjust = i64::from(r != 0 && (r < 0) != (y < 0));
+                Ok(match self {
+                    Atom::Div(..) => x / y - adjust,
+                    _ => r + adjust * y,
+                })
+            }
+        }
+    }
+
+    fn subst(&self, f: &dyn Fn(Sym) -> Option<Dim>) -> Dim {
+        match self {
+            Atom::Sym(s) => f(*s).unwrap_or_else(|| Dim::from(*s)),
+            Atom::Div(a, b) => a.subst(f).div(&b.subst(f)),
+            Atom::Mod(a, b) => a.subst(f).rem(&b.subst(f)),
+            Atom::Max(a, b) => a.subst(f).max_of(&b.subst(f)),
+            Atom::Min(a, b) => a.subst(f).min_of(&b.subst(f)),
+        }
+    }
+
+    fn bounds(&self, syms: &[SymInfo]) -> (i64, i64) {
+        match self {
+            Atom::Sym(s) => syms.get(s.0 as usize).map_or((0, UNBOUNDED), |i| (i.min, i.max)),
+            Atom::Max(a, b) => {
+                let (a, b) = (a.bounds(syms), b.bounds(syms));
+                (a.0.max(b.0), a.1.max(b.1))
+            }
+            Atom::Min(a, b) => {
+                let (a, b) = (a.bounds(syms), b.bounds(syms));
+                (a.0.min(b.0), a.1.min(b.1))
+            }
+            Atom::Div(a, b) => {
+                let ((al, ah), (bl, bh)) = (a.bounds(syms), b.bounds(syms));
+                if bl <= 0 {
+                    return (-UNBOUNDED, UNBOUNDED);
+                }
+                let lo = al.div_euclid(bl).min(al.div_euclid(bh));
+                let hi = ah.div_euclid(bl).max(ah.div_euclid(bh));
+                (lo, hi)
+            }
+            Atom::Mod(_, b) => {
+                let (bl, bh) = b.bounds(syms);
+                if bl <= 0 { (-UNBOUNDED, UNBOUNDED) } else { (0, bh - 1) }
+            }
+        }
+    }
+}
+
+struct Shown<'a> {
+    dim: &'a Dim,
+    syms: &'a [SymInfo],
+}
+
+impl Shown<'_> {
+    fn atom(&self, f: &mut fmt::Formatter<'_>, a: &Atom) -> fmt::Result {
+        let sub = |d| Shown { dim: d, syms: self.syms };
+        match a {
+            Atom::Sym(s) => match self.syms.get(s.0 as usize) {
+                Some(i) => f.write_str(&i.name),
+                None => write!(f, "s{}", s.0),
+            },
+            Atom::Div(a, b) => write!(f, "div({}, {})", sub(a), sub(b)),
+            Atom::Mod(a, b) => write!(f, "mod({}, {})", sub(a), sub(b)),
+            Atom::Max(a, b) => write!(f, "max({}, {})", sub(a), sub(b)),
+            Atom::Min(a, b) => write!(f, "min({}, {})", sub(a), sub(b)),
+        }
+    }
+}
+
+impl fmt::Display for Shown<'_> {
+    /// Grammar: `term (+ term)*`, a term being factors joined by `*`, e.g. `2*W + div(H, 2) + -1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for t in &self.dim.terms {
+            if !first {
+                f.write_str(" + ")?;
+            }
+            first = false;
+            if t.coef != 1 {
+                write!(f, "{}*", t.coef)?;
+            }
+            for (i, a) in t.atoms.iter().enumerate() {
+                if i > 0 {
+                    f.write_str("*")?;
+                }
+                self.atom(f, a)?;
+            }
+        }
+        match (first, self.dim.konst) {
+            (true, k) => write!(f, "{k}"),
+            (false, 0) => Ok(()),
+            (false, k) => write!(f, " + {k}"),
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown { dim: self, syms: &[] }.fmt(f)
+    }
+}
+impl fmt::Debug for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(i: u32) -> Dim {
+        Dim::from(Sym(i))
+    }
+
+    #[test]
+    fn normal_forms_meet() {
+        let a = s(0).plus(1).mul(&s(1).plus(2));
+        let b = s(0).mul(&s(1)).add(&s(0).times(2)).add(&s(1)).plus(2);
+        assert_eq!(a, b);
+        assert_eq!(s(0).times(4).plus(2).div(&2i64.into()), s(0).times(2).plus(1));
+        assert_eq!(s(0).mul(&s(1)).times(6).div(&s(1).times(3)), s(0).times(2));
+        assert_eq!(s(0).sub(&s(0)), Dim::from(0i64));
+        assert_eq!(s(0).plus(3).max_of(&s(0)), s(0).plus(3));
+    }
+
+    #[test]
+    fn evaluation_is_checked() {
+        let env = SymEnv(vec![Some(i64::MAX), Some(0)]);
+        assert!(matches!(s(0).plus(1).eval(&env), Err(DimError::Overflow(_))));
+        assert!(matches!(s(0).div(&s(1)).eval(&env), Err(DimError::DivZero(_))));
+        assert_eq!(s(2).eval(&env), Err(DimError::Unbound(Sym(2))));
+        let env = SymEnv(vec![Some(-7), Some(2)]);
+        assert_eq!(s(0).div(&s(1)).eval(&env), Ok(-4));
+        assert_eq!(s(0).rem(&s(1)).eval(&env), Ok(1));
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let info = |min, max| SymInfo { name: "w".into(), min, max };
+        let d = s(0).plus(-1).div(&2i64.into()).plus(1);
+        assert_eq!(d.bounds(&[info(1, 10)]), (1, 5));
+        assert_eq!(d.to_string(), "div(s0 + -1, 2) + 1");
+    }
+}
