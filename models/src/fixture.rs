@@ -214,20 +214,21 @@ impl Fixture {
     }
 
     /// The path of the full model under the build folder, written there the first time it is asked for.
-    ///
-    /// The folder's name carries a stamp of what it was made from, so a changed fixture is made anew; tests that ask
-    /// at once all get a whole folder, since it appears by one rename.
     pub fn materialised(&self) -> Result<PathBuf> {
-        let dir = crate::build_folder().join("fixtures").join(format!(
-            "{}-{:016x}",
-            self.name,
-            self.stamp()?
-        ));
+        self.materialised_under(&crate::build_folder().join("fixtures"))
+    }
+
+    /// As [`Fixture::materialised`], but kept in `base`.
+    ///
+    /// The folder's name carries a stamp of what it was made from, so a changed fixture is made anew; tests that
+    /// ask at once all get a whole folder, since it appears by one rename.
+    pub fn materialised_under(&self, base: &Path) -> Result<PathBuf> {
+        let dir = base.join(format!("{}-{:016x}", self.name, self.stamp()?));
         if !dir.is_dir() {
             let aside = beside(&dir);
-            let made = self.materialise(&aside).and_then(|_| {
-                std::fs::rename(&aside, &dir)
-                    .or_else(|e| if dir.is_dir() { Ok(()) } else { Err(Error::io(&dir)(e)) })
+            let made = self.materialise(&aside).and_then(|_| match std::fs::rename(&aside, &dir) {
+                Err(e) if !dir.is_dir() => Err(Error::io(&dir)(e)),
+                _ => Ok(()),
             });
             let _ = std::fs::remove_dir_all(&aside);
             made?;

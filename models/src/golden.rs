@@ -167,7 +167,7 @@ fn mismatch(
     }
     let flat = stride.is_some_and(|s| want.shape == [count(have, kind).div_ceil(s)]);
     if want.shape != have.shape && !flat {
-        let thinned = stride.map_or(String::new(), |s| format!(" (every {s}th element)"));
+        let thinned = stride.map_or(String::new(), |s| format!(" (one element in {s})"));
         return Some(format!(
             "shape {:?} where the golden has {:?}{thinned}",
             have.shape, want.shape

@@ -25,7 +25,7 @@ pub use fixture::{Fixture, Format, InputSpec, OutputSpec};
 pub use golden::{Comparison, OutputReport, Tolerance, compare, inputs_of};
 pub use tensors::{NamedTensor, TensorFile, Tensors, from_bytes, read, write};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder that holds `fixtures/`, `digits/` and `paddle_formats/`: `HUB_MODELS` where it is set, else this
 /// crate's own folder.
@@ -35,10 +35,8 @@ pub fn root() -> PathBuf {
 }
 
 /// The build folder that full fixtures are written under: `CARGO_TARGET_DIR` where it is set, else `target` beside
-/// this crate's folder.
+/// this crate's folder. A relative one is taken from the workspace's root, whatever the current folder.
 pub fn build_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
-        PathBuf::from,
-    )
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(""));
+    workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }

@@ -236,3 +236,52 @@ impl<'a> Iterator for Fields<'a> {
         Some(field)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn skeleton() -> Vec<u8> {
+        std::fs::read(crate::root().join("fixtures/squeezenet1_1_p2o/model.onnx")).unwrap()
+    }
+
+    /// `digits` has its weights inside, so its plan is a copy.
+    #[test]
+    fn a_file_without_seeded_weights_stays_as_it_is() {
+        let file = std::fs::read(crate::root().join("digits/model.onnx")).unwrap();
+        let mut copy = Vec::new();
+        Plan::new(&file).unwrap().write(&mut copy).unwrap();
+        assert!(copy == file);
+    }
+
+    /// A model of one packed-dims initializer and fields that no ONNX has.
+    #[test]
+    fn unknown_fields_and_packed_dims_are_kept() {
+        let doc = br#"seeded {"lo": 0, "hi": 1, "dtype": "uint8"}"#;
+        let mut tensor = vec![0x0A, 2, 2, 3];
+        tensor.extend([0x42, 1, b'w', 0xF9, 0x7F, 1, 2, 3, 4, 5, 6, 7, 8, 0x62, doc.len() as u8]);
+        let mut want = tensor[..tensor.len() - 2].to_vec();
+        want.extend([0x4A, 6, 0, 0, 0, 0, 0, 0, 0x62, 0]);
+        tensor.extend(doc);
+        let wrap = |t: &[u8]| {
+            let graph = [header(INITIALIZER, t.len() as u64), t.to_vec()].concat();
+            [vec![0x08, 9], header(GRAPH, graph.len() as u64), graph, vec![0xFD, 0x7F, 1, 2, 3, 4]]
+                .concat()
+        };
+        let mut got = Vec::new();
+        Plan::new(&wrap(&tensor)).unwrap().write(&mut got).unwrap();
+        assert_eq!(got, wrap(&want));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_skeletons_do_not_panic(at in any::<prop::sample::Index>(), bytes: [u8; 3], cut in any::<prop::sample::Index>()) {
+            let mut file = skeleton();
+            let k = at.index(file.len() - 3);
+            file[k..k + 3].copy_from_slice(&bytes);
+            let _ = Plan::new(&file).map(|p| p.len());
+            let _ = Plan::new(&file[..cut.index(file.len())]).map(|p| p.len());
+        }
+    }
+}

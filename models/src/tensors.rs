@@ -6,6 +6,7 @@
 use crate::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -147,6 +148,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<TensorFile> {
     let fail = |e: safetensors::SafeTensorError| {
         Error::malformed(Path::new("tensors"))(format!("not a safetensors file: {e}"))
     };
+    bounded(bytes)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(fail)?;
     let file = SafeTensors::deserialize(bytes).map_err(fail)?;
     let metadata =
@@ -157,6 +159,26 @@ pub fn from_bytes(bytes: &[u8]) -> Result<TensorFile> {
         (name.to_owned(), NamedTensor { dtype, shape, data })
     });
     Ok(TensorFile { tensors: tensors.collect(), metadata })
+}
+
+/// Refuses offsets beyond the file, which the `safetensors` crate adds up before it compares them.
+fn bounded(bytes: &[u8]) -> Result<()> {
+    let len = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    let end = usize::try_from(len).ok().and_then(|n| n.checked_add(8));
+    // A header that is not there or not JSON is that crate's to refuse.
+    let Some(header) = end.and_then(|end| bytes.get(8..end)) else { return Ok(()) };
+    let Ok(entries) = serde_json::from_slice::<BTreeMap<String, Value>>(header) else {
+        return Ok(());
+    };
+    for (name, entry) in entries {
+        if entry["data_offsets"][1].as_u64().is_some_and(|end| end > bytes.len() as u64) {
+            return Err(Error::Tensor {
+                name,
+                problem: "it reaches beyond the file's end".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Writes a safetensors file, replacing what is there by rename.
