@@ -65,13 +65,25 @@ pub enum Atom {
     /// A symbol.
     Sym(Sym),
     /// Floor division.
-    Div(Box<Dim>, Box<Dim>),
+    Div(
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+    ),
     /// Remainder with the divisor's sign (`a - b*floor(a/b)`).
-    Mod(Box<Dim>, Box<Dim>),
+    Mod(
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+    ),
     /// The greater of two.
-    Max(Box<Dim>, Box<Dim>),
+    Max(
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+    ),
     /// The lesser of two.
-    Min(Box<Dim>, Box<Dim>),
+    Min(
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+    ),
 }
 
 /// `coef * product(atoms)`, atoms sorted, coef not zero.

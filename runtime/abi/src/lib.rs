@@ -1,11 +1,14 @@
 //! What compiler and runtime share: element types, symbolic dimensions, the primitives with their
-//! runtime shape inference, the portable graph, the execution plan and the arena planner.
+//! runtime shape inference, the portable graph, the execution plan, the arena planner and the
+//! bundle that holds a compiled model.
 //!
 //! Invariants: this crate is a leaf (it sees no other crate of the workspace), holds plain data and
 //! total functions on it, and nothing here panics on untrusted data: sizes use checked arithmetic.
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod bundle;
+pub mod depth;
 pub mod dim;
 pub mod dtype;
 pub mod pgraph;

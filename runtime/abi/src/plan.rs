@@ -138,6 +138,7 @@ pub enum Step {
         /// How often.
         trip: Dim,
         /// What.
+        #[serde(deserialize_with = "crate::depth::nested")]
         body: Vec<Step>,
     },
 }

@@ -20,9 +20,9 @@ pub enum Type {
     /// A tensor (strings are tensors of dtype `Str`).
     Tensor(TensorType),
     /// A sequence; its elements have this type, but for dims, which may differ between elements.
-    Seq(Box<Type>),
+    Seq(#[serde(deserialize_with = "crate::depth::nested")] Box<Type>),
     /// A value or nothing.
-    Opt(Box<Type>),
+    Opt(#[serde(deserialize_with = "crate::depth::nested")] Box<Type>),
 }
 
 impl Type {

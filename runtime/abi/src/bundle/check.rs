@@ -1,0 +1,303 @@
+//! Semantic checks of what a bundle holds. What passes here can be indexed without further checks:
+//! ids are in range, values are defined once and before use, regions form a bounded tree, constants
+//! lie in their section, and plans name only what exists. Shapes are checked when they are bound.
+
+use crate::pgraph::*;
+use crate::plan::{Arg, Buf, OutputSource, Plan, Step};
+use crate::prim::Prim;
+use crate::shape::{Type, syms_of};
+
+/// Deepest nesting of regions.
+pub const MAX_REGIONS_DEEP: usize = 64;
+
+/// What graph and plan must fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// Number of the model's inputs.
+    pub inputs: usize,
+    /// Number of the model's outputs.
+    pub outputs: usize,
+    /// Bytes of the constants section.
+    pub consts: u64,
+}
+
+type Check = Result<(), String>;
+
+fn ensure(ok: bool, what: impl FnOnce() -> String) -> Check {
+    if ok { Ok(()) } else { Err(what()) }
+}
+
+/// Checks a portable graph.
+pub fn graph(g: &PGraph, io: Interface) -> Check {
+    for s in &g.syms {
+        ensure(s.min <= s.max, || format!("symbol {} has bounds {}..{}", s.name, s.min, s.max))?;
+    }
+    for (i, t) in g.values.iter().enumerate() {
+        let mut known = true;
+        syms_of(t, &mut |s| known &= (s.0 as usize) < g.syms.len());
+        ensure(known, || format!("value {i} has a dim over an unknown symbol"))?;
+    }
+    for (i, c) in g.consts.iter().enumerate() {
+        constant(c, io.consts).map_err(|e| format!("constant {i}: {e}"))?;
+    }
+    let Some(root) = g.regions.get(g.root as usize) else {
+        return Err(format!("root region {} does not exist", g.root));
+    };
+    let counts = [root.params.len(), g.inputs.len(), root.results.len(), g.outputs.len()];
+    ensure(counts == [io.inputs, io.inputs, io.outputs, io.outputs], || {
+        format!("{counts:?} inputs and outputs do not fit {} and {}", io.inputs, io.outputs)
+    })?;
+    let mut w = Walk {
+        g,
+        visited: vec![false; g.regions.len()],
+        live: vec![false; g.values.len()],
+        ever: vec![false; g.values.len()],
+    };
+    w.region(g.root, 0)
+}
+
+/// Bytes that a constant of this packing takes, in elements; `None` if it overflows or has zeros.
+pub fn packed_elements(p: &Packing) -> Option<u64> {
+    if p.block == 0 || p.v == 0 || p.taps == 0 || p.k % p.taps != 0 {
+        return None;
+    }
+    let panels = p.n.div_ceil(p.block).checked_mul(p.block)?;
+    let k = p.k.div_ceil(p.v).checked_mul(p.v)?;
+    panels.checked_mul(k)?.checked_mul(p.outer)
+}
+
+fn constant(c: &PConst, section: u64) -> Check {
+    let end = c.offset.checked_add(c.len);
+    ensure(end.is_some_and(|e| e <= section), || "it lies outside its section".into())?;
+    let dims = c.ty.const_dims().ok_or("its dims are not constants")?;
+    let count = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::try_from(d).ok()?));
+    let count = count.ok_or_else(|| format!("its dims {dims:?} have no size"))?;
+    let stored = match &c.packing {
+        None => Some(count),
+        Some(p) => {
+            let inside = p.outer.checked_mul(p.n).and_then(|x| x.checked_mul(p.k));
+            ensure(inside == Some(count), || "its packing is of another size".into())?;
+            packed_elements(p)
+        }
+    };
+    let size = c.ty.dtype.size() as u64;
+    if size == 0 {
+        return ensure(c.packing.is_none(), || "strings cannot be packed".into());
+    }
+    ensure(stored.and_then(|s| s.checked_mul(size)) == Some(c.len), || {
+        format!("{} bytes do not hold {dims:?} of {}", c.len, c.ty.dtype)
+    })
+}
+
+struct Walk<'g> {
+    g: &'g PGraph,
+    visited: Vec<bool>,
+    live: Vec<bool>,
+    ever: Vec<bool>,
+}
+
+impl Walk<'_> {
+    fn define(&mut self, v: ValueId, scope: &mut Vec<ValueId>) -> Check {
+        let i = v as usize;
+        let fresh = self.ever.get(i).is_some_and(|&d| !d);
+        ensure(fresh, || format!("value {v} does not exist or is defined twice"))?;
+        (self.ever[i], self.live[i]) = (true, true);
+        scope.push(v);
+        Ok(())
+    }
+
+    fn used(&self, v: ValueId) -> Check {
+        let ok = self.live.get(v as usize).is_some_and(|&d| d);
+        ensure(ok, || format!("value {v} is used where it is not defined"))
+    }
+
+    fn region(&mut self, r: RegionId, depth: usize) -> Check {
+        ensure(depth < MAX_REGIONS_DEEP, || "regions are nested too deep".into())?;
+        let g = self.g;
+        let Some(region) = g.regions.get(r as usize) else {
+            return Err(format!("region {r} does not exist"));
+        };
+        let first = !std::mem::replace(&mut self.visited[r as usize], true);
+        ensure(first, || format!("region {r} is used twice"))?;
+        let mut scope = vec![];
+        for &p in &region.params {
+            self.define(p, &mut scope)?;
+        }
+        for n in &region.nodes {
+            self.node(n, depth, &mut scope).map_err(|e| format!("node '{}': {e}", n.name))?;
+        }
+        region.results.iter().try_for_each(|&v| self.used(v))?;
+        scope.iter().for_each(|&v| self.live[v as usize] = false);
+        Ok(())
+    }
+
+    fn node(&mut self, n: &PNode, depth: usize, scope: &mut Vec<ValueId>) -> Check {
+        n.inputs.iter().try_for_each(|&v| self.used(v))?;
+        let (ins, outs) = (n.inputs.len(), n.outputs.len());
+        match &n.op {
+            POp::Const(c) => {
+                let c = self.g.consts.get(*c as usize).ok_or("its constant does not exist")?;
+                ensure((ins, outs) == (0, 1), || "a constant has one output".into())?;
+                let ty = n.outputs.first().and_then(|&v| self.g.values.get(v as usize));
+                let same = ty.and_then(Type::as_tensor) == Some(&c.ty);
+                ensure(same, || "value and constant differ in type".into())?;
+            }
+            POp::Prim(p) => self.prim(p, ins, outs)?,
+            POp::Group(r) => self.body(*r, depth, [ins, outs])?,
+            POp::Control(c) => self.control(c, depth, ins, outs)?,
+        }
+        n.outputs.iter().try_for_each(|&v| self.define(v, scope))
+    }
+
+    fn prim(&self, p: &Prim, ins: usize, outs: usize) -> Check {
+        use Prim::*;
+        let want = match p {
+            Iota { .. } | Dims { .. } | Random { .. } => 0,
+            Binary(_) | Pad { .. } | Gather { .. } | GatherElements { .. } | GatherNd { .. } => 2,
+            Contract { .. } | Conv { .. } | ConvTranspose { .. } => 2,
+            Select | ScatterElements { .. } | ScatterNd { .. } => 3,
+            Concat { .. } => ins.max(1),
+            _ => 1,
+        };
+        ensure((ins, outs) == (want, p.outputs()), || {
+            format!("{ins} operands and {outs} results do not fit {p:?}")
+        })?;
+        if let Dims { dims, scalar: true } = p {
+            ensure(dims.len() == 1, || "a scalar of several sizes".into())?;
+        }
+        let known = p.binds().iter().all(|s| (s.0 as usize) < self.g.syms.len());
+        ensure(known, || "it binds an unknown symbol".into())
+    }
+
+    /// Visits a region with these numbers of params and results.
+    fn body(&mut self, r: RegionId, depth: usize, [params, results]: [usize; 2]) -> Check {
+        let Some(region) = self.g.regions.get(r as usize) else {
+            return Err(format!("region {r} does not exist"));
+        };
+        let got = [region.params.len(), region.results.len()];
+        ensure(got == [params, results], || {
+            format!("region {r} has {got:?} params and results, not {:?}", [params, results])
+        })?;
+        self.region(r, depth + 1)
+    }
+
+    fn control(&mut self, c: &Control, depth: usize, ins: usize, outs: usize) -> Check {
+        let between = |lo: usize, hi: usize| {
+            ensure((lo..=hi).contains(&ins) && outs == 1, || {
+                format!("{ins} operands and {outs} results do not fit")
+            })
+        };
+        match c {
+            Control::If { then, orelse } => {
+                ensure(ins == 1, || "a branch has one operand".into())?;
+                self.body(*then, depth, [0, outs])?;
+                self.body(*orelse, depth, [0, outs])
+            }
+            Control::Loop { body, has_trip, has_cond, carried } => {
+                let carried = *carried as usize;
+                let want = usize::from(*has_trip) + usize::from(*has_cond) + carried;
+                ensure(ins == want && outs >= carried, || "its operands do not fit".into())?;
+                self.body(*body, depth, [1 + carried, 1 + outs])
+            }
+            Control::Scan { body, carried, .. } => {
+                let carried = *carried as usize;
+                ensure(ins >= carried && outs >= carried, || "its operands do not fit".into())?;
+                self.body(*body, depth, [ins, outs])
+            }
+            Control::SeqNew { .. } => between(0, usize::MAX),
+            Control::SeqInsert => between(2, 3),
+            Control::SeqSet => between(3, 3),
+            Control::SeqErase | Control::SeqSplit { .. } => between(1, 2),
+            Control::SeqAt => between(2, 2),
+            Control::SeqLen | Control::OptGet | Control::OptHas => between(1, 1),
+            Control::OptNew { .. } => between(0, 1),
+            Control::SeqConcat { .. } => {
+                ensure(ins == 1 && (1..=2).contains(&outs), || "its operands do not fit".into())
+            }
+        }
+    }
+}
+
+/// Checks a plan against the graph that it runs and the size of its code section.
+pub fn plan(p: &Plan, g: &PGraph, io: Interface, code: u64) -> Check {
+    let steps = p.steps.len();
+    let tier_ok = !p.tier.is_empty() && p.tier.bytes().all(|c| c.is_ascii_alphanumeric());
+    ensure(tier_ok && p.tier.len() <= 32, || format!("tier name '{}'", p.tier.escape_debug()))?;
+    ensure(p.scratch <= 1 << 30, || format!("{} bytes of scratch a worker", p.scratch))?;
+    for (i, k) in p.kernels.iter().enumerate() {
+        let end = k.offset.checked_add(k.len);
+        let ok = k.len > 0 && end.is_some_and(|e| e <= code);
+        ensure(ok, || format!("kernel {i} lies outside the code"))?;
+    }
+    for (i, b) in p.bufs.iter().enumerate() {
+        let ok = match b {
+            Buf::Arena { first, last, .. } => first <= last && (*last as usize) < steps,
+            Buf::Const { offset, len } => offset.checked_add(*len).is_some_and(|e| e <= io.consts),
+            Buf::Input(n) => (*n as usize) < io.inputs,
+            Buf::Output { index, .. } => (*index as usize) < io.outputs,
+        };
+        ensure(ok, || format!("buffer {i} names what does not exist"))?;
+    }
+    for (i, s) in p.steps.iter().enumerate() {
+        step(p, g, s, i as u32, false).map_err(|e| format!("step {i}: {e}"))?;
+    }
+    ensure(p.outputs.len() == io.outputs, || format!("{} outputs", p.outputs.len()))?;
+    let root = &g.regions[g.root as usize];
+    for (i, o) in p.outputs.iter().enumerate() {
+        let ok = match o {
+            OutputSource::Buf(b) => match p.bufs.get(*b as usize) {
+                Some(Buf::Arena { last, .. }) => *last as usize + 1 == steps,
+                Some(_) => true,
+                None => false,
+            },
+            OutputSource::Heap(v) => root.results.get(i) == Some(v),
+        };
+        ensure(ok, || format!("output {i} is in no buffer that lives to the end"))?;
+    }
+    Ok(())
+}
+
+fn step(p: &Plan, g: &PGraph, s: &Step, at: u32, inside: bool) -> Check {
+    match s {
+        Step::Kernel { kernel, args, .. } => {
+            ensure((*kernel as usize) < p.kernels.len(), || format!("no kernel {kernel}"))?;
+            args.iter().try_for_each(|a| match a {
+                Arg::Ptr { buf, write, bump, .. } => {
+                    buffer(p, *buf, at, *write)?;
+                    ensure(inside || bump.is(0), || "a bump outside a repetition".into())
+                }
+                Arg::Size(_) | Arg::Status => Ok(()),
+            })
+        }
+        Step::Host { node, inputs, outputs } => {
+            ensure(!inside, || "a host step inside a repetition".into())?;
+            let root = &g.regions[g.root as usize];
+            let n = root.nodes.get(*node as usize).ok_or("its node does not exist")?;
+            for (v, b) in inputs {
+                let tensor = g.values.get(*v as usize).is_some_and(|t| t.as_tensor().is_some());
+                ensure(tensor, || format!("value {v} is no tensor"))?;
+                buffer(p, *b, at, false)?;
+            }
+            for (v, b) in outputs {
+                ensure(n.outputs.contains(v), || format!("value {v} is not its result"))?;
+                buffer(p, *b, at, true)?;
+            }
+            Ok(())
+        }
+        Step::Repeat { body, .. } => {
+            ensure(!inside, || "a repetition inside a repetition".into())?;
+            body.iter().try_for_each(|s| step(p, g, s, at, true))
+        }
+    }
+}
+
+/// The buffer exists, lives at this step, and may be written where that is asked.
+fn buffer(p: &Plan, b: u32, at: u32, write: bool) -> Check {
+    let ok = match p.bufs.get(b as usize) {
+        Some(Buf::Arena { first, last, .. }) => (*first..=*last).contains(&at),
+        Some(Buf::Const { .. } | Buf::Input(_)) => !write,
+        Some(Buf::Output { .. }) => true,
+        None => false,
+    };
+    ensure(ok, || format!("buffer {b} does not exist, does not live here, or is read-only"))
+}
