@@ -1,0 +1,143 @@
+//! What a lowering is asked and what it answers.
+//!
+//! Placement decides where operands lie and turns every group (and every copy) into a [`Task`];
+//! a lowering (`crate::lower`) turns a task into a kernel and says how to fill its arguments.
+
+use crate::kir::Kernel;
+use hub_abi::pgraph::Packing;
+use hub_abi::{Dim, Dtype};
+use hub_ir::{Graph, Region};
+
+/// How an operand's elements are stored.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Format {
+    /// Element `i` lies at `sum(i[a] * strides[a])` elements from the operand's origin.
+    Strided,
+    /// A constant, packed in panels; strides say nothing.
+    Packed(Packing),
+}
+
+/// A tensor in memory as a kernel sees it. Its pointer argument points at its origin: element
+/// `[0, 0, …]` (plus the byte offset that the kernel's argument asks for).
+#[derive(Clone, PartialEq, Debug)]
+pub struct Operand {
+    /// Element type in memory.
+    pub dtype: Dtype,
+    /// Logical dimensions (those of the value in the graph).
+    pub dims: Vec<Dim>,
+    /// In elements, one an axis; 0 where it broadcasts, negative where it runs backwards.
+    pub strides: Vec<Dim>,
+    /// Elements past the end of a row along the axis of stride 1 that belong to that row alone:
+    /// they may be read, and in an output overwritten, so full vectors need no mask there.
+    pub slack: i64,
+    /// Rows and columns outside `0..dims` on spatial axes may be read: they hold the padding that
+    /// the consumer asked for (zeros, or -inf for a max window).
+    pub halo: bool,
+    /// Where its elements are.
+    pub format: Format,
+    /// Known single value of a constant operand of one element.
+    pub splat: Option<f64>,
+}
+
+/// A group to compute.
+pub struct Task<'g> {
+    /// The graph that holds the region.
+    pub g: &'g Graph,
+    /// The group's region: its params are the inputs, its results the outputs.
+    pub region: Region,
+    /// One per region param.
+    pub inputs: Vec<Operand>,
+    /// One per region result.
+    pub outputs: Vec<Operand>,
+}
+
+/// Which operand of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Which {
+    /// An input, by position.
+    In(usize),
+    /// An output, by position.
+    Out(usize),
+}
+
+/// How to fill one entry of a kernel's argument block, in the order of its params.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TaskArg {
+    /// An address: the operand's origin plus `offset` bytes (may be negative: a halo, a reversed
+    /// axis); the kernel touches only `extent` bytes from there.
+    Ptr {
+        /// The operand.
+        of: Which,
+        /// Bytes from its origin.
+        offset: Dim,
+        /// Bytes touched from there on.
+        extent: Dim,
+    },
+    /// A size or stride.
+    Size(Dim),
+    /// The step's status word.
+    Status,
+}
+
+/// A lowered task.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// One per kernel param.
+    pub args: Vec<TaskArg>,
+    /// Number of independent tiles (the product of the grid's extents).
+    pub tiles: Dim,
+    /// Arithmetic operations of all tiles (a fused multiply-add is two).
+    pub flops: Dim,
+    /// Bytes that must move at least once.
+    pub bytes: Dim,
+    /// The schedule as a person reads it, e.g. `conv 12x32 k=64`.
+    pub schedule: String,
+}
+
+/// Why a task was not lowered.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// An input must have stride 1 along an axis: placement copies it and asks again.
+    #[error("input {input} must be contiguous along axis {axis}")]
+    Relayout {
+        /// Which input.
+        input: usize,
+        /// The axis that must have stride 1.
+        axis: usize,
+    },
+    /// A constant input must be packed: placement packs it and asks again.
+    #[error("input {input} must be packed")]
+    Pack {
+        /// Which input.
+        input: usize,
+        /// How.
+        packing: Packing,
+    },
+    /// No native kernel for this; the portable one runs.
+    #[error("no native kernel: {0}")]
+    Unsupported(String),
+}
+
+impl Operand {
+    /// Offset (bytes from the origin, not positive) and extent in bytes of all elements, slack
+    /// included. Strides that are not constant are taken not to be negative.
+    pub fn span(&self) -> (Dim, Dim) {
+        let size = self.dtype.size() as i64;
+        let (mut lo, mut hi) = (Dim::from(0i64), Dim::from(1 + self.slack));
+        for (d, s) in self.dims.iter().zip(&self.strides) {
+            let reach = d.plus(-1).mul(s);
+            match s.as_const() {
+                Some(k) if k < 0 => lo = lo.add(&reach),
+                _ => hi = hi.add(&reach),
+            }
+        }
+        (lo.times(size), hi.sub(&lo).times(size))
+    }
+
+    /// The axis of stride 1 that is longer than 1, if any.
+    pub fn unit_axis(&self) -> Option<usize> {
+        (0..self.dims.len()).rev().find(|&a| self.strides[a].is(1) && !self.dims[a].is(1))
+    }
+}
