@@ -58,7 +58,7 @@ pub fn graph(g: &PGraph, io: Interface) -> Check {
 
 /// Bytes that a constant of this packing takes, in elements; `None` if it overflows or has zeros.
 pub fn packed_elements(p: &Packing) -> Option<u64> {
-    if p.block == 0 || p.v == 0 || p.taps == 0 || p.k % p.taps != 0 {
+    if p.block == 0 || p.v == 0 || p.taps == 0 || !p.k.is_multiple_of(p.taps) {
         return None;
     }
     let panels = p.n.div_ceil(p.block).checked_mul(p.block)?;

@@ -25,10 +25,11 @@ pub(super) fn seal(head: &[u8], names: &[u8], headers: &[u8], manifest: &[u8]) -
     b
 }
 
-/// A bundle in memory whose structure, manifest and graph have been checked.
+/// A bundle in memory (`B` is what holds the file's bytes) whose structure, manifest and graph have
+/// been checked.
 #[derive(Debug)]
-pub struct BundleView<'a> {
-    file: &'a [u8],
+pub struct BundleView<B> {
+    file: B,
     /// What the bundle is.
     pub manifest: Manifest,
     /// The portable graph.
@@ -45,12 +46,12 @@ pub struct TierView {
     pub code: Range<usize>,
 }
 
-impl<'a> BundleView<'a> {
+impl<B: AsRef<[u8]>> BundleView<B> {
     /// Checks structure, manifest and graph. Tiers are checked by [`BundleView::tier`], everything
     /// else by [`BundleView::verify`].
-    pub fn parse(file: &'a [u8]) -> Result<Self, BundleError> {
-        let c = elf::read(file)?;
-        let manifest = read_manifest(file, &c)?;
+    pub fn parse(file: B) -> Result<Self, BundleError> {
+        let c = elf::read(file.as_ref())?;
+        let manifest = read_manifest(file.as_ref(), &c)?;
         match_sections(&c, &manifest)?;
         let no_range = || BundleError {
             fault: Fault::Broken,
@@ -87,13 +88,13 @@ impl<'a> BundleView<'a> {
     }
 
     /// Bytes of a listed section, unchecked; `None` if there is none of that name.
-    pub fn section(&self, name: &str) -> Option<&'a [u8]> {
-        self.manifest.section(name).map(|s| &self.file[range(s)])
+    pub fn section(&self, name: &str) -> Option<&[u8]> {
+        self.manifest.section(name).map(|s| &self.file()[range(s)])
     }
 
     /// Bytes of the constants; their hash is checked by [`BundleView::verify`] only.
-    pub fn consts(&self) -> &'a [u8] {
-        &self.file[self.consts.clone()]
+    pub fn consts(&self) -> &[u8] {
+        &self.file()[self.consts.clone()]
     }
 
     /// Where the constants lie in the file.
@@ -101,9 +102,9 @@ impl<'a> BundleView<'a> {
         self.consts.clone()
     }
 
-    /// Gives manifest and graph away.
-    pub fn into_parts(self) -> (Manifest, PGraph) {
-        (self.manifest, self.graph)
+    /// The whole file.
+    pub fn file(&self) -> &[u8] {
+        self.file.as_ref()
     }
 
     fn interface(&self) -> check::Interface {
@@ -140,7 +141,7 @@ impl<'a> BundleView<'a> {
         let Some(s) = self.manifest.section(name) else {
             return broken(0, format!("no section {name}"));
         };
-        if blake3::hash(&self.file[range(s)]) != s.hash {
+        if blake3::hash(&self.file()[range(s)]) != s.hash {
             return broken(s.offset, format!("section {name} does not match its hash"));
         }
         Ok(s)
@@ -152,7 +153,7 @@ impl<'a> BundleView<'a> {
         if s.len > MAX_TABLE {
             return over(s.offset, format!("section {name} has {} bytes", s.len));
         }
-        match postcard::take_from_bytes::<T>(&self.file[range(s)]) {
+        match postcard::take_from_bytes::<T>(&self.file()[range(s)]) {
             Ok((v, [])) => Ok((v, s.offset)),
             Ok((v, _)) if self.manifest.minor > MINOR => Ok((v, s.offset)),
             Ok((_, rest)) => {
@@ -208,7 +209,7 @@ fn read_manifest(file: &[u8], c: &Container) -> Result<Manifest, BundleError> {
     let minor = u16::from_le_bytes([found[10], found[11]]);
     match postcard::take_from_bytes::<Manifest>(manifest) {
         Ok((v, rest)) if (v.major, v.minor) == (major, minor) => {
-            if found[12..16] != [0; 4] || (minor <= MINOR && !rest.is_empty()) {
+            if found[12..16] != [0; 4] || (minor == MINOR && !rest.is_empty()) {
                 return broken(m.offset, "bytes that mean nothing in seal or manifest");
             }
             Ok(v)
