@@ -74,7 +74,7 @@ impl Drop for JitBuffer {
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; 64]);
+struct Line(#[allow(dead_code)] [u8; 64]);
 
 /// A byte buffer aligned to 64 bytes, for tensors and scratch.
 #[derive(Clone)]
