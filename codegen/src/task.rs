@@ -35,6 +35,8 @@ pub struct Operand {
     pub halo: bool,
     /// Where its elements are.
     pub format: Format,
+    /// A constant of the model: it can be packed.
+    pub constant: bool,
     /// Known single value of a constant operand of one element.
     pub splat: Option<f64>,
 }
