@@ -59,7 +59,8 @@ impl KernelBuilder {
         }
     }
 
-    fn axis(&mut self, name: impl Into<String>) -> AxisId {
+    /// A fresh axis, for a [`Stmt::For`] pushed by hand.
+    pub fn axis(&mut self, name: impl Into<String>) -> AxisId {
         self.kernel.axes.push(name.into());
         AxisId(self.kernel.axes.len() as u32 - 1)
     }
@@ -104,6 +105,17 @@ impl KernelBuilder {
         self.open.push(vec![]);
         f(self);
         self.open.pop().expect("the block opened above")
+    }
+
+    /// Opens a block that [`KernelBuilder::end`] closes, where a closure would borrow too much.
+    pub fn begin(&mut self) {
+        self.open.push(vec![]);
+    }
+
+    /// Closes the innermost open block and gives its statements, not appended.
+    pub fn end(&mut self) -> Vec<Stmt> {
+        assert!(self.open.len() > 1, "no open block in kernel {}", self.kernel.name);
+        self.open.pop().unwrap_or_default()
     }
 
     /// `for axis in 0..extent`.
