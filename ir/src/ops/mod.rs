@@ -11,6 +11,8 @@ pub mod activation;
 pub mod conv;
 pub mod matmul;
 pub mod norm;
+pub mod pool;
+pub mod resize;
 
 /// Why a node does not make sense.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -108,4 +110,14 @@ source_ops! {
     Softmax(norm::Softmax) "softmax" ["x"],
     /// An activation function of one argument.
     Activation(activation::Activation) "activation" ["x"],
+    /// Greatest of windows, with indices if asked.
+    MaxPool(pool::MaxPool) "max_pool" ["x"],
+    /// Mean of windows.
+    AvgPool(pool::AvgPool) "avg_pool" ["x"],
+    /// p-norm of windows.
+    LpPool(pool::LpPool) "lp_pool" ["x"],
+    /// Pooling into a given number of bins.
+    AdaptivePool(pool::AdaptivePool) "adaptive_pool" ["x"],
+    /// Interpolation along axes.
+    Resize(resize::Resize) "resize" ["x"],
 }

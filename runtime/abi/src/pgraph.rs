@@ -105,7 +105,9 @@ pub enum POp {
 }
 
 /// Control flow. Bodies may also use values of enclosing regions directly. A region param whose
-/// type has a dim that is one symbol binds that symbol on entry, every time.
+/// type has a dim that is one symbol binds that symbol on entry, every time; an output of a control
+/// node whose type has a dim that is one symbol binds it when the node is done (how the sizes of a
+/// branch's or a sequence's tensors become known).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Control {
     /// `(cond: bool of one element)`: one of two regions without params.

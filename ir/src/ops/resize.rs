@@ -1,0 +1,431 @@
+//! Interpolation along axes: ONNX Resize and Upsample; Paddle's `*_interp`.
+//!
+//! Axes are independent: each is a weighted sum of gathered slices. Where sizes are known, indices
+//! and weights are constants; else nearest, linear and cubic compute them. Coordinates are f32, as
+//! in the engines that exporters are tested against, whose rounding at ties decides pixels.
+
+use super::{OpError, SourceOp};
+use crate::build::{Builder, Built, scalar_bytes};
+use crate::entity::Value;
+use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use hub_abi::{Dim, Dtype};
+use serde::{Deserialize, Serialize};
+
+/// `(x)`: x resampled along some axes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Resize {
+    /// What is resampled, in the order in which it is done.
+    pub axes: Vec<ResizeAxis>,
+    /// Which elements make one of the output.
+    pub mode: ResizeMode,
+    /// Where an output element lies in the input.
+    pub coord: ResizeCoord,
+    /// Stretch the filter where an axis shrinks.
+    pub antialias: bool,
+    /// Elements past the edge weigh nothing (and weights are made to sum to 1).
+    pub exclude_outside: bool,
+    /// For `TfCropAndResize`: value of elements outside the input.
+    pub extrapolate: f32,
+}
+
+/// One resampled axis.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ResizeAxis {
+    /// The axis (not negative).
+    pub axis: usize,
+    /// Its size in the output.
+    pub out: Dim,
+    /// Output over input size as the model gives it; else their ratio.
+    pub scale: Option<f32>,
+    /// Start and end in the input, in shares of its size (`TfCropAndResize`).
+    pub roi: (f32, f32),
+}
+
+/// Filters.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// One element.
+    Nearest {
+        /// Which.
+        round: NearestRound,
+    },
+    /// Two elements per axis.
+    Linear,
+    /// Four elements per axis.
+    Cubic {
+        /// Keys' parameter, e.g. -0.75.
+        a: f32,
+    },
+}
+
+/// How nearest rounds a coordinate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NearestRound {
+    /// To nearest, halves down.
+    PreferFloor,
+    /// To nearest, halves up.
+    PreferCeil,
+    /// Down.
+    Floor,
+    /// Up.
+    Ceil,
+}
+
+/// ONNX's coordinate transformations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeCoord {
+    /// `(i + 0.5) / scale - 0.5`.
+    HalfPixel,
+    /// The same about the centre, where `out != in * scale`.
+    HalfPixelSymmetric,
+    /// As `HalfPixel`, but 0 for an output of one element.
+    PytorchHalfPixel,
+    /// `i * (in - 1) / (out - 1)`.
+    AlignCorners,
+    /// `i / scale`.
+    Asymmetric,
+    /// Between the ends of the region of interest.
+    TfCropAndResize,
+}
+
+/// One tap of a static axis for every output element.
+struct Taps {
+    /// `index[t][o]`.
+    index: Vec<Vec<i64>>,
+    /// `weight[t][o]`.
+    weight: Vec<Vec<f32>>,
+    /// Output elements that lie outside the input.
+    outside: Vec<bool>,
+}
+
+/// Elements of a static axis; longer ones are computed when the graph runs.
+const MOST: i64 = 1 << 20;
+/// Taps of a stretched filter.
+const MOST_TAPS: i64 = 1 << 12;
+
+impl SourceOp for Resize {
+    fn expand(&self, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
+        let dtype = b.g.dtype(ins[0]);
+        let nearest = matches!(self.mode, ResizeMode::Nearest { .. });
+        let mut y = ins[0];
+        if !nearest && !matches!(dtype, Dtype::F32 | Dtype::F64) {
+            y = b.cast(y, Dtype::F32)?;
+        }
+        let mut masks = vec![];
+        for a in &self.axes {
+            let Some(size) = b.g.dims(y).get(a.axis).cloned() else {
+                return Err(OpError::new(format!("axis {} is past the rank", a.axis)));
+            };
+            match (size.as_const(), a.out.as_const()) {
+                (Some(size), Some(out)) if size <= MOST && (0..=MOST).contains(&out) => {
+                    let Some(taps) = self.taps(a, size, out)? else { continue };
+                    y = self.apply(b, y, a.axis, &taps)?;
+                    masks.extend(taps.outside.contains(&true).then_some((a.axis, taps.outside)));
+                }
+                _ => y = self.computed(b, y, a, &size)?,
+            }
+        }
+        for (axis, outside) in masks {
+            y = self.fill_outside(b, y, axis, &outside)?;
+        }
+        Ok(vec![b.cast(y, dtype)?])
+    }
+}
+
+impl Resize {
+    /// Where output element `i` lies, in f32.
+    fn source(&self, a: &ResizeAxis, size: i64, out: i64, i: i64) -> f32 {
+        let scale = a.scale.unwrap_or(out as f32 / size as f32);
+        let (x, n, m) = (i as f32, size as f32, out as f32);
+        match self.coord {
+            ResizeCoord::HalfPixel => (x + 0.5) / scale - 0.5,
+            ResizeCoord::PytorchHalfPixel if out > 1 => (x + 0.5) / scale - 0.5,
+            ResizeCoord::PytorchHalfPixel => 0.0,
+            ResizeCoord::HalfPixelSymmetric => {
+                let adjustment = m / (scale * n);
+                n / 2.0 * (1.0 - adjustment) + (x + 0.5) / scale - 0.5
+            }
+            ResizeCoord::AlignCorners if out > 1 => x * (n - 1.0) / (m - 1.0),
+            ResizeCoord::AlignCorners => 0.0,
+            ResizeCoord::Asymmetric => x / scale,
+            ResizeCoord::TfCropAndResize => {
+                let (start, end) = a.roi;
+                if out > 1 {
+                    start * (n - 1.0) + x * (end - start) * (n - 1.0) / (m - 1.0)
+                } else {
+                    0.5 * (start + end) * (n - 1.0)
+                }
+            }
+        }
+    }
+
+    /// The taps of a static axis; none where every output element is the input's own.
+    fn taps(&self, a: &ResizeAxis, size: i64, out: i64) -> Built<Option<Taps>> {
+        if size == 0 && out > 0 {
+            return Err(OpError::new("an axis of size 0 cannot be resized"));
+        }
+        let scale = a.scale.unwrap_or(out as f32 / size as f32);
+        let shrink = if self.antialias { scale.min(1.0) } else { 1.0 };
+        let radius = match self.mode {
+            ResizeMode::Nearest { .. } => 0,
+            ResizeMode::Linear => (1.0 / shrink).ceil() as i64,
+            ResizeMode::Cubic { .. } => (2.0 / shrink).ceil() as i64,
+        };
+        if !scale.is_finite() || scale <= 0.0 || radius * 2 > MOST_TAPS {
+            return Err(OpError::new(format!("a scale of {scale}")));
+        }
+        let count = (radius * 2).max(1) as usize;
+        let mut taps =
+            Taps { index: vec![vec![]; count], weight: vec![vec![]; count], outside: vec![] };
+        for o in 0..out {
+            let x = self.source(a, size, out, o);
+            let outside = x < 0.0 || x > (size - 1) as f32;
+            taps.outside.push(self.coord == ResizeCoord::TfCropAndResize && outside);
+            if let ResizeMode::Nearest { round } = self.mode {
+                taps.index[0].push((nearest(round, x) as i64).clamp(0, size - 1));
+                taps.weight[0].push(1.0);
+                continue;
+            }
+            for (t, (i, w)) in self.filter(x, radius, shrink, size).into_iter().enumerate() {
+                taps.index[t].push(i);
+                taps.weight[t].push(w);
+            }
+        }
+        Ok(Some(taps).filter(|t| !t.is_identity(size)))
+    }
+
+    /// Indices and weights of the `2*radius` elements about x.
+    fn filter(&self, x: f32, radius: i64, shrink: f32, size: i64) -> Vec<(i64, f32)> {
+        let base = x.floor() as i64;
+        let mut taps: Vec<(i64, f32)> = (base - radius + 1..=base + radius)
+            .map(|i| {
+                let d = (i as f32 - x).abs() * shrink;
+                let w = match self.mode {
+                    ResizeMode::Cubic { a } => cubic(a, d),
+                    _ => (1.0 - d).max(0.0),
+                };
+                let kept = !self.exclude_outside || (0..size).contains(&i);
+                (i.clamp(0, size - 1), if kept { w } else { 0.0 })
+            })
+            .collect();
+        if self.exclude_outside || shrink < 1.0 {
+            let sum: f32 = taps.iter().map(|t| t.1).sum();
+            if sum != 0.0 {
+                taps.iter_mut().for_each(|t| t.1 /= sum);
+            }
+        }
+        taps
+    }
+
+    fn apply(&self, b: &mut Builder<'_>, x: Value, axis: usize, taps: &Taps) -> Built {
+        let dtype = b.g.dtype(x);
+        let gather = Prim::Gather { axis: axis as u32 };
+        let mut sum = None;
+        for (index, weight) in taps.index.iter().zip(&taps.weight) {
+            if weight.iter().all(|&w| w == 0.0) && !weight.is_empty() {
+                continue;
+            }
+            let at = b.ints(index);
+            let mut term = b.prim(gather.clone(), &[x, at])?;
+            if weight.iter().any(|&w| w != 1.0) {
+                let bytes = weight.iter().flat_map(|&w| scalar_bytes(dtype, w.into()));
+                let bytes: Vec<u8> = bytes.collect();
+                let mut shape = vec![1; b.g.dims(x).len() - axis];
+                shape[0] = weight.len() as i64;
+                let w = b.constant(dtype, &shape, bytes.into());
+                term = b.mul(term, w)?;
+            }
+            sum = Some(match sum {
+                Some(s) => b.add(s, term)?,
+                None => term,
+            });
+        }
+        sum.ok_or_else(|| OpError::new("an interpolation without weights"))
+    }
+
+    fn fill_outside(&self, b: &mut Builder<'_>, y: Value, axis: usize, outside: &[bool]) -> Built {
+        let mut shape = vec![1; b.g.dims(y).len() - axis];
+        shape[0] = outside.len() as i64;
+        let bytes: Vec<u8> = outside.iter().map(|&o| u8::from(o)).collect();
+        let mask = b.constant(Dtype::Bool, &shape, bytes.into());
+        let fill = b.scalar(b.g.dtype(y), self.extrapolate.into());
+        b.select(mask, fill, y)
+    }
+
+    /// An axis whose sizes are known only when the graph runs.
+    fn computed(&self, b: &mut Builder<'_>, y: Value, a: &ResizeAxis, size: &Dim) -> Built {
+        let crops = self.coord == ResizeCoord::TfCropAndResize;
+        if self.antialias || self.exclude_outside || crops {
+            return Err(OpError::new(
+                "antialias, exclude_outside and tf_crop_and_resize need sizes that are known; fix \
+                 the dimension",
+            ));
+        }
+        let x = self.source_value(b, a, size)?;
+        let gather = Prim::Gather { axis: a.axis as u32 };
+        let last = b.dim_scalar(size.plus(-1));
+        let last = b.cast(last, Dtype::F32)?;
+        if let ResizeMode::Nearest { round } = self.mode {
+            let at = nearest_value(b, round, x)?;
+            let at = clamp_index(b, at, last)?;
+            return b.prim(gather, &[y, at]);
+        }
+        let base = b.un(UnaryOp::Floor, x)?;
+        let part = b.sub(x, base)?;
+        let offsets: &[f64] =
+            if self.mode == ResizeMode::Linear { &[0.0, 1.0] } else { &[-1.0, 0.0, 1.0, 2.0] };
+        let mut sum = None;
+        for &k in offsets {
+            let at = b.bin_scalar(BinaryOp::Add, base, k)?;
+            let at = clamp_index(b, at, last)?;
+            let d = b.bin_scalar(BinaryOp::Sub, part, k)?;
+            let d = b.un(UnaryOp::Abs, d)?;
+            let w = match self.mode {
+                ResizeMode::Cubic { a } => cubic_value(b, a.into(), d, k == 0.0 || k == 1.0)?,
+                _ => {
+                    let n = b.un(UnaryOp::Neg, d)?;
+                    b.bin_scalar(BinaryOp::Add, n, 1.0)?
+                }
+            };
+            let w = b.cast(w, b.g.dtype(y))?;
+            let mut shape = vec![Dim::from(1i64); b.g.dims(y).len() - a.axis];
+            shape[0] = a.out.clone();
+            let w = b.reshape(w, shape)?;
+            let term = b.prim(gather.clone(), &[y, at])?;
+            let term = b.mul(term, w)?;
+            sum = Some(match sum {
+                Some(s) => b.add(s, term)?,
+                None => term,
+            });
+        }
+        Ok(sum.expect("a filter has taps"))
+    }
+
+    /// [`Resize::source`] of every output element, as a f32 vector.
+    fn source_value(&self, b: &mut Builder<'_>, a: &ResizeAxis, size: &Dim) -> Built {
+        use BinaryOp::{Add, Div, Max, Mul, Sub};
+        let float = |b: &mut Builder<'_>, d: Dim| {
+            let v = b.dim_scalar(d);
+            b.cast(v, Dtype::F32)
+        };
+        let i = Prim::Iota { dtype: Dtype::F32, shape: vec![a.out.clone()], axis: 0 };
+        let i = b.prim(i, &[])?;
+        let (n, m) = (float(b, size.clone())?, float(b, a.out.clone())?);
+        let scale = match a.scale {
+            Some(s) => b.scalar(Dtype::F32, s.into()),
+            None => b.div(m, n)?,
+        };
+        let half = |b: &mut Builder<'_>| {
+            let t = b.bin_scalar(Add, i, 0.5)?;
+            let t = b.div(t, scale)?;
+            b.bin_scalar(Sub, t, 0.5)
+        };
+        match self.coord {
+            ResizeCoord::HalfPixel => half(b),
+            ResizeCoord::PytorchHalfPixel => {
+                let t = half(b)?;
+                let one = b.bin_scalar(BinaryOp::Le, m, 1.0)?;
+                let zero = b.scalar(Dtype::F32, 0.0);
+                b.select(one, zero, t)
+            }
+            ResizeCoord::HalfPixelSymmetric => {
+                let t = half(b)?;
+                let whole = b.mul(scale, n)?;
+                let adjustment = b.div(m, whole)?;
+                let rest = b.un(UnaryOp::Neg, adjustment)?;
+                let rest = b.bin_scalar(Add, rest, 1.0)?;
+                let centre = b.bin_scalar(Mul, n, 0.5)?;
+                let offset = b.mul(centre, rest)?;
+                b.add(offset, t)
+            }
+            ResizeCoord::AlignCorners => {
+                let top = float(b, size.plus(-1))?;
+                let last = float(b, a.out.plus(-1))?;
+                // Of one element, index 0 is all there is.
+                let last = b.bin_scalar(Max, last, 1.0)?;
+                let t = b.mul(i, top)?;
+                b.bin(Div, t, last)
+            }
+            ResizeCoord::Asymmetric => b.div(i, scale),
+            ResizeCoord::TfCropAndResize => unreachable!("refused by the caller"),
+        }
+    }
+}
+
+impl Taps {
+    /// Does every output element equal the input's element of its own index?
+    fn is_identity(&self, size: i64) -> bool {
+        let out = self.outside.len();
+        if out as i64 != size || self.outside.contains(&true) {
+            return false;
+        }
+        (0..out).all(|o| {
+            let mut taps = self.index.iter().zip(&self.weight);
+            taps.all(
+                |(i, w)| if i[o] == o as i64 { w[o] == 1.0 || w[o] == 0.0 } else { w[o] == 0.0 },
+            )
+        })
+    }
+}
+
+fn nearest(round: NearestRound, x: f32) -> f32 {
+    match round {
+        NearestRound::PreferFloor => (x - 0.5).ceil(),
+        NearestRound::PreferCeil => (x + 0.5).floor(),
+        NearestRound::Floor => x.floor(),
+        NearestRound::Ceil => x.ceil(),
+    }
+}
+
+fn nearest_value(b: &mut Builder<'_>, round: NearestRound, x: Value) -> Built {
+    match round {
+        NearestRound::PreferFloor => {
+            let t = b.bin_scalar(BinaryOp::Sub, x, 0.5)?;
+            b.un(UnaryOp::Ceil, t)
+        }
+        NearestRound::PreferCeil => {
+            let t = b.bin_scalar(BinaryOp::Add, x, 0.5)?;
+            b.un(UnaryOp::Floor, t)
+        }
+        NearestRound::Floor => b.un(UnaryOp::Floor, x),
+        NearestRound::Ceil => b.un(UnaryOp::Ceil, x),
+    }
+}
+
+/// `min(max(at, 0), last)` as int64 indices.
+fn clamp_index(b: &mut Builder<'_>, at: Value, last: Value) -> Built {
+    let at = b.min(at, last)?;
+    let at = b.bin_scalar(BinaryOp::Max, at, 0.0)?;
+    b.cast(at, Dtype::I64)
+}
+
+/// Keys' kernel at distance d ≥ 0.
+fn cubic(a: f32, d: f32) -> f32 {
+    if d <= 1.0 {
+        ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0
+    } else if d < 2.0 {
+        ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a
+    } else {
+        0.0
+    }
+}
+
+/// [`cubic`] of distances that all lie in `0..=1` (`inner`) or all in `1..=2`.
+fn cubic_value(b: &mut Builder<'_>, a: f64, d: Value, inner: bool) -> Built {
+    // Horner's scheme, from the highest power.
+    let terms: [f64; 4] =
+        if inner { [a + 2.0, -(a + 3.0), 0.0, 1.0] } else { [a, -5.0 * a, 8.0 * a, -4.0 * a] };
+    let mut w = b.bin_scalar(BinaryOp::Mul, d, terms[0])?;
+    for (i, &t) in terms[1..].iter().enumerate() {
+        if t != 0.0 {
+            w = b.bin_scalar(BinaryOp::Add, w, t)?;
+        }
+        if i < 2 {
+            w = b.mul(w, d)?;
+        }
+    }
+    Ok(w)
+}
