@@ -11,6 +11,7 @@
 
 pub mod build;
 pub mod inst;
+pub mod interp;
 mod text;
 pub mod types;
 pub mod verify;
