@@ -217,6 +217,7 @@ impl Dim {
         }
         if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
             && b != 0
+            && (a, b) != (i64::MIN, -1)
         {
             return Dim::from(a.div_euclid(b) - i64::from(b < 0 && a.rem_euclid(b) != 0));
         }
@@ -228,7 +229,10 @@ impl Dim {
     pub fn div_exact(&self, o: &Dim) -> Option<Dim> {
         if let Some(k) = o.as_const() {
             let all = self.terms.iter().map(|t| t.coef).chain([self.konst]);
-            if k == 0 || all.clone().any(|c| c % k != 0) {
+            if k == 0
+                || (k == -1 && all.clone().any(|c| c == i64::MIN))
+                || all.clone().any(|c| c % k != 0)
+            {
                 return None;
             }
             let terms = self
@@ -249,7 +253,7 @@ impl Dim {
                 let at = atoms.iter().position(|x| x == a)?;
                 atoms.remove(at);
             }
-            if t.coef % d.coef != 0 {
+            if t.coef.checked_rem(d.coef) != Some(0) {
                 return None;
             }
             let coef = t.coef / d.coef;

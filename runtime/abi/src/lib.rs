@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod depth;
 pub mod dim;
 pub mod dtype;
+pub mod pack;
 pub mod pgraph;
 pub mod plan;
 pub mod prim;

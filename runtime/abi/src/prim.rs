@@ -402,6 +402,33 @@ impl Prim {
         }
     }
 
+    /// The same primitive with every [`Dim`] replaced by `f` of it.
+    pub fn map_dims<E>(&self, f: &mut dyn FnMut(&Dim) -> Result<Dim, E>) -> Result<Prim, E> {
+        let mut out = self.clone();
+        let lists: [Option<&mut Vec<Dim>>; 2] = match &mut out {
+            Prim::Broadcast { shape }
+            | Prim::Reshape { shape }
+            | Prim::Iota { shape, .. }
+            | Prim::Random { shape, .. } => [Some(shape), None],
+            Prim::Dims { dims, .. } => [Some(dims), None],
+            Prim::Slice { start, len, .. } => [Some(start), Some(len)],
+            Prim::Pad { before, after, .. } => [Some(before), Some(after)],
+            Prim::Conv { geo, .. }
+            | Prim::ConvTranspose { geo, .. }
+            | Prim::Window { geo, .. }
+            | Prim::WindowArgMax { geo, .. } => [Some(&mut geo.before), Some(&mut geo.after)],
+            Prim::TopK { k, .. } => {
+                *k = f(k)?;
+                [None, None]
+            }
+            _ => [None, None],
+        };
+        for d in lists.into_iter().flatten().flatten() {
+            *d = f(d)?;
+        }
+        Ok(out)
+    }
+
     /// Number of outputs.
     pub fn outputs(&self) -> usize {
         match self {
