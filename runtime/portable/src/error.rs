@@ -1,0 +1,197 @@
+//! Errors and limits.
+
+use hub_abi::dim::DimError;
+use hub_abi::shape::ShapeError;
+use hub_abi::{Dtype, Sym};
+
+/// Why a primitive has no result for its operands.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PrimError {
+    /// Operands do not fit the primitive or each other.
+    #[error("operands do not fit: {0}")]
+    Misfit(String),
+    /// The primitive has no meaning for this element type.
+    #[error("{op} is not defined for elements of type {dtype}")]
+    Undefined {
+        /// The operation.
+        op: String,
+        /// The element type.
+        dtype: Dtype,
+    },
+    /// An index points outside its axis.
+    #[error("index {index} is outside an axis of size {size}")]
+    Index {
+        /// The value found.
+        index: i64,
+        /// Size of the axis.
+        size: usize,
+    },
+    /// An integer was divided by zero.
+    #[error("an integer is divided by zero")]
+    DivZero,
+    /// More memory or work than the limits allow.
+    #[error("{what} needs {need}, above the limit of {limit}; raise it in the session's options")]
+    Limit {
+        /// What would grow.
+        what: &'static str,
+        /// How much is needed.
+        need: u128,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// A size could not be computed.
+    #[error(transparent)]
+    Dim(#[from] DimError),
+    /// A value bound to a symbol lies outside its bounds.
+    #[error("{name} would be {value}, outside {min}..={max}")]
+    Bound {
+        /// The symbol's name.
+        name: String,
+        /// What it would be.
+        value: i64,
+        /// Least value.
+        min: i64,
+        /// Greatest value.
+        max: i64,
+    },
+    /// A symbol that the graph does not have.
+    #[error("symbol {0:?} is not in the graph's table")]
+    NoSymbol(Sym),
+    /// Two sizes that must be equal are not.
+    #[error("{left} = {a} and {right} = {b} must be equal")]
+    Unequal {
+        /// One expression.
+        left: String,
+        /// Its value.
+        a: i64,
+        /// The other expression.
+        right: String,
+        /// Its value.
+        b: i64,
+    },
+}
+
+impl From<ShapeError> for PrimError {
+    fn from(e: ShapeError) -> Self {
+        PrimError::Misfit(e.what)
+    }
+}
+
+/// A [`PrimError::Misfit`] as a result.
+pub(crate) fn misfit<T>(what: impl Into<String>) -> Result<T, PrimError> {
+    Err(PrimError::Misfit(what.into()))
+}
+
+/// A [`PrimError::Undefined`] as a result.
+pub(crate) fn undefined<T>(op: impl std::fmt::Debug, dtype: Dtype) -> Result<T, PrimError> {
+    Err(PrimError::Undefined { op: format!("{op:?}"), dtype })
+}
+
+/// Why a graph did not run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}{fault}", at(.node, .op))]
+pub struct ExecError {
+    /// The model's node, empty where the fault is not in one.
+    pub node: String,
+    /// What the node does, e.g. `Gather`.
+    pub op: String,
+    /// What is wrong.
+    pub fault: ExecFault,
+}
+
+fn at(node: &str, op: &str) -> String {
+    match (node.is_empty(), op.is_empty()) {
+        (true, true) => String::new(),
+        (true, false) => format!("{op}: "),
+        (false, true) => format!("node '{node}': "),
+        (false, false) => format!("node '{node}' ({op}): "),
+    }
+}
+
+/// What is wrong with a run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ExecFault {
+    /// A primitive failed.
+    #[error(transparent)]
+    Prim(#[from] PrimError),
+    /// The graph contradicts itself: an index out of range, a value used before it is made.
+    #[error("the graph is malformed: {0}")]
+    Malformed(String),
+    /// An input is not what the graph says it takes.
+    #[error("input '{name}': {what}")]
+    Input {
+        /// The input's name.
+        name: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// A constant's bytes could not be had.
+    #[error("constant {index}: {what}")]
+    Const {
+        /// Index into the graph's constants.
+        index: u32,
+        /// Why.
+        what: String,
+    },
+    /// An empty optional was asked for its content.
+    #[error("an optional that holds nothing is asked for its value")]
+    Empty,
+    /// A value is not of the kind (tensor, sequence, optional) that is needed.
+    #[error("a {need} is needed where a {got} is given")]
+    Kind {
+        /// What is needed.
+        need: &'static str,
+        /// What is given.
+        got: &'static str,
+    },
+}
+
+/// What a run may use. All are inclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of one tensor.
+    pub tensor_bytes: u64,
+    /// Bytes of all values alive at once (storage shared by several counts for each).
+    pub live_bytes: u64,
+    /// Nodes run, loop iterations counted each time.
+    pub steps: u64,
+    /// Inner iterations (such as multiply-adds) of one primitive.
+    pub work: u64,
+    /// Elements of one sequence.
+    pub sequence: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            tensor_bytes: 8 << 30,
+            live_bytes: 32 << 30,
+            steps: 100_000_000,
+            work: 1 << 43,
+            sequence: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses `need` inner iterations above the limit.
+    pub(crate) fn check_work(&self, factors: &[usize]) -> Result<(), PrimError> {
+        let need = factors.iter().fold(1u128, |a, &f| a.saturating_mul(f as u128));
+        under("the amount of work", need, self.work)
+    }
+
+    /// Element count of `dims`, refused if `size`-byte elements go above the limit.
+    pub(crate) fn count(&self, dims: &[usize], size: usize) -> Result<usize, PrimError> {
+        if dims.contains(&0) {
+            return Ok(0);
+        }
+        let count = dims.iter().fold(1u128, |a, &f| a.saturating_mul(f as u128));
+        let bytes = count.saturating_mul(size.max(1) as u128);
+        under("a tensor's size in bytes", bytes, self.tensor_bytes.min(isize::MAX as u64))?;
+        Ok(count as usize)
+    }
+}
+
+fn under(what: &'static str, need: u128, limit: u64) -> Result<(), PrimError> {
+    if need <= u128::from(limit) { Ok(()) } else { Err(PrimError::Limit { what, need, limit }) }
+}
