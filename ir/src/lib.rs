@@ -16,6 +16,10 @@ pub mod expand;
 pub mod graph;
 pub mod ops;
 pub mod portable;
+pub mod sample;
+pub mod text;
+pub mod verify;
+pub mod visit;
 
 pub use build::Builder;
 pub use entity::{ConstId, Node, Region, Value};

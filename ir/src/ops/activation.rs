@@ -15,8 +15,10 @@ pub enum Activation {
     /// `min(max(x, lo), hi)`.
     Clip {
         /// Least result.
+        #[serde(with = "crate::text::float")]
         lo: f64,
         /// Greatest result.
+        #[serde(with = "crate::text::float")]
         hi: f64,
     },
     /// `x < 0 ? alpha*x : x`.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A symbol: index into a graph's symbol table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Sym(pub u32);
 
 /// What is known of a symbol.
@@ -96,7 +96,7 @@ pub struct Term {
 }
 
 /// A dimension: `konst + sum(terms)`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dim {
     terms: Vec<Term>,
     konst: i64,
@@ -125,6 +125,11 @@ impl Dim {
     /// One atom as a dimension.
     pub fn atom(a: Atom) -> Dim {
         Dim { terms: vec![Term { atoms: vec![a], coef: 1 }], konst: 0 }
+    }
+
+    /// From the fields of a binary form.
+    pub(crate) fn from_parts(terms: Vec<Term>, konst: i64) -> Dim {
+        Dim { terms, konst }
     }
 
     /// The value where it is a constant.
@@ -464,7 +469,7 @@ impl Shown<'_> {
         let sub = |d| Shown { dim: d, syms: self.syms };
         match a {
             Atom::Sym(s) => match self.syms.get(s.0 as usize) {
-                Some(i) => f.write_str(&i.name),
+                Some(i) => f.write_str(&crate::dim_text::quoted_name(&i.name)),
                 None => write!(f, "s{}", s.0),
             },
             Atom::Div(a, b) => write!(f, "div({}, {})", sub(a), sub(b)),

@@ -10,6 +10,7 @@ pub mod arena;
 pub mod bundle;
 pub mod depth;
 pub mod dim;
+pub mod dim_text;
 pub mod dtype;
 pub mod pack;
 pub mod pgraph;
