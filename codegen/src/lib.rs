@@ -5,3 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod kir;
+pub mod lower;
+pub mod target;
+pub mod task;

@@ -23,7 +23,7 @@ pub mod visit;
 
 pub use build::Builder;
 pub use entity::{ConstId, Node, Region, Value};
-pub use graph::{Graph, GroupKind, NodeData, Op};
+pub use graph::{Def, Graph, GroupKind, NodeData, Op};
 pub use hub_abi::pgraph::Control;
 pub use hub_abi::prim::{BinaryOp, Geometry, PadMode, Prim, ReduceOp, ScatterOp, UnaryOp};
 pub use hub_abi::shape::{TensorType, Type};

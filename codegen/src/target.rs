@@ -1,0 +1,56 @@
+//! What a lowering and a code generator know of the machine that will run a kernel: data, so that
+//! the host that compiles need not be the host that runs.
+
+/// Instruction set tiers, each containing the ones before it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Tier {
+    /// AVX2, FMA, F16C, BMI2.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// AVX-512 and VNNI.
+    Avx512Vnni,
+    /// AVX-512 with VNNI, BF16 and AMX tiles (int8, bf16).
+    Amx,
+}
+
+impl Tier {
+    /// Name in schedules, bundles and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Avx2 => "avx2",
+            Tier::Avx512 => "avx512",
+            Tier::Avx512Vnni => "avx512vnni",
+            Tier::Amx => "amx",
+        }
+    }
+}
+
+/// A machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// What it can execute.
+    pub tier: Tier,
+    /// Bytes of a vector register.
+    pub vector_bytes: usize,
+    /// Number of vector registers.
+    pub vector_regs: usize,
+    /// Bytes of L1 data cache.
+    pub l1: usize,
+    /// Bytes of L2 cache a core.
+    pub l2: usize,
+}
+
+impl Target {
+    /// The usual machine of a tier.
+    pub fn of(tier: Tier) -> Target {
+        let (vector_bytes, vector_regs) = if tier == Tier::Avx2 { (32, 16) } else { (64, 32) };
+        let (l1, l2) = if tier == Tier::Avx2 { (32 << 10, 512 << 10) } else { (48 << 10, 1 << 20) };
+        Target { tier, vector_bytes, vector_regs, l1, l2 }
+    }
+
+    /// f32 lanes of a vector register.
+    pub fn lanes(&self) -> usize {
+        self.vector_bytes / 4
+    }
+}
