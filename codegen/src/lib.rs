@@ -7,4 +7,5 @@
 pub mod kir;
 pub mod lower;
 pub mod target;
+pub mod place;
 pub mod task;

@@ -1,6 +1,6 @@
 //! The way to the portable graph, and with it to reference evaluation.
 
-use crate::entity::{Region, Value};
+use crate::entity::{ConstId, Region, Value};
 use crate::expand::expand_all;
 use crate::graph::{Graph, Op};
 use crate::ops::OpError;
@@ -33,6 +33,24 @@ impl Store {
 /// The portable form of a graph: source operators expanded, living values and constants numbered
 /// densely, in order of definition. Strings in constants travel as `u32` length + UTF-8 bytes each.
 pub fn to_portable(g: &Graph) -> Result<(PGraph, Store), OpError> {
+    lower(g).map(|p| (p.graph, p.store))
+}
+
+/// A portable graph with what it was made from.
+pub struct Portable {
+    /// The graph.
+    pub graph: PGraph,
+    /// Its constants' bytes, one piece per entry of the graph's constants.
+    pub store: Store,
+    /// The graph's constant of each entry.
+    pub consts: Vec<ConstId>,
+    /// Numbers of values (those of source operators' expansions have other names before).
+    pub values: HashMap<Value, u32>,
+}
+
+/// As [`to_portable`], with the correspondence. Root nodes keep their positions where no source
+/// operator is left in the root.
+pub fn lower(g: &Graph) -> Result<Portable, OpError> {
     let mut g = g.clone();
     expand_all(&mut g)?;
     let mut to = Lowering {
@@ -41,13 +59,14 @@ pub fn to_portable(g: &Graph) -> Result<(PGraph, Store), OpError> {
         store: Store::default(),
         at: HashMap::new(),
         consts: HashMap::new(),
+        order: vec![],
     };
     to.out.syms = g.syms.clone();
     to.out.constraints = g.constraints.0.clone();
     to.out.inputs = g.inputs.clone();
     to.out.outputs = g.outputs.clone();
     to.out.root = to.region(g.root());
-    Ok((to.out, to.store))
+    Ok(Portable { graph: to.out, store: to.store, consts: to.order, values: to.at })
 }
 
 struct Lowering<'g> {
@@ -56,6 +75,7 @@ struct Lowering<'g> {
     store: Store,
     at: HashMap<Value, u32>,
     consts: HashMap<u32, u32>,
+    order: Vec<ConstId>,
 }
 
 impl Lowering<'_> {
@@ -111,7 +131,7 @@ impl Lowering<'_> {
         if let Some(&at) = self.consts.get(&c) {
             return at;
         }
-        let data = &self.g.consts[crate::ConstId(c)];
+        let data = &self.g.consts[ConstId(c)];
         let bytes = match data.ty.dtype {
             hub_abi::Dtype::Str => strings(&data.strings),
             _ => data.data.clone(),
@@ -121,6 +141,7 @@ impl Lowering<'_> {
         self.out.consts.push(PConst { ty: data.ty.clone(), offset, len, packing: None });
         let at = self.out.consts.len() as u32 - 1;
         self.consts.insert(c, at);
+        self.order.push(ConstId(c));
         at
     }
 }

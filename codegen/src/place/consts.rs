@@ -1,0 +1,86 @@
+//! The constant pool: each constant once, packed where kernels read it packed; every tier shares it.
+
+use super::PlaceError;
+use bytes::Bytes;
+use hub_abi::pgraph::{PGraph, Packing};
+use hub_ir::portable::Portable;
+use hub_ir::{ConstId, Graph};
+use std::collections::HashMap;
+
+/// A constant in one stored form.
+pub type ConstKey = (ConstId, Option<Packing>);
+
+/// Which constants are stored in which forms.
+pub struct ConstPool {
+    /// Constant of each entry of the portable graph, with its bytes.
+    portable: Vec<(ConstId, Bytes)>,
+    /// Element size of constants.
+    sizes: HashMap<ConstId, usize>,
+    /// Forms that tiers read, in order of first use.
+    wanted: Vec<ConstKey>,
+    placed: HashMap<ConstKeyHash, (u64, u64)>,
+}
+
+/// `Packing` is not hashable; its text is.
+type ConstKeyHash = (ConstId, String);
+
+fn hashed(key: &ConstKey) -> ConstKeyHash {
+    (key.0, format!("{:?}", key.1))
+}
+
+impl ConstPool {
+    /// A pool for the constants of a graph's portable form.
+    pub fn new(g: &Graph, p: &Portable) -> ConstPool {
+        let bytes = p.store.pieces.iter().map(|(_, b)| b.clone());
+        let portable: Vec<_> = p.consts.iter().copied().zip(bytes).collect();
+        let sizes = portable.iter().map(|(c, _)| (*c, g.consts[*c].ty.dtype.size())).collect();
+        ConstPool { portable, sizes, wanted: vec![], placed: HashMap::new() }
+    }
+
+    /// Notes that a kernel reads this form.
+    pub fn want(&mut self, key: &ConstKey) {
+        if !self.wanted.contains(key) {
+            self.wanted.push(key.clone());
+        }
+    }
+
+    /// Lays every constant out: in the one form that kernels read, if there is just one, else plain
+    /// with the other forms beside it.
+    pub fn lay_out(
+        &mut self,
+        g: &mut PGraph,
+        add: &mut dyn FnMut(Bytes) -> u64,
+    ) -> Result<(), PlaceError> {
+        for (i, (id, bytes)) in self.portable.clone().into_iter().enumerate() {
+            let forms: Vec<ConstKey> = self.wanted.iter().filter(|k| k.0 == id).cloned().collect();
+            let main = match &forms[..] {
+                [only] => only.clone(),
+                _ => (id, None),
+            };
+            for key in std::iter::once(&main).chain(forms.iter().filter(|k| **k != main)) {
+                let data = self.form(key, &bytes)?;
+                let len = data.len() as u64;
+                let offset = add(data);
+                self.placed.insert(hashed(key), (offset, len));
+            }
+            let (offset, len) = self.at(&main);
+            let c = &mut g.consts[i];
+            (c.offset, c.len, c.packing) = (offset, len, main.1);
+        }
+        Ok(())
+    }
+
+    fn form(&self, key: &ConstKey, bytes: &Bytes) -> Result<Bytes, PlaceError> {
+        let Some(p) = &key.1 else { return Ok(bytes.clone()) };
+        let packed = hub_abi::pack::pack(bytes, self.sizes[&key.0], p);
+        packed.map(Bytes::from).map_err(|e| PlaceError::Internal {
+            node: format!("constant {}", key.0),
+            why: e.to_string(),
+        })
+    }
+
+    /// Offset and length of a form that was laid out.
+    pub fn at(&self, key: &ConstKey) -> (u64, u64) {
+        self.placed[&hashed(key)]
+    }
+}

@@ -1,0 +1,274 @@
+//! Writes buffers, kernels and steps down, and closes the plan.
+
+use super::layout::{Place, Shape, Wish, image_shape, unit_shape};
+use super::{PlaceError, Placer, Tier};
+use crate::kir::Kernel;
+use crate::task::{Lowered, Operand, TaskArg, Which};
+use hub_abi::Dim;
+use hub_abi::plan::{Arg, Buf, BufId, KernelInfo, OutputSource, Step};
+use hub_ir::{Node, Type, Value};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Kernels already emitted, by content: one network repeats its layers.
+pub type KernelCache = HashMap<u64, Vec<(Kernel, u32)>>;
+
+/// Steps written so far: the model's, and while a repetition is open, its body's.
+#[derive(Default)]
+pub struct Steps {
+    /// Top level.
+    pub outer: Vec<Step>,
+    /// Inside the open repetition.
+    pub body: Option<Vec<Step>>,
+}
+
+impl Steps {
+    fn push(&mut self, s: Step) {
+        self.body.as_mut().unwrap_or(&mut self.outer).push(s);
+    }
+}
+
+/// Code of kernels starts at multiples of this.
+const CODE_ALIGN: usize = 64;
+
+impl Placer<'_> {
+    /// A new buffer.
+    pub(super) fn buffer(&mut self, b: Buf) -> BufId {
+        self.tier.plan.bufs.push(b);
+        self.tier.plan.bufs.len() as BufId - 1
+    }
+
+    /// A new arena buffer; its life is found when the plan closes.
+    pub(super) fn arena(&mut self, bytes: Dim) -> BufId {
+        self.buffer(Buf::Arena { bytes, first: u32::MAX, last: 0 })
+    }
+
+    /// Room for a value: where its consumer planned it, in its concatenation, in the output, or in
+    /// a buffer of its own in the layout that suits it.
+    pub(super) fn allocate(&mut self, v: Value) -> Result<Place, PlaceError> {
+        if let Some(p) = self.places.get(&v).or_else(|| self.planned.get(&v)) {
+            return Ok(p.clone());
+        }
+        let place = if let Some(part) = self.parts.get(&v).cloned() {
+            let whole = self.allocate(part.whole)?;
+            let len = self.g.dims(v)[part.axis].clone();
+            let mut p = whole.slice(part.axis, &part.start, &len, 1);
+            p.slack = 0;
+            self.places.insert(part.whole, whole);
+            p
+        } else if let Some(i) = self.output_of(v) {
+            let t = self.g.tensor(v).clone();
+            let bytes = t.count().times(t.dtype.size() as i64);
+            let buf = self.buffer(Buf::Output { index: i as u32, bytes });
+            Place::dense(buf, &t)
+        } else if self.facts.is_image(v) {
+            let halo = self.facts.halo(v).cloned();
+            self.new_place(v, &Wish::Image(halo))?
+        } else {
+            self.new_place(v, &Wish::Dense)?
+        };
+        self.places.insert(v, place.clone());
+        Ok(place)
+    }
+
+    /// The model output that a value may be computed straight into: the first that it is, if it
+    /// lies row-major.
+    fn output_of(&self, v: Value) -> Option<usize> {
+        let root = &self.g.regions[self.g.root()];
+        let i = root.results.iter().position(|r| *r == v)?;
+        let dims = self.g.dims(v);
+        let plain = !self.facts.is_image(v) || dims[2..].iter().all(|d| d.is(1));
+        (plain && self.facts.halo(v).is_none()).then_some(i)
+    }
+
+    /// A new buffer for a value (or a copy of it), its halo filled.
+    fn new_place(&mut self, v: Value, wish: &Wish) -> Result<Place, PlaceError> {
+        let t = self.g.tensor(v).clone();
+        let (shape, halo) = match wish {
+            Wish::Image(h) => {
+                let h = h.clone().filter(|h| !h.is_empty());
+                match image_shape(&t, h.as_ref()) {
+                    Some(s) => (s, h),
+                    None => (unit_shape(&t, 1), None),
+                }
+            }
+            Wish::Unit(a) => (unit_shape(&t, *a), None),
+            Wish::Dense => (unit_shape(&t, t.rank().saturating_sub(1)), None),
+        };
+        let Shape { bytes, offset, strides, slack } = shape;
+        let buf = self.arena(bytes);
+        let bump = Dim::from(0i64);
+        let (dtype, dims) = (t.dtype, t.dims);
+        let place = Place { buf, dtype, dims, offset, strides, slack, halo: halo.clone(), bump };
+        if let Some(h) = halo {
+            let lowered = self.backend.halo(&place.operand(false), &h.before, &h.after, h.fill);
+            let lowered = lowered
+                .map_err(|e| PlaceError::Internal { node: "halo".into(), why: e.to_string() })?;
+            self.step("halo", lowered, &[], &[place.clone()])?;
+        }
+        Ok(place)
+    }
+
+    /// A buffer beside a value's own place.
+    pub(super) fn fresh(&mut self, _n: Node, v: Value, wish: &Wish) -> Result<Place, PlaceError> {
+        self.new_place(v, wish)
+    }
+
+    /// Copies elements between places of the same dims.
+    pub(super) fn copy(&mut self, n: Node, src: &Place, dst: &Place) -> Result<(), PlaceError> {
+        let name = self.g.nodes[n].name.clone();
+        self.copy_named(&name, src, dst)
+    }
+
+    /// As [`Placer::copy`], with a name for the step.
+    pub(super) fn copy_named(
+        &mut self,
+        name: &str,
+        src: &Place,
+        dst: &Place,
+    ) -> Result<(), PlaceError> {
+        let (a, b): (Operand, Operand) = (src.operand(false), dst.operand(false));
+        let lowered = self.backend.copy(&a, &b).map_err(|e| PlaceError::Internal {
+            node: name.to_string(),
+            why: format!("a copy of {:?}: {e}", src.dims),
+        })?;
+        self.step(name, lowered, std::slice::from_ref(src), std::slice::from_ref(dst))
+    }
+
+    /// Appends a kernel step.
+    pub(super) fn step(
+        &mut self,
+        name: &str,
+        l: Lowered,
+        ins: &[Place],
+        outs: &[Place],
+    ) -> Result<(), PlaceError> {
+        let arg = |a: &TaskArg| match a {
+            TaskArg::Status => Arg::Status,
+            TaskArg::Size(d) => Arg::Size(d.clone()),
+            TaskArg::Ptr { of, offset, extent } => {
+                let (p, write) = match of {
+                    Which::In(i) => (&ins[*i], false),
+                    Which::Out(i) => (&outs[*i], true),
+                };
+                Arg::Ptr {
+                    buf: p.buf,
+                    offset: p.offset.add(offset),
+                    extent: extent.clone(),
+                    write,
+                    bump: p.bump.clone(),
+                }
+            }
+        };
+        let args = l.args.iter().map(arg).collect();
+        let kernel = self.kernel(name, l.kernel, l.schedule)?;
+        let cost = l.flops.div(&100i64.into()).add(&l.bytes.div(&16i64.into()));
+        self.steps.push(Step::Kernel {
+            kernel,
+            args,
+            tiles: l.tiles,
+            cost,
+            flops: l.flops,
+            bytes: l.bytes,
+            node: name.to_string(),
+        });
+        Ok(())
+    }
+
+    /// The kernel's number, emitting it if no equal one is there.
+    fn kernel(&mut self, node: &str, mut k: Kernel, schedule: String) -> Result<u32, PlaceError> {
+        let base = std::mem::take(&mut k.name);
+        let mut h = DefaultHasher::new();
+        format!("{k:?}").hash(&mut h);
+        let key = h.finish();
+        if let Some((_, at)) = self.cache.get(&key).and_then(|c| c.iter().find(|(x, _)| *x == k)) {
+            return Ok(*at);
+        }
+        let at = self.tier.plan.kernels.len() as u32;
+        let name = format!("{base}_{at}");
+        let named = Kernel { name: name.clone(), ..k.clone() };
+        let code = self
+            .backend
+            .emit(&named)
+            .map_err(|why| PlaceError::Emit { node: node.to_string(), why })?;
+        let offset = self.tier.code.len().next_multiple_of(CODE_ALIGN);
+        self.tier.code.resize(offset, 0xCC);
+        self.tier.code.extend_from_slice(&code);
+        let (offset, len) = (offset as u64, code.len() as u64);
+        self.tier.plan.kernels.push(KernelInfo { name, offset, len, schedule });
+        self.tier.plan.scratch = self.tier.plan.scratch.max(k.scratch_bytes);
+        self.tier.kernel_texts.push(named.to_string());
+        self.cache.entry(key).or_default().push((k, at));
+        Ok(at)
+    }
+
+    /// Puts every output where the runtime finds it.
+    pub(super) fn outputs(&mut self) -> Result<(), PlaceError> {
+        let results = self.g.regions[self.g.root()].results.clone();
+        for (i, v) in results.into_iter().enumerate() {
+            if self.heap.contains(&v) {
+                self.tier.plan.outputs.push(OutputSource::Heap(self.ids[&v]));
+                continue;
+            }
+            let Type::Tensor(t) = self.g.ty(v).clone() else {
+                unreachable!("what is no tensor lives on the heap")
+            };
+            let src = self.place(v)?;
+            let own = matches!(&self.tier.plan.bufs[src.buf as usize],
+                Buf::Output { index, .. } if *index as usize == i);
+            let buf = if own && src.is_dense() && src.offset.is(0) {
+                src.buf
+            } else {
+                let bytes = t.count().times(t.dtype.size() as i64);
+                let buf = self.buffer(Buf::Output { index: i as u32, bytes });
+                let name = self.g.outputs.get(i).cloned().unwrap_or_default();
+                self.copy_named(&name, &src, &Place::dense(buf, &t))?;
+                buf
+            };
+            self.tier.plan.outputs.push(OutputSource::Buf(buf));
+        }
+        Ok(())
+    }
+
+    /// Closes the plan: finds the lives of buffers, drops those that no step touches.
+    pub(super) fn finish(mut self) -> Result<Tier, PlaceError> {
+        let plan = &mut self.tier.plan;
+        plan.steps = std::mem::take(&mut self.steps.outer);
+        let mut lives = vec![(u32::MAX, 0u32); plan.bufs.len()];
+        for (i, s) in plan.steps.iter().enumerate() {
+            each_buf(s, &mut |b| {
+                let l = &mut lives[b as usize];
+                *l = (l.0.min(i as u32), l.1.max(i as u32));
+            });
+        }
+        for (b, (first, last)) in plan.bufs.iter_mut().zip(&lives) {
+            match b {
+                Buf::Arena { first: f, last: l, .. } if *first <= *last => {
+                    (*f, *l) = (*first, *last)
+                }
+                // No step touches it (its consumer was taken back): no bytes.
+                Buf::Arena { bytes, first: f, last: l } => {
+                    (*bytes, *f, *l) = (0i64.into(), 0, 0);
+                }
+                _ => {}
+            }
+        }
+        Ok(self.tier)
+    }
+}
+
+fn each_buf(s: &Step, f: &mut dyn FnMut(BufId)) {
+    match s {
+        Step::Kernel { args, .. } => {
+            for a in args {
+                if let Arg::Ptr { buf, .. } = a {
+                    f(*buf);
+                }
+            }
+        }
+        Step::Host { inputs, outputs, .. } => {
+            inputs.iter().chain(outputs).for_each(|(_, b)| f(*b));
+        }
+        Step::Repeat { body, .. } => body.iter().for_each(|s| each_buf(s, f)),
+    }
+}

@@ -1,0 +1,205 @@
+//! Groups: from operands in memory to a kernel step, with the copies that the kernel asks for.
+
+use super::layout::{Halo, Place, Wish};
+use super::{PlaceError, Placer, anchor_halo};
+use crate::task::{Format, Operand, Refused, Task};
+use hub_abi::plan::Buf;
+use hub_ir::{ConstId, GroupKind, Node, Op, Region, Value};
+
+/// A kernel may ask for this many copies and packings before it is given up.
+const MOST_REQUESTS: usize = 8;
+
+/// A group's operands while its kernel is negotiated.
+struct Operands {
+    values: Vec<Value>,
+    places: Vec<Place>,
+    ops: Vec<Operand>,
+    /// Constants in packed form, by operand.
+    packed: Vec<Option<ConstId>>,
+}
+
+impl Placer<'_> {
+    /// Where a value lies; constants get a buffer when first read.
+    pub(super) fn place(&mut self, v: Value) -> Result<Place, PlaceError> {
+        if let Some(p) = self.places.get(&v) {
+            return Ok(p.clone());
+        }
+        let Some(c) = self.const_id(v) else {
+            return Err(PlaceError::Internal {
+                node: v.to_string(),
+                why: "a value is read before it has a place".into(),
+            });
+        };
+        let buf = self.buffer(Buf::Const { offset: 0, len: 0 });
+        let key = (c, None);
+        self.pool.want(&key);
+        self.tier.const_bufs.push((buf as usize, key));
+        let p = Place::dense(buf, self.g.tensor(v));
+        self.places.insert(v, p.clone());
+        Ok(p)
+    }
+
+    fn const_id(&self, v: Value) -> Option<ConstId> {
+        match self.g.nodes[self.g.def(v)?].op {
+            Op::Const(c) => Some(c),
+            _ => None,
+        }
+    }
+
+    /// One element that is known.
+    fn splat(&self, v: Value) -> Option<f64> {
+        let c = self.g.as_const(v)?;
+        if !c.ty.count().is(1) {
+            return None;
+        }
+        use hub_abi::Dtype::*;
+        let b = &c.data[..];
+        Some(match c.ty.dtype {
+            F32 => f32::from_le_bytes(b.try_into().ok()?).into(),
+            F64 => f64::from_le_bytes(b.try_into().ok()?),
+            I32 => i32::from_le_bytes(b.try_into().ok()?).into(),
+            Bool => b.first().copied()?.into(),
+            _ => return None,
+        })
+    }
+
+    fn operands(
+        &mut self,
+        n: Node,
+        anchor: Option<&(usize, Halo)>,
+    ) -> Result<Operands, PlaceError> {
+        let values = self.g.nodes[n].inputs.clone();
+        let mut o = Operands { values, places: vec![], ops: vec![], packed: vec![] };
+        for (i, &v) in o.values.iter().enumerate() {
+            // A constant gets its buffer only when it is known in which form.
+            let constant = self.const_id(v).filter(|_| !self.places.contains_key(&v));
+            let place = match constant {
+                Some(_) => Place::dense(u32::MAX, self.g.tensor(v)),
+                None => self.place(v)?,
+            };
+            let covered = match anchor {
+                Some((at, need)) if *at == i => {
+                    need.is_empty() || place.halo.as_ref().is_some_and(|h| h.covers(need))
+                }
+                _ => false,
+            };
+            let mut op = place.operand(covered);
+            op.splat = self.splat(v);
+            o.ops.push(op);
+            o.places.push(place);
+            o.packed.push(None);
+        }
+        Ok(o)
+    }
+
+    /// A group becomes a step, or is left to the host.
+    pub(super) fn group(
+        &mut self,
+        n: Node,
+        index: Option<usize>,
+        kind: GroupKind,
+        region: Region,
+    ) -> Result<(), PlaceError> {
+        let anchor = anchor_halo(self.g, region);
+        let mut o = self.operands(n, anchor.as_ref())?;
+        let mark = self.mark();
+        let outs: Vec<Place> = self.g.nodes[n]
+            .outputs
+            .clone()
+            .into_iter()
+            .map(|v| self.allocate(v))
+            .collect::<Result<_, _>>()?;
+        for _ in 0..MOST_REQUESTS {
+            let task = Task {
+                g: self.g,
+                region,
+                inputs: o.ops.clone(),
+                outputs: outs.iter().map(|p| p.operand(false)).collect(),
+            };
+            match self.backend.lower(&task, kind) {
+                Ok(l) => {
+                    self.settle_consts(&mut o)?;
+                    let name = self.g.nodes[n].name.clone();
+                    return self.step(&name, l, &o.places, &outs);
+                }
+                Err(Refused::Relayout { input, axis }) => {
+                    let need = anchor.as_ref().filter(|(at, _)| *at == input).map(|(_, h)| h);
+                    self.relayout(n, &mut o, input, axis, need)?;
+                }
+                Err(Refused::Pack { input, packing })
+                    if self.const_id(o.values[input]).is_some() =>
+                {
+                    o.packed[input] = self.const_id(o.values[input]);
+                    o.ops[input].format = Format::Packed(packing);
+                }
+                Err(e) => {
+                    self.rewind(n, mark);
+                    return self.host(n, index, &e.to_string());
+                }
+            }
+        }
+        Err(self.internal(n, "its kernel asks for copies without end"))
+    }
+
+    /// Gives constants their buffers, in the form that the kernel settled on.
+    fn settle_consts(&mut self, o: &mut Operands) -> Result<(), PlaceError> {
+        for i in 0..o.values.len() {
+            match (o.packed[i], &o.ops[i].format) {
+                (Some(c), Format::Packed(p)) => {
+                    let key = (c, Some(p.clone()));
+                    self.pool.want(&key);
+                    let buf = self.buffer(Buf::Const { offset: 0, len: 0 });
+                    self.tier.const_bufs.push((buf as usize, key));
+                    o.places[i].buf = buf;
+                }
+                _ if o.places[i].buf == u32::MAX => {
+                    o.places[i] = self.place(o.values[i])?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies an operand so that `axis` has stride 1 (and the anchor's halo is there).
+    fn relayout(
+        &mut self,
+        n: Node,
+        o: &mut Operands,
+        input: usize,
+        axis: usize,
+        need: Option<&Halo>,
+    ) -> Result<(), PlaceError> {
+        let v = o.values[input];
+        let image = axis == 1 && self.g.dims(v).len() >= 3 && need.is_some();
+        let wish = if image {
+            Wish::Image(need.cloned().filter(|h| !h.is_empty()))
+        } else {
+            Wish::Unit(axis)
+        };
+        let done = self.copies.iter().find(|c| c.0 == v && c.1 == wish).map(|c| c.2.clone());
+        let place = match done {
+            Some(p) => p,
+            None => {
+                let src = self.place(v)?;
+                // What does not change in a repetition is copied before it.
+                let invariant = src.bump.is(0) && !self.made_in_body(v);
+                let body = if invariant { self.steps.body.take() } else { None };
+                let dst = self.fresh(n, v, &wish)?;
+                self.copy(n, &src, &dst)?;
+                if body.is_some() {
+                    self.steps.body = body;
+                }
+                if invariant || self.steps.body.is_none() {
+                    self.copies.push((v, wish, dst.clone()));
+                }
+                dst
+            }
+        };
+        let splat = o.ops[input].splat;
+        o.ops[input] = place.operand(need.is_some());
+        o.ops[input].splat = splat;
+        o.places[input] = place;
+        Ok(())
+    }
+}

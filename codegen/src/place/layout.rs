@@ -1,0 +1,259 @@
+//! Layouts: which values are channel-last images, which halos they need, and places in memory.
+
+use crate::task::{Format, Operand};
+use hub_abi::plan::BufId;
+use hub_abi::prim::Geometry;
+use hub_abi::{Dim, Dtype};
+use hub_ir::{Graph, GroupKind, Op, Prim, TensorType, Value};
+use std::collections::{HashMap, HashSet};
+
+/// Elements around an image that hold a padding value, per spatial axis.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Halo {
+    /// Before the first.
+    pub before: Vec<Dim>,
+    /// After the last.
+    pub after: Vec<Dim>,
+    /// What they hold.
+    pub fill: f64,
+}
+
+impl Halo {
+    /// What a convolution or window of this geometry reads outside its input.
+    pub fn of(geo: &Geometry, fill: f64) -> Halo {
+        let zero = Dim::from(0i64);
+        let clip = |v: &Vec<Dim>| v.iter().map(|d| d.max_of(&zero)).collect();
+        Halo { before: clip(&geo.before), after: clip(&geo.after), fill }
+    }
+
+    /// No element at all?
+    pub fn is_empty(&self) -> bool {
+        self.before.iter().chain(&self.after).all(|d| d.is(0))
+    }
+
+    /// Does it hold what `need` asks?
+    pub fn covers(&self, need: &Halo) -> bool {
+        let wide = |a: &[Dim], b: &[Dim]| a.iter().zip(b).all(|(x, y)| x.max_of(y) == *x);
+        need.is_empty()
+            || (self.fill == need.fill
+                && wide(&self.before, &need.before)
+                && wide(&self.after, &need.after))
+    }
+
+    /// The smallest halo that covers both (of this one's fill).
+    pub fn join(&self, o: &Halo) -> Halo {
+        let wide = |a: &[Dim], b: &[Dim]| a.iter().zip(b).map(|(x, y)| x.max_of(y)).collect();
+        Halo {
+            before: wide(&self.before, &o.before),
+            after: wide(&self.after, &o.after),
+            fill: self.fill,
+        }
+    }
+}
+
+/// Where a value lies.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Place {
+    /// The buffer.
+    pub buf: BufId,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Logical dims.
+    pub dims: Vec<Dim>,
+    /// Bytes from the buffer's start to element 0.
+    pub offset: Dim,
+    /// In elements.
+    pub strides: Vec<Dim>,
+    /// See [`Operand::slack`].
+    pub slack: i64,
+    /// What surrounds it.
+    pub halo: Option<Halo>,
+    /// Bytes added per iteration of the enclosing repetition.
+    pub bump: Dim,
+}
+
+impl Place {
+    /// Row-major from the buffer's start.
+    pub fn dense(buf: BufId, t: &TensorType) -> Place {
+        Place {
+            buf,
+            dtype: t.dtype,
+            dims: t.dims.clone(),
+            offset: 0i64.into(),
+            strides: dense_strides(&t.dims),
+            slack: 0,
+            halo: None,
+            bump: 0i64.into(),
+        }
+    }
+
+    /// Is it row-major without gaps?
+    pub fn is_dense(&self) -> bool {
+        let want = dense_strides(&self.dims);
+        (0..self.dims.len()).all(|i| self.dims[i].is(1) || self.strides[i] == want[i])
+    }
+
+    /// As a kernel sees it; `halo` where the kernel may read it.
+    pub fn operand(&self, halo: bool) -> Operand {
+        Operand {
+            dtype: self.dtype,
+            dims: self.dims.clone(),
+            strides: self.strides.clone(),
+            slack: self.slack,
+            halo,
+            format: Format::Strided,
+            splat: None,
+        }
+    }
+}
+
+/// Row-major strides in elements.
+pub fn dense_strides(dims: &[Dim]) -> Vec<Dim> {
+    let mut s = vec![Dim::from(1i64); dims.len()];
+    for i in (0..dims.len().saturating_sub(1)).rev() {
+        s[i] = s[i + 1].mul(&dims[i + 1]);
+    }
+    s
+}
+
+/// How a copy of a value should lie.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Wish {
+    /// Row-major.
+    Dense,
+    /// Channel-last with this halo.
+    Image(Option<Halo>),
+    /// Row-major but for this axis, which comes last.
+    Unit(usize),
+}
+
+/// A layout before a buffer is found for it.
+pub struct Shape {
+    /// Bytes of the buffer.
+    pub bytes: Dim,
+    /// Bytes to element 0.
+    pub offset: Dim,
+    /// In elements.
+    pub strides: Vec<Dim>,
+    /// Elements of row padding.
+    pub slack: i64,
+}
+
+/// The shape of a row-major tensor whose axis `last` moves to the end.
+pub fn unit_shape(t: &TensorType, last: usize) -> Shape {
+    let mut order: Vec<usize> = (0..t.dims.len()).filter(|&a| a != last).collect();
+    order.push(last);
+    let dims: Vec<Dim> = order.iter().map(|&a| t.dims[a].clone()).collect();
+    let mut strides = vec![Dim::from(0i64); dims.len()];
+    for (s, a) in dense_strides(&dims).into_iter().zip(order) {
+        strides[a] = s;
+    }
+    let bytes = t.count().times(t.dtype.size() as i64);
+    Shape { bytes, offset: 0i64.into(), strides, slack: 0 }
+}
+
+/// Elements of one pixel: channels rounded up to 64 bytes, never a multiple of 4 KiB (such strides
+/// fall on one L1 set). Few channels are not padded: scalars are read of them, not vectors.
+fn pitch(channels: i64, size: i64) -> i64 {
+    let line = 64 / size;
+    if channels < line / 2 {
+        return channels;
+    }
+    let padded = (channels + line - 1) / line * line;
+    if (padded * size) % 4096 == 0 { padded + line } else { padded }
+}
+
+/// The shape of a channel-last image with a halo; `None` if its channels are not constant.
+pub fn image_shape(t: &TensorType, halo: Option<&Halo>) -> Option<Shape> {
+    let channels = t.dims[1].as_const()?;
+    let size = t.dtype.size() as i64;
+    let one_pixel = t.dims[2..].iter().all(|d| d.is(1)) && halo.is_none();
+    let pitch = if one_pixel { channels } else { pitch(channels, size) };
+    let mut strides = vec![Dim::from(1i64); t.dims.len()];
+    let mut run = Dim::from(pitch);
+    let mut offset = Dim::from(0i64);
+    for a in (2..t.dims.len()).rev() {
+        strides[a] = run.clone();
+        let mut d = t.dims[a].clone();
+        if let Some(h) = halo {
+            offset = offset.add(&run.mul(&h.before[a - 2]));
+            d = d.add(&h.before[a - 2]).add(&h.after[a - 2]);
+        }
+        run = run.mul(&d);
+    }
+    strides[0] = run.clone();
+    let bytes = run.mul(&t.dims[0]).times(size);
+    Some(Shape { bytes, offset: offset.times(size), strides, slack: pitch - channels })
+}
+
+/// What is known of values before placing starts.
+#[derive(Default)]
+pub struct Facts {
+    image: HashSet<Value>,
+    halos: HashMap<Value, Halo>,
+}
+
+impl Facts {
+    /// Finds images and the halos that their consumers need.
+    pub fn of(g: &Graph) -> Facts {
+        let mut f = Facts::default();
+        for n in g.walk() {
+            f.note_images(g, n);
+            let Op::Group { region, .. } = g.nodes[n].op else { continue };
+            if let Some((at, need)) = super::anchor_halo(g, region)
+                && !need.is_empty()
+            {
+                f.want(g.nodes[n].inputs[at], need);
+            }
+        }
+        f
+    }
+
+    fn note_images(&mut self, g: &Graph, n: hub_ir::Node) {
+        let node = &g.nodes[n];
+        let rank = |v: Value| g.ty(v).as_tensor().map_or(0, |t| t.rank());
+        let inherits = |f: &Facts, out: Value| {
+            let mut ins = node.inputs.iter().filter_map(|v| v.some());
+            ins.any(|v| f.is_image(v) && rank(v) == rank(out))
+        };
+        for &out in &node.outputs {
+            let image = match &node.op {
+                Op::Group { kind: GroupKind::Conv | GroupKind::Window, .. } => true,
+                Op::Group { kind: GroupKind::Map | GroupKind::Row, .. } => inherits(self, out),
+                Op::Prim(Prim::Concat { .. } | Prim::Slice { .. } | Prim::Pad { .. }) => {
+                    inherits(self, out)
+                }
+                _ => false,
+            };
+            if image && rank(out) >= 3 && g.dims(out)[1].as_const().is_some() {
+                self.image.insert(out);
+            }
+        }
+    }
+
+    fn want(&mut self, v: Value, need: Halo) {
+        let joined = match self.halos.get(&v) {
+            None => need,
+            // Zeros first: convolutions are many, and a window that pads is copied for.
+            Some(h) if h.fill == need.fill => h.join(&need),
+            Some(h) if h.fill == 0.0 => h.clone(),
+            Some(_) => need,
+        };
+        self.halos.insert(v, joined);
+    }
+
+    /// Is it a channel-last image?
+    pub fn is_image(&self, v: Value) -> bool {
+        self.image.contains(&v)
+    }
+
+    /// The halo that consumers want around it.
+    pub fn halo(&self, v: Value) -> Option<&Halo> {
+        self.halos.get(&v)
+    }
+
+    /// Lets a concatenation carry the halos of its parts.
+    pub fn widen(&mut self, v: Value, h: Halo) {
+        self.want(v, h);
+    }
+}

@@ -1,0 +1,284 @@
+//! Placement: from a fused graph to a plan. It decides where every value lies and in which layout,
+//! asks the backend for a kernel for every group and copy, and writes the steps down.
+//!
+//! Invariants
+//! - Images (results of convolutions and windows, and what is elementwise from them) are
+//!   channel-last with the pixel pitch a multiple of 64 B; everything else is row-major.
+//! - A tensor that a padded convolution reads has a halo; the step before its producer fills it.
+//! - Reshape, transpose, slice and broadcast are views wherever strides can say them.
+//! - Whatever no kernel exists for becomes a `Host` step; nothing is dropped silently.
+
+pub mod backend;
+mod consts;
+mod emit;
+mod group;
+mod host;
+mod layout;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use backend::Backend;
+pub use consts::ConstPool;
+
+use hub_abi::pgraph::PGraph;
+use hub_abi::plan::{Buf, Plan};
+use hub_ir::{Graph, Op, OpError, Prim, Region, Sym, Type, Value};
+use layout::{Halo, Place};
+use std::collections::{HashMap, HashSet};
+
+/// A compiled tier: its plan, and machine code (or source) that the plan's kernels point into.
+/// Constant buffers are numbered by [`ConstPool`] and get their offsets when the bundle is laid out.
+#[derive(Clone, Debug, Default)]
+pub struct Tier {
+    /// The plan.
+    pub plan: Plan,
+    /// Its code.
+    pub code: Vec<u8>,
+    /// Text of each kernel, in the plan's order (for `--emit kernels`).
+    pub kernel_texts: Vec<String>,
+    /// Nodes that run on the host and why.
+    pub refused: Vec<(String, String)>,
+    const_bufs: Vec<(usize, consts::ConstKey)>,
+}
+
+/// Why a model could not be placed: always a defect of the graph or of the compiler.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The graph does not expand.
+    #[error(transparent)]
+    Graph(#[from] OpError),
+    /// A kernel was lowered but the target cannot emit it.
+    #[error("{node}: the kernel cannot be emitted: {why}")]
+    Emit {
+        /// The model's node.
+        node: String,
+        /// What the emitter says.
+        why: String,
+    },
+    /// Something that earlier stages exclude.
+    #[error("{node}: {why}")]
+    Internal {
+        /// The model's node.
+        node: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A model with its constants and native tiers.
+pub struct Compiled {
+    /// The portable graph; constant offsets are set by [`Compiled::lay_out`].
+    pub graph: PGraph,
+    /// Tiers, in the order asked.
+    pub tiers: Vec<Tier>,
+    pool: ConstPool,
+}
+
+/// Compiles a fused graph for every backend given.
+pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, PlaceError> {
+    wrap_singles(g);
+    let portable = hub_ir::portable::lower(g)?;
+    let mut pool = ConstPool::new(g, &portable);
+    let mut tiers = vec![];
+    for b in backends {
+        tiers.push(Placer::new(g, *b, &mut pool, &portable.values).run()?);
+    }
+    Ok(Compiled { graph: portable.graph, tiers, pool })
+}
+
+impl Compiled {
+    /// Hands every constant to `add` (which gives its offset) and fills offsets in.
+    pub fn lay_out(&mut self, add: &mut dyn FnMut(bytes::Bytes) -> u64) -> Result<(), PlaceError> {
+        self.pool.lay_out(&mut self.graph, add)?;
+        for t in &mut self.tiers {
+            for (buf, key) in &t.const_bufs {
+                let (offset, len) = self.pool.at(key);
+                t.plan.bufs[*buf] = Buf::Const { offset, len };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes groups of primitives that fusion left alone but that kernels are made for.
+fn wrap_singles(g: &mut Graph) {
+    for r in g.live_regions() {
+        for n in g.regions[r].nodes.clone() {
+            let Op::Prim(p) = &g.nodes[n].op else { continue };
+            let native = matches!(
+                p,
+                Prim::Pad { .. } | Prim::Gather { .. } | Prim::Iota { .. } | Prim::Dims { .. }
+            );
+            if native && !group_region_of(g, r) {
+                wrap(g, n);
+            }
+        }
+    }
+}
+
+/// Is this region a group's?
+fn group_region_of(g: &Graph, r: Region) -> bool {
+    g.walk().iter().any(|&n| matches!(g.nodes[n].op, Op::Group { region, .. } if region == r))
+}
+
+fn wrap(g: &mut Graph, n: hub_ir::Node) {
+    let region = g.new_region();
+    let ins = g.nodes[n].inputs.clone();
+    let params: Vec<Value> = ins
+        .iter()
+        .map(|&v| {
+            let ty = g.ty(v).clone();
+            g.add_param(region, ty)
+        })
+        .collect();
+    let outs: Vec<Type> = g.nodes[n].outputs.iter().map(|&v| g.ty(v).clone()).collect();
+    let (op, name) = (g.nodes[n].op.clone(), g.nodes[n].name.clone());
+    let inner = g.make_node(op, params, outs, &name);
+    g.regions[region].nodes.push(inner);
+    g.regions[region].results = g.nodes[inner].outputs.clone();
+    g.nodes[n].op = Op::Group { kind: hub_ir::GroupKind::Map, region };
+}
+
+/// Works through a graph for one backend.
+struct Placer<'a> {
+    g: &'a Graph,
+    backend: &'a dyn Backend,
+    pool: &'a mut ConstPool,
+    ids: &'a HashMap<Value, u32>,
+    tier: Tier,
+    cache: emit::KernelCache,
+    places: HashMap<Value, Place>,
+    /// Copies made of values for a consumer's sake.
+    copies: Vec<(Value, layout::Wish, Place)>,
+    /// Values that live on the session heap.
+    heap: HashSet<Value>,
+    /// Where values go that a consumer has already made room for.
+    planned: HashMap<Value, Place>,
+    /// Values that are parts of a concatenation: its output, and the offset along its axis.
+    parts: HashMap<Value, view::Part>,
+    facts: layout::Facts,
+    /// Symbols that are bound while the model runs.
+    dynamic: HashSet<Sym>,
+    steps: emit::Steps,
+}
+
+impl<'a> Placer<'a> {
+    fn new(
+        g: &'a Graph,
+        backend: &'a dyn Backend,
+        pool: &'a mut ConstPool,
+        ids: &'a HashMap<Value, u32>,
+    ) -> Self {
+        let dynamic = dynamic_syms(g);
+        let mut facts = layout::Facts::of(g);
+        let parts = view::parts(g, &facts, &dynamic);
+        for (v, part) in &parts {
+            if let Some(h) = facts.halo(*v).cloned() {
+                facts.widen(part.whole, h);
+            }
+        }
+        let mut p = Placer {
+            parts,
+            g,
+            backend,
+            pool,
+            ids,
+            tier: Tier::default(),
+            cache: Default::default(),
+            places: HashMap::new(),
+            copies: vec![],
+            heap: HashSet::new(),
+            planned: HashMap::new(),
+            facts,
+            dynamic,
+            steps: Default::default(),
+        };
+        p.tier.plan.tier = p.backend.tier().to_string();
+        p
+    }
+
+    fn run(mut self) -> Result<Tier, PlaceError> {
+        let root = self.g.root();
+        for (i, &v) in self.g.regions[root].params.iter().enumerate() {
+            match self.g.ty(v) {
+                Type::Tensor(t) if self.is_placed(v) => {
+                    let buf = self.buffer(Buf::Input(i as u32));
+                    self.places.insert(v, Place::dense(buf, t));
+                }
+                _ => {
+                    self.heap.insert(v);
+                }
+            }
+        }
+        for i in 0..self.g.regions[root].nodes.len() {
+            self.node(self.g.regions[root].nodes[i], Some(i))?;
+        }
+        self.outputs()?;
+        self.finish()
+    }
+
+    /// One node; `index` is its position in the root region, `None` inside a repetition.
+    fn node(&mut self, n: hub_ir::Node, index: Option<usize>) -> Result<(), PlaceError> {
+        let node = &self.g.nodes[n];
+        if matches!(node.op, Op::Const(_)) {
+            return Ok(());
+        }
+        let operands = node.inputs.iter().chain(&node.outputs).filter_map(|v| v.some());
+        if !operands.into_iter().all(|v| self.is_placed(v)) {
+            return self.host(n, index, "its shape is known only while it runs");
+        }
+        match &node.op {
+            Op::Group { kind, region } => self.group(n, index, *kind, *region),
+            Op::Prim(p) if p.is_movement() => self.movement(n, index),
+            Op::Control(hub_ir::Control::Scan { .. }) => self.scan(n, index),
+            Op::Prim(p) => {
+                let why = format!("no kernel for {}", hub_ir::build::prim_name(p));
+                self.host(n, index, &why)
+            }
+            _ => self.host(n, index, "control flow and sequences run on the host"),
+        }
+    }
+
+    /// Can a buffer hold it: a tensor of numbers whose size is known once inputs are?
+    fn is_placed(&self, v: Value) -> bool {
+        let Type::Tensor(t) = self.g.ty(v) else { return false };
+        let mut known = t.dtype.size() > 0;
+        t.dims.iter().for_each(|d| d.each_sym(&mut |s| known &= !self.dynamic.contains(&s)));
+        known
+    }
+
+    fn internal(&self, n: hub_ir::Node, why: impl Into<String>) -> PlaceError {
+        PlaceError::Internal { node: self.g.nodes[n].name.clone(), why: why.into() }
+    }
+}
+
+/// Symbols that input shapes do not bind.
+fn dynamic_syms(g: &Graph) -> HashSet<Sym> {
+    let mut all: HashSet<Sym> = (0..g.syms.len() as u32).map(Sym).collect();
+    for &v in &g.regions[g.root()].params {
+        if let Type::Tensor(t) = g.ty(v) {
+            for s in t.dims.iter().filter_map(|d| d.as_sym()) {
+                all.remove(&s);
+            }
+        }
+    }
+    all
+}
+
+/// The halo that a group's anchor asks of its first operand, with the region param it reads.
+fn anchor_halo(g: &Graph, region: Region) -> Option<(usize, Halo)> {
+    let params = &g.regions[region].params;
+    g.regions[region].nodes.iter().find_map(|&n| {
+        let (geo, fill) = match &g.nodes[n].op {
+            Op::Prim(Prim::Conv { geo, .. }) => (geo, 0.0),
+            Op::Prim(Prim::Window { geo, op, .. }) => {
+                (geo, if *op == hub_ir::ReduceOp::Max { f64::NEG_INFINITY } else { 0.0 })
+            }
+            _ => return None,
+        };
+        let at = params.iter().position(|p| *p == g.nodes[n].inputs[0])?;
+        Some((at, Halo::of(geo, fill)))
+    })
+}
