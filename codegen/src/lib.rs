@@ -6,6 +6,6 @@
 
 pub mod kir;
 pub mod lower;
-pub mod target;
 pub mod place;
+pub mod target;
 pub mod task;

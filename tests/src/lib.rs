@@ -1,1 +1,2 @@
-//! hub-tests
+//! What crosses crates: fixtures, conformance, crate directions, tidiness.
+#![forbid(unsafe_code)]

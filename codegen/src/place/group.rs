@@ -85,6 +85,7 @@ impl Placer<'_> {
             };
             let mut op = place.operand(covered);
             op.splat = self.splat(v);
+            op.constant = self.const_id(v).is_some();
             o.ops.push(op);
             o.places.push(place);
             o.packed.push(None);
@@ -196,9 +197,8 @@ impl Placer<'_> {
                 dst
             }
         };
-        let splat = o.ops[input].splat;
-        o.ops[input] = place.operand(need.is_some());
-        o.ops[input].splat = splat;
+        let (splat, constant) = (o.ops[input].splat, o.ops[input].constant);
+        o.ops[input] = Operand { splat, constant, ..place.operand(need.is_some()) };
         o.places[input] = place;
         Ok(())
     }

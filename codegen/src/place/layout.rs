@@ -102,6 +102,7 @@ impl Place {
             slack: self.slack,
             halo,
             format: Format::Strided,
+            constant: false,
             splat: None,
         }
     }

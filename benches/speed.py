@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""How fast is a bundle beside ONNX Runtime and OpenVINO, on the same model, machine and threads?
+
+Ours runs through the C interface of libhub_runtime.so. All engines sit in this one process and
+take turns in shuffled rounds; a round times each engine for a quarter of a second after a rest. A
+ratio is the median over rounds of (peer's time / ours), so above 1 means that ours is faster. Every
+engine's answer is checked against the fixture's golden before it is timed. OpenVINO is pinned to
+f32. Load is construction of the engine, imports aside.
+
+    cargo build --release
+    python3 -m venv ~/hub-peers && ~/hub-peers/bin/pip install numpy onnx==1.17.0 onnxruntime \
+        openvino safetensors paddlepaddle==3.3.1 paddle2onnx==2.1.0
+    ~/hub-peers/bin/python benches/speed.py --threads 1 resnet50_torch ernie_base_pir
+"""
+import argparse, ctypes, os, random, re, statistics as stats, subprocess, sys, tempfile, time
+import json
+import numpy as np
+from safetensors.numpy import load_file
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BIN = os.path.join(os.environ.get('CARGO_TARGET_DIR', os.path.join(ROOT, 'target')), 'release')
+DEFAULT = ['resnet50_torch', 'mobilenet_v3_large_torchscript', 'efficientnet_b0_torch',
+           'squeezenet1_1_p2o', 'bert_base_hf', 'ernie_base_pir', 'senta_bilstm_pir']
+ONNX_DTYPE = {'float32': 1, 'int32': 6, 'int64': 7}
+NUMPY_DTYPE = {number: np.dtype(name) for name, number in ONNX_DTYPE.items()}
+
+
+class Tensor(ctypes.Structure):
+    """struct hub_tensor"""
+    _fields_ = [('dtype', ctypes.c_int32), ('rank', ctypes.c_int32), ('dims', ctypes.c_int64 * 8),
+                ('data', ctypes.c_void_p), ('bytes', ctypes.c_size_t)]
+
+
+class Hub:
+    """A bundle, opened and ready, through the C interface."""
+
+    def __init__(self, bundle, threads):
+        self.lib = ctypes.CDLL(os.path.join(BIN, 'libhub_runtime.so'))
+        self.lib.hub_last_error.restype = ctypes.c_char_p
+        self.model, self.session = ctypes.c_void_p(), ctypes.c_void_p()
+        start = time.perf_counter()
+        self.check(self.lib.hub_model_open(bundle.encode(), ctypes.byref(self.model)))
+        self.check(self.lib.hub_session_new(self.model, b'cpu', threads, ctypes.byref(self.session)))
+        self.load = time.perf_counter() - start
+        self.input_names, self.output_names = self.names(0), self.names(1)
+
+    def check(self, status):
+        if status:
+            raise RuntimeError(f'status {status}: {self.lib.hub_last_error().decode()}')
+
+    def names(self, is_output):
+        found = []
+        while True:
+            name, spec = ctypes.c_char_p(), Tensor()
+            if self.lib.hub_model_io(self.model, is_output, ctypes.c_size_t(len(found)),
+                                     ctypes.byref(name), ctypes.byref(spec)):
+                return found
+            found.append(name.value.decode())
+
+    def feed(self, inputs):
+        self.keep = [np.asarray(inputs[n], order='C') for n in self.input_names]
+        self.ins = (Tensor * len(self.keep))()
+        self.outs = (Tensor * len(self.output_names))()
+        for t, a in zip(self.ins, self.keep):
+            t.dtype, t.rank, t.data, t.bytes = ONNX_DTYPE[str(a.dtype)], a.ndim, a.ctypes.data, a.nbytes
+            t.dims[:a.ndim] = a.shape
+
+    def run(self):
+        for t in self.outs:
+            t.data = None
+        self.check(self.lib.hub_session_run(self.session, self.ins, ctypes.c_size_t(len(self.ins)),
+                                            self.outs, ctypes.c_size_t(len(self.outs))))
+
+    def outputs(self):
+        return [np.frombuffer(ctypes.string_at(t.data, t.bytes), NUMPY_DTYPE[t.dtype])
+                .reshape(t.dims[:t.rank]) for t in self.outs]
+
+
+def ort(onnx, inputs, threads):
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx, options, providers=['CPUExecutionProvider'])
+    return lambda: session.run(None, inputs)
+
+
+def openvino(path, inputs, threads):
+    import openvino
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape({k: list(v.shape) for k, v in inputs.items()})
+    compiled = core.compile_model(model, 'CPU', {
+        'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32',
+        'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1})
+    request = compiled.create_infer_request()
+
+    def run():
+        request.infer(inputs, share_inputs=True, share_outputs=True)
+        return [request.get_output_tensor(i).data for i in range(len(compiled.outputs))]
+    return run
+
+
+def to_onnx(model, folder):
+    """A Paddle model as ONNX. Paddle 3.3 writes interpolation scales as f64, which paddle2onnx 2.1
+    refuses, so its copy of the graph says f32."""
+    if model.endswith('.onnx'):
+        return model
+    source, copy, target = os.path.dirname(model), os.path.join(folder, 'p2o'), os.path.join(folder, 'p2o.onnx')
+    os.mkdir(copy)
+    params = next(f for f in os.listdir(source) if f.endswith('.pdiparams'))
+    os.symlink(os.path.join(source, params), os.path.join(copy, params))
+    graph = open(model, 'rb').read()
+    if model.endswith('.json'):
+        graph = re.sub(rb'"0\.a_array","D":\[\{"#":"0\.a_f64"[^\]]*\]\},"N":"scale"',
+                       lambda m: m[0].replace(b'a_f64', b'a_f32'), graph)
+    open(os.path.join(copy, os.path.basename(model)), 'wb').write(graph)
+    tool = os.path.join(os.path.dirname(sys.executable), 'paddle2onnx')
+    subprocess.run([tool, '--model_dir', copy, '--model_filename', os.path.basename(model),
+                    '--params_filename', params, '--save_file', target, '--opset_version', '17'],
+                   check=True, capture_output=True)
+    return target
+
+
+def error(outputs, golden):
+    """Greatest difference over the greatest golden magnitude, over all outputs in order."""
+    worst = 0.0
+    for (want, stride), got in zip(golden, outputs):
+        got = np.asarray(got).reshape(-1)[::stride]
+        if want.dtype.kind in 'iub':
+            worst = max(worst, 0.0 if (got == want).mean() >= 0.999 else 1.0)
+        else:
+            worst = max(worst, float(np.abs(got - want).max() / np.abs(want).max()))
+    return worst
+
+
+def slot(run, rest):
+    """Median seconds of a run over a quarter of a second."""
+    time.sleep(rest)
+    run(), run()
+    times, start = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - start < 0.25:
+        t = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - t)
+    return stats.median(times)
+
+
+def measure(name, args):
+    with tempfile.TemporaryDirectory() as folder:
+        out = subprocess.run([os.path.join(BIN, 'hub-models'), 'materialise', name, folder],
+                             check=True, capture_output=True, text=True).stdout
+        model = out.strip().splitlines()[-1]
+        here = os.path.dirname(model)
+        inputs = load_file(os.path.join(here, 'inputs.safetensors'))
+        meta = json.load(open(os.path.join(ROOT, 'models', 'fixtures', name, 'fixture.json')))
+        values = load_file(os.path.join(here, 'golden.safetensors'))
+        golden = [(values['out:' + o['name']].reshape(-1), o['stride']) for o in meta['outputs']]
+        bundle = os.path.join(folder, 'm.hub')
+        start = time.perf_counter()
+        subprocess.run([os.path.join(BIN, 'hub'), 'export', model, '-o', bundle, '--target', 'cpu'],
+                       check=True, capture_output=True)
+        export = time.perf_counter() - start
+        ours = Hub(bundle, args.threads)
+        ours.feed(inputs)
+        ours.run()
+        off = error(ours.outputs(), golden)
+        if off > 1e-4:
+            raise RuntimeError(f'wrong answer: {off:.1e}')
+        engines, loads = {'hub': ours.run}, {'hub': ours.load}
+        makers = {'ort': lambda: ort(to_onnx(model, folder), inputs, args.threads),
+                  'openvino': lambda: openvino(model, inputs, args.threads)}
+        for peer, make in makers.items():
+            try:
+                start = time.perf_counter()
+                run = make()
+                loads[peer] = time.perf_counter() - start
+                off = error(run(), golden)
+                if off > 1e-4:
+                    print(f'  {peer} is off by {off:.1e}: left out')
+                else:
+                    engines[peer] = run
+            except Exception as e:
+                print(f'  {peer} does not run {name}: {str(e)[:160]!r}')
+        times = {k: [] for k in engines}
+        for _ in range(args.rounds):
+            for k in random.sample(sorted(engines), len(engines)):
+                times[k].append(slot(engines[k], 0.3 if args.threads > 1 else 0.05))
+        ms = {k: round(stats.median(v) * 1e3, 3) for k, v in times.items()}
+        ratios = {k: stats.median(p / o for p, o in zip(v, times['hub']))
+                  for k, v in times.items() if k != 'hub'}
+        best = min(ratios.values()) if ratios else float('nan')
+        load = {k: round(v * 1e3, 2) for k, v in loads.items()}
+        print(f'{name:32} ratio to the best peer {best:5.2f}  ms {ms}  load ms {load}  '
+              f'export {export:.1f} s', flush=True)
+        return best
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('names', nargs='*', default=DEFAULT, help='fixtures (see: hub-models list)')
+    p.add_argument('--threads', type=int, default=1)
+    p.add_argument('--rounds', type=int, default=9)
+    args = p.parse_args()
+    flags = set(next((l for l in open('/proc/cpuinfo') if l.startswith('flags')), '').split())
+    wanted = ['avx2', 'fma', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_tile']
+    cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), '?')
+    print(f'{cpu}; features {[f for f in wanted if f in flags]}; {args.threads} thread(s)')
+    random.seed(1)
+    ratios = [r for r in (measure(n, args) for n in args.names) if r == r]
+    if ratios:
+        print(f'geometric mean {float(np.exp(np.mean(np.log(ratios)))):.2f}, least {min(ratios):.2f}')
+
+
+if __name__ == '__main__':
+    main()
