@@ -12,6 +12,7 @@
 pub mod build;
 pub mod inst;
 pub mod interp;
+pub mod math;
 mod text;
 pub mod types;
 pub mod verify;
