@@ -1,1 +1,34 @@
-//! hub-runtime
+//! The runtime: opens bundles and runs them. No compiler inside.
+//!
+//! [`Model::open`] maps a bundle, [`Session::new`] picks the best tier that the processor runs, and
+//! [`Session::run`] walks its plan on the session's threads. What has no native code runs on the
+//! portable interpreter. Invariants: opening does no work per weight; a run at a known binding
+//! allocates nothing and takes no lock; results are the same bits at every thread count; no bundle
+//! or argument crashes the process (machine code is trusted as [`Trust`] says); the library installs
+//! no signal handler. The C interface is in `include/hub.h`.
+
+mod bind;
+mod capi;
+mod cpu;
+pub mod describe;
+mod error;
+mod host;
+mod map;
+mod model;
+mod native;
+mod pool;
+mod run;
+mod session;
+mod tensor;
+
+pub use cpu::{best as best_tier, cores, supports};
+pub use describe::{StepInfo, Summary};
+pub use error::Error;
+pub use map::CodeFrom;
+pub use model::{Model, OpenOptions, Trust};
+pub use native::Profile;
+pub use session::{Session, SessionOptions};
+pub use tensor::{Outputs, TensorView};
+
+pub use hub_abi::Dtype;
+pub use hub_portable::{Limits, Tensor, Value};

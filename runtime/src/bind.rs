@@ -1,0 +1,505 @@
+//! Binding: from values of symbols to placed memory, checked ranges and filled argument blocks.
+//!
+//! A plan is cut into *stages* at the host steps that bind symbols (a count of non-zeros, a size
+//! read from data). A buffer belongs to the first stage at which its size is known, and each stage
+//! has an arena of its own, so what earlier stages placed never moves. Binding a stage checks every
+//! address range that a kernel may touch against its buffer; after that, a run does not check.
+
+use crate::error::Error;
+use hub_abi::arena::{self, Block};
+use hub_abi::dim::{Dim, SymEnv};
+use hub_abi::pgraph::{PGraph, PNode, POp};
+use hub_abi::plan::{Arg, Buf, OutputSource, Plan, Step};
+use hub_abi::prim::Prim;
+use hub_abi::{Dtype, Sym};
+use std::ops::Range;
+
+/// Steps cheaper than this many nanoseconds run on the caller alone.
+const WIDE_COST: i64 = 4000;
+
+/// How a plan's sizes become known as it runs; depends on plan and graph only.
+pub struct Flow {
+    /// Top-level steps of each stage.
+    pub stages: Vec<Range<usize>>,
+    /// The stage of each buffer.
+    pub buf_stage: Vec<usize>,
+}
+
+impl Flow {
+    /// Analyses a checked plan.
+    pub fn of(plan: &Plan, g: &PGraph) -> Result<Flow, Error> {
+        let root = &g.regions[g.root as usize];
+        let never = usize::MAX;
+        let mut known = vec![never; g.syms.len()];
+        let mut learn = |s: Sym, stage: usize| {
+            let k = &mut known[s.0 as usize];
+            let new = *k == never;
+            *k = (*k).min(stage);
+            new
+        };
+        for &v in &root.params {
+            syms_bound_by(g, v, &mut |s| _ = learn(s, 0));
+        }
+        let mut stages = vec![];
+        let mut start = 0;
+        for (i, step) in plan.steps.iter().enumerate() {
+            let Step::Host { node, .. } = step else { continue };
+            let mut new = false;
+            let next = stages.len() + 1;
+            syms_of_node(g, &root.nodes[*node as usize], &mut |s| new |= learn(s, next));
+            if new {
+                stages.push(start..i + 1);
+                start = i + 1;
+            }
+        }
+        stages.push(start..plan.steps.len());
+        let stage_of = |d: &Dim| {
+            let mut stage = 0;
+            d.each_sym(&mut |s| {
+                stage = stage.max(known.get(s.0 as usize).copied().unwrap_or(never));
+            });
+            stage
+        };
+        let mut buf_stage = vec![];
+        for (i, b) in plan.bufs.iter().enumerate() {
+            let (stage, first) = match b {
+                // Results of the host step that ends the stage before are copied when it is bound.
+                Buf::Arena { bytes, first, .. } => (stage_of(bytes), *first as usize + 1),
+                Buf::Output { bytes, .. } => (stage_of(bytes), usize::MAX),
+                Buf::Const { .. } | Buf::Input(_) => (0, 0),
+            };
+            if stages.get(stage).is_none_or(|s| s.start > first) {
+                return Err(Error::plan(format!("buffer {i} is used before its size is known")));
+            }
+            buf_stage.push(stage);
+        }
+        Ok(Flow { stages, buf_stage })
+    }
+}
+
+/// Symbols that a value's type binds: its dims that are one symbol.
+fn syms_bound_by(g: &PGraph, value: u32, f: &mut dyn FnMut(Sym)) {
+    let dims = g.values[value as usize].as_tensor().map_or(&[][..], |t| &t.dims);
+    dims.iter().filter_map(Dim::as_sym).for_each(f);
+}
+
+/// Symbols that running a node binds.
+fn syms_of_node(g: &PGraph, n: &PNode, f: &mut dyn FnMut(Sym)) {
+    n.outputs.iter().for_each(|&v| syms_bound_by(g, v, f));
+    match &n.op {
+        POp::Prim(p @ (Prim::BindSyms { .. } | Prim::NonZero { .. })) => {
+            p.binds().into_iter().for_each(f);
+        }
+        POp::Group(r) => {
+            g.regions[*r as usize].nodes.iter().for_each(|n| syms_of_node(g, n, f));
+        }
+        _ => {}
+    }
+}
+
+/// Binds the symbols of a value's dims to `dims`, or checks them. `fail` builds the error.
+pub fn bind_dims(
+    g: &PGraph,
+    types: &[Dim],
+    dims: &[usize],
+    env: &mut SymEnv,
+    fail: &dyn Fn(String) -> Error,
+) -> Result<(), Error> {
+    if types.len() != dims.len() {
+        return Err(fail(format!("rank {} given, {} expected", dims.len(), types.len())));
+    }
+    for (axis, (d, &n)) in types.iter().zip(dims).enumerate() {
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        let fits = match d.as_sym() {
+            Some(s) => match env.get(s) {
+                Some(v) => v == n,
+                None => {
+                    let i = &g.syms[s.0 as usize];
+                    env.set(s, n);
+                    (i.min..=i.max).contains(&n)
+                }
+            },
+            None => d.as_const().map_or(true, |k| k == n),
+        };
+        if !fits {
+            let want = d.display(&g.syms);
+            let (lo, hi) = d.bounds(&g.syms);
+            let bounds = if lo < hi { format!(" in {lo}..{hi}") } else { String::new() };
+            return Err(fail(format!("axis {axis} is {n}, {want}{bounds} expected")));
+        }
+    }
+    Ok(())
+}
+
+/// Checks dims that are expressions, once all symbols are bound.
+pub fn check_dims(
+    g: &PGraph,
+    types: &[Dim],
+    dims: &[usize],
+    env: &SymEnv,
+    fail: &dyn Fn(String) -> Error,
+) -> Result<(), Error> {
+    for (axis, (d, &n)) in types.iter().zip(dims).enumerate() {
+        if d.as_const().is_some() || d.as_sym().is_some() {
+            continue;
+        }
+        let v = d.eval(env).map_err(|e| fail(format!("axis {axis}: {e}")))?;
+        if usize::try_from(v) != Ok(n) {
+            let want = d.display(&g.syms);
+            return Err(fail(format!("axis {axis} is {n}, {want} = {v} expected")));
+        }
+    }
+    Ok(())
+}
+
+/// Equalities of the graph that can be decided under `env` must hold.
+pub fn check_constraints(g: &PGraph, env: &SymEnv) -> Result<(), Error> {
+    for (a, b) in &g.constraints {
+        let (Ok(x), Ok(y)) = (a.eval(env), b.eval(env)) else { continue };
+        if x != y {
+            let (a, b) = (a.display(&g.syms), b.display(&g.syms));
+            let what = format!("sizes do not fit together: {a} is {x} and {b} is {y}");
+            return Err(Error::Usage(what));
+        }
+    }
+    Ok(())
+}
+
+/// Dims of a value under `env`, and bytes of its tensor.
+pub fn value_dims(g: &PGraph, v: u32, env: &SymEnv) -> Result<(Dtype, Vec<usize>, usize), Error> {
+    let Some(t) = g.values[v as usize].as_tensor() else {
+        return Err(Error::plan(format!("value {v} is no tensor")));
+    };
+    let dims = t.dims.iter().map(|d| size(d, env).map(|n| n as usize));
+    let dims = dims.collect::<Result<Vec<usize>, _>>()?;
+    let bytes = dims.iter().try_fold(t.dtype.size(), |n, &d| n.checked_mul(d));
+    let bytes = bytes.filter(|&b| b <= isize::MAX as usize);
+    let bytes = bytes.ok_or_else(|| Error::Limit(format!("a tensor of {dims:?} elements")))?;
+    Ok((t.dtype, dims, bytes))
+}
+
+/// A size under `env`: not negative.
+pub fn size(d: &Dim, env: &SymEnv) -> Result<u64, Error> {
+    let v = d.eval(env).map_err(Error::plan)?;
+    u64::try_from(v).map_err(|_| Error::plan(format!("size {d} is {v}")))
+}
+
+/// What a run does, in order.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    /// Calls a kernel.
+    Call {
+        /// Index into the plan's kernels.
+        kernel: u32,
+        /// Where its argument block starts in `words`.
+        args: u32,
+        /// Number of tiles, at least 1.
+        tiles: u64,
+        /// Worth waking the workers.
+        wide: bool,
+        /// It has a status word to look at.
+        status: bool,
+        /// Profile slot.
+        slot: u32,
+    },
+    /// Runs the next `len` ops `trip` times, bumping addresses in between.
+    Repeat {
+        /// How often, at least 1.
+        trip: u64,
+        /// Ops of the body.
+        len: u32,
+        /// Its entries in `bumps`.
+        bumps: (u32, u32),
+    },
+    /// Runs a host step.
+    Host {
+        /// The top-level step.
+        step: u32,
+        /// Profile slot.
+        slot: u32,
+    },
+}
+
+/// A buffer's place: an address, or 0 for inputs and outputs until a run patches them in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// Address.
+    pub at: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// One stage, bound.
+#[derive(Default)]
+pub struct Bound {
+    /// Symbols' values: what the binding is for.
+    pub key: Vec<Option<i64>>,
+    /// What to do.
+    pub ops: Vec<Op>,
+    /// Argument blocks as filled; bumped words are taken from here.
+    pub base: Vec<u64>,
+    /// Argument blocks as kernels see them.
+    pub words: Vec<u64>,
+    /// (word, bytes added per iteration).
+    pub bumps: Vec<(u32, u64)>,
+    /// (word, buffer, offset): addresses in inputs and outputs.
+    pub patches: Vec<(u32, u32, u64)>,
+    /// Places of all buffers known so far.
+    pub places: Vec<Place>,
+    /// Bytes of this stage's arena (outputs kept by the session not counted).
+    pub arena: u64,
+    /// No placement could be smaller than this.
+    pub arena_bound: u64,
+    /// Dims and bytes of outputs (last stage only; heap outputs are empty).
+    pub outputs: Vec<(Vec<usize>, usize)>,
+}
+
+/// Sizes of a stage, before it has memory.
+pub struct Layout {
+    /// Offsets of the stage's buffers in its region, by buffer.
+    offsets: Vec<Option<u64>>,
+    lens: Vec<u64>,
+    /// Bytes of the region.
+    pub total: u64,
+    arena: u64,
+    bound: u64,
+}
+
+/// What binding works on.
+pub struct Binder<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Its stages.
+    pub flow: &'a Flow,
+    /// The graph.
+    pub graph: &'a PGraph,
+    /// Address of the constants section.
+    pub consts: u64,
+    /// Address of the status word.
+    pub status: u64,
+}
+
+impl Binder<'_> {
+    /// Sizes and places the buffers of a stage. `limit` is in bytes.
+    pub fn layout(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<Layout, Error> {
+        let too_big = || Error::Limit(format!("the arena would need more than {limit} bytes"));
+        let (mut blocks, mut owners) = (vec![], vec![]);
+        let mut lens = vec![0; self.plan.bufs.len()];
+        let mut outputs = vec![];
+        for (i, b) in self.plan.bufs.iter().enumerate() {
+            if self.flow.buf_stage[i] != stage {
+                continue;
+            }
+            match b {
+                Buf::Arena { bytes, first, last } => {
+                    lens[i] = size(bytes, env)?;
+                    blocks.push(Block { bytes: lens[i], first: *first, last: *last });
+                    owners.push(i);
+                }
+                Buf::Output { bytes, .. } => {
+                    lens[i] = size(bytes, env)?;
+                    outputs.push(i);
+                }
+                Buf::Const { len, .. } => lens[i] = *len,
+                Buf::Input(n) => {
+                    let v = self.graph.regions[self.graph.root as usize].params[*n as usize];
+                    lens[i] = value_dims(self.graph, v, env)?.2 as u64;
+                }
+            }
+        }
+        let placed = arena::place(&blocks).ok_or_else(too_big)?;
+        debug_assert_eq!(arena::check(&blocks, &placed), Ok(()));
+        let mut offsets = vec![None; lens.len()];
+        owners.iter().zip(&placed.offsets).for_each(|(&b, &o)| offsets[b] = Some(o));
+        let mut total = placed.total;
+        for b in outputs {
+            total = total.checked_next_multiple_of(arena::ALIGN).ok_or_else(too_big)?;
+            offsets[b] = Some(total);
+            total = total.checked_add(lens[b]).ok_or_else(too_big)?;
+        }
+        if total > limit {
+            return Err(Error::Limit(format!(
+                "the arena needs {total} bytes, the limit is {limit}: raise the session's limits"
+            )));
+        }
+        let bound = arena::lower_bound(&blocks);
+        Ok(Layout { offsets, lens, total, arena: placed.total, bound })
+    }
+
+    /// Fills a stage's argument blocks. `region` is the address of its memory, `before` the places
+    /// of buffers of earlier stages.
+    pub fn bind(
+        &self,
+        stage: usize,
+        env: &SymEnv,
+        layout: &Layout,
+        region: u64,
+        before: &[Place],
+    ) -> Result<Bound, Error> {
+        let mut b = Bound {
+            key: env.0.clone(),
+            arena: layout.arena,
+            arena_bound: layout.bound,
+            places: before.to_vec(),
+            ..Bound::default()
+        };
+        b.places.resize(self.plan.bufs.len(), Place::default());
+        for (i, buf) in self.plan.bufs.iter().enumerate() {
+            if self.flow.buf_stage[i] != stage {
+                continue;
+            }
+            let at = match (buf, layout.offsets[i]) {
+                (Buf::Const { offset, .. }, _) => self.consts + offset,
+                (_, Some(o)) => region + o,
+                _ => 0,
+            };
+            b.places[i] = Place { at, len: layout.lens[i] };
+        }
+        let steps = self.flow.stages[stage].clone();
+        let mut slot = slots(&self.plan.steps[..steps.start]);
+        for i in steps {
+            self.step(i, env, &mut b, &mut slot)
+                .map_err(|e| Error::Plan(format!("step {i}: {e}")))?;
+        }
+        b.words = b.base.clone();
+        if stage + 1 == self.flow.stages.len() {
+            self.outputs(env, &mut b)?;
+        }
+        Ok(b)
+    }
+
+    fn step(&self, i: usize, env: &SymEnv, b: &mut Bound, slot: &mut u32) -> Result<(), Error> {
+        match &self.plan.steps[i] {
+            s @ Step::Kernel { .. } => self.kernel(s, env, b, slot, 1),
+            Step::Host { .. } => {
+                b.ops.push(Op::Host { step: i as u32, slot: *slot });
+                *slot += 1;
+                Ok(())
+            }
+            Step::Repeat { trip, body } => {
+                let trip = size(trip, env)?;
+                let first_slot = *slot;
+                *slot += slots(body);
+                if trip == 0 {
+                    return Ok(());
+                }
+                let (at, first_bump) = (b.ops.len(), b.bumps.len() as u32);
+                b.ops.push(Op::Repeat { trip, len: 0, bumps: (0, 0) });
+                let mut inner = first_slot;
+                for s in body {
+                    self.kernel(s, env, b, &mut inner, trip)?;
+                }
+                let len = (b.ops.len() - at - 1) as u32;
+                b.ops[at] = Op::Repeat { trip, len, bumps: (first_bump, b.bumps.len() as u32) };
+                Ok(())
+            }
+        }
+    }
+
+    /// One kernel call, made `trip` times.
+    fn kernel(
+        &self,
+        s: &Step,
+        env: &SymEnv,
+        b: &mut Bound,
+        slot: &mut u32,
+        trip: u64,
+    ) -> Result<(), Error> {
+        let Step::Kernel { kernel, args, tiles, cost, node, .. } = s else {
+            return Err(Error::plan("only kernels may be repeated"));
+        };
+        let my_slot = *slot;
+        *slot += 1;
+        let tiles = size(tiles, env)?;
+        if tiles == 0 {
+            return Ok(());
+        }
+        let at = b.base.len() as u32;
+        let mut status = false;
+        for (n, a) in args.iter().enumerate() {
+            let word = match a {
+                Arg::Size(d) => d.eval(env).map_err(Error::plan)? as u64,
+                Arg::Status => {
+                    status = true;
+                    self.status
+                }
+                Arg::Ptr { buf, offset, extent, bump, .. } => {
+                    let place = b.places[*buf as usize];
+                    let [offset, extent, bump] = [offset, extent, bump].map(|d| d.eval(env));
+                    let (offset, extent, bump) = (
+                        offset.map_err(Error::plan)?,
+                        extent.map_err(Error::plan)?,
+                        bump.map_err(Error::plan)?,
+                    );
+                    in_range(offset, extent, bump, trip, place.len).map_err(|what| {
+                        Error::Plan(format!("argument {n} of '{node}' (buffer {buf}): {what}"))
+                    })?;
+                    let word = b.base.len() as u32;
+                    if bump != 0 {
+                        b.bumps.push((word, bump as u64));
+                    }
+                    if matches!(self.plan.bufs[*buf as usize], Buf::Input(_) | Buf::Output { .. }) {
+                        b.patches.push((word, *buf, offset as u64));
+                    }
+                    place.at.wrapping_add(offset as u64)
+                }
+            };
+            b.base.push(word);
+        }
+        let wide = tiles > 1 && cost.eval(env).unwrap_or(0) >= WIDE_COST;
+        b.ops.push(Op::Call { kernel: *kernel, args: at, tiles, wide, status, slot: my_slot });
+        Ok(())
+    }
+
+    fn outputs(&self, env: &SymEnv, b: &mut Bound) -> Result<(), Error> {
+        let root = &self.graph.regions[self.graph.root as usize];
+        for (i, source) in self.plan.outputs.iter().enumerate() {
+            let OutputSource::Buf(buf) = source else {
+                b.outputs.push((vec![], 0));
+                continue;
+            };
+            let (_, dims, bytes) = value_dims(self.graph, root.results[i], env)?;
+            let have = b.places[*buf as usize].len;
+            if bytes as u64 > have {
+                let what = format!("output {i} of {bytes} bytes lies in a buffer of {have}");
+                return Err(Error::Plan(what));
+            }
+            b.outputs.push((dims, bytes));
+        }
+        Ok(())
+    }
+}
+
+/// Profile slots of steps: one a kernel or host step.
+pub fn slots(steps: &[Step]) -> u32 {
+    steps.iter().map(|s| if let Step::Repeat { body, .. } = s { slots(body) } else { 1 }).sum()
+}
+
+/// Does `[offset, offset + extent)`, moved by `bump` up to `trip - 1` times, stay in `len` bytes?
+fn in_range(offset: i64, extent: i64, bump: i64, trip: u64, len: u64) -> Result<(), String> {
+    let travel = i128::from(bump) * i128::from(trip.saturating_sub(1));
+    let lo = i128::from(offset) + travel.min(0);
+    let hi = i128::from(offset) + travel.max(0) + i128::from(extent);
+    if extent >= 0 && lo >= 0 && hi <= i128::from(len) {
+        return Ok(());
+    }
+    Err(format!("bytes {lo}..{hi} of {len}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_checked_over_all_iterations() {
+        assert!(in_range(0, 16, 0, 1, 16).is_ok());
+        assert!(in_range(0, 17, 0, 1, 16).is_err());
+        assert!(in_range(-1, 1, 0, 1, 16).is_err());
+        assert!(in_range(0, 4, 4, 4, 16).is_ok());
+        assert!(in_range(0, 4, 4, 5, 16).is_err());
+        assert!(in_range(12, 4, -4, 4, 16).is_ok());
+        assert!(in_range(12, 4, -4, 5, 16).is_err());
+        assert!(in_range(i64::MAX, i64::MAX, i64::MAX, u64::MAX, u64::MAX).is_err());
+        assert!(in_range(0, -1, 0, 1, 16).is_err());
+    }
+}

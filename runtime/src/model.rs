@@ -1,0 +1,219 @@
+//! An open bundle: the mapped file, its checked tables, and the native code of tiers in use.
+//!
+//! Opening maps the file and decodes manifest and graph; a tier's plan and code are checked when the
+//! first session asks for it. No work is done per weight: they are read where the file is mapped, by
+//! all sessions of all processes.
+
+use crate::bind::Flow;
+use crate::cpu;
+use crate::error::Error;
+use crate::map::{self, Code};
+use crate::pool::Kernel;
+use hub_abi::bundle::{BundleError, BundleView, Fault, Manifest, TierView};
+use hub_abi::pgraph::PGraph;
+use hub_abi::plan::Plan;
+use memmap2::Mmap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// Whose machine code may run. A bundle is trusted like a shared library.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Trust {
+    /// Every bundle's.
+    #[default]
+    Any,
+    /// Only that of bundles signed by a trusted key. No key is configured in this version, so
+    /// every bundle runs portable.
+    Signed,
+    /// None: everything runs portable.
+    Portable,
+}
+
+impl Trust {
+    /// What `HUB_TRUST` says; unset is [`Trust::Any`].
+    pub fn from_env() -> Result<Trust, Error> {
+        match std::env::var("HUB_TRUST").as_deref() {
+            Err(_) | Ok("" | "any") => Ok(Trust::Any),
+            Ok("signed") => Ok(Trust::Signed),
+            Ok("portable") => Ok(Trust::Portable),
+            Ok(o) => Err(Error::Usage(format!("HUB_TRUST={o}: any, signed or portable expected"))),
+        }
+    }
+}
+
+/// How to open a bundle.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Whose code may run; `None` asks the environment (`HUB_TRUST`).
+    pub trust: Option<Trust>,
+    /// Run code from sealed memory instead of the file's mapping, as where the file system refuses
+    /// executable mappings.
+    pub copy_code: bool,
+}
+
+/// An open bundle. Clones share it; sessions keep it open.
+#[derive(Clone)]
+pub struct Model(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub path: PathBuf,
+    file: File,
+    pub bundle: Arc<BundleView<Mmap>>,
+    options: OpenOptions,
+    trust: Trust,
+    tiers: Vec<OnceLock<Arc<Tier>>>,
+    pub host: OnceLock<Arc<crate::host::Shared>>,
+    /// Names as C strings, inputs then outputs.
+    pub names: Vec<std::ffi::CString>,
+}
+
+/// A tier in use: plan and mapped code.
+pub(crate) struct Tier {
+    pub plan: Plan,
+    pub flow: Flow,
+    pub code: Code,
+}
+
+impl Tier {
+    /// The function of kernel `i` of the plan.
+    pub fn kernel(&self, i: u32) -> Kernel {
+        let k = &self.plan.kernels[i as usize];
+        let entry = &self.code.bytes()[k.offset as usize..][..k.len as usize];
+        // SAFETY: the bytes are executable machine code whose hash was checked, which the compiler
+        // wrote as a function of this signature; trust in it was decided when the tier was loaded.
+        unsafe { std::mem::transmute::<*const u8, Kernel>(entry.as_ptr()) }
+    }
+}
+
+impl Model {
+    /// Opens a bundle.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model, Error> {
+        let path = path.as_ref().to_path_buf();
+        let io = |source| Error::Io { path: path.clone(), source };
+        let trust = options.trust.map_or_else(Trust::from_env, Ok)?;
+        let file = File::open(&path).map_err(io)?;
+        let meta = file.metadata().map_err(io)?;
+        if !meta.is_file() {
+            return Err(io(std::io::Error::other("not a file")));
+        }
+        if meta.len() == 0 {
+            let source = BundleError {
+                fault: Fault::Foreign,
+                what: "not a bundle: an empty file".into(),
+                offset: 0,
+            };
+            return Err(Error::Bundle { path, source });
+        }
+        let map = map::file(&file).map_err(io)?;
+        let bundle = BundleView::parse(map)
+            .map_err(|source| Error::Bundle { path: path.clone(), source })?;
+        let m = &bundle.manifest;
+        let names = m.inputs.iter().chain(&m.outputs);
+        let names = names.map(|i| i.name.replace('\0', "\u{fffd}"));
+        let names = names.map(|n| std::ffi::CString::new(n).unwrap_or_default()).collect();
+        let tiers = m.tiers.iter().map(|_| OnceLock::new()).collect();
+        Ok(Model(Arc::new(Inner {
+            path,
+            file,
+            bundle: Arc::new(bundle),
+            options: *options,
+            trust,
+            tiers,
+            host: OnceLock::new(),
+            names,
+        })))
+    }
+
+    /// Checks every hash, those of the constants included.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.0.bundle.verify().map_err(|source| self.0.refused(source))
+    }
+
+    /// What the bundle is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.bundle.manifest
+    }
+
+    /// The portable graph.
+    pub fn graph(&self) -> &PGraph {
+        &self.0.bundle.graph
+    }
+
+    /// The whole bundle, for tools.
+    pub fn bundle(&self) -> &BundleView<impl AsRef<[u8]> + use<>> {
+        &self.0.bundle
+    }
+
+    /// The file that it was opened from.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The plan of a tier, whether or not this machine runs it.
+    pub fn plan(&self, tier: &str) -> Result<Plan, Error> {
+        let view = self.0.bundle.tier(tier).map_err(|source| self.0.refused(source))?;
+        Ok(view.plan)
+    }
+}
+
+impl Inner {
+    fn refused(&self, source: BundleError) -> Error {
+        Error::Bundle { path: self.path.clone(), source }
+    }
+
+    /// The tier to run: the one asked for, or the best of the bundle that runs here. `None` is
+    /// portable, with the reason where that was not asked for.
+    pub fn choose(&self, asked: Option<&str>) -> Result<(Option<Arc<Tier>>, String), Error> {
+        let names: Vec<&str> = self.bundle.manifest.tiers.iter().map(|t| &t.name[..]).collect();
+        if let Some(asked) = asked.filter(|a| *a != "portable") {
+            if !names.contains(&asked) {
+                let has = if names.is_empty() { "none".into() } else { names.join(", ") };
+                let what = format!("the bundle has no tier '{asked}' (it has {has})");
+                return Err(Error::Unsupported(what));
+            }
+            if !cpu::supports(asked) {
+                let what = format!("this processor does not run tier '{asked}'");
+                return Err(Error::Unsupported(what));
+            }
+        }
+        let portable = |why: &str| Ok((None, why.to_string()));
+        if asked == Some("portable") {
+            return portable("");
+        }
+        match self.trust {
+            Trust::Any => {}
+            Trust::Signed => return portable("running portable: the bundle is not signed"),
+            Trust::Portable => return portable("running portable: HUB_TRUST=portable"),
+        }
+        let usable = names.iter().copied().enumerate().filter(|(_, t)| cpu::supports(t));
+        let best = match asked {
+            Some(asked) => usable.clone().find(|(_, t)| *t == asked),
+            None => usable.clone().max_by_key(|(_, t)| cpu::rank(t)),
+        };
+        match best {
+            None => portable("running portable: the bundle has no code for this processor"),
+            Some((i, name)) => match self.load(i, name)? {
+                Some(tier) => Ok((Some(tier), String::new())),
+                None => portable("running portable: executable memory is refused here"),
+            },
+        }
+    }
+
+    /// Checks and maps a tier once; `None` where executable memory is refused.
+    fn load(&self, i: usize, name: &str) -> Result<Option<Arc<Tier>>, Error> {
+        if let Some(t) = self.tiers[i].get() {
+            return Ok(Some(t.clone()));
+        }
+        let TierView { plan, code } = self.bundle.tier(name).map_err(|e| self.refused(e))?;
+        let bytes = &self.bundle.file()[code.clone()];
+        let mapped = match self.options.copy_code {
+            true => Code::copy(bytes),
+            false => Code::map(&self.file, &code, bytes),
+        };
+        let Ok(mapped) = mapped else { return Ok(None) };
+        let flow = Flow::of(&plan, &self.bundle.graph)?;
+        let tier = Arc::new(Tier { plan, flow, code: mapped });
+        Ok(Some(self.tiers[i].get_or_init(|| tier).clone()))
+    }
+}

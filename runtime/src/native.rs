@@ -1,0 +1,146 @@
+//! A session's native side: its memory, its cached bindings, and how inputs bind symbols.
+
+use crate::bind::{Binder, Bound, Place, bind_dims, check_constraints, check_dims};
+use crate::error::Error;
+use crate::host::Host;
+use crate::map::Region;
+use crate::model::{Model, Tier};
+use crate::pool::Pool;
+use crate::tensor::Given;
+use hub_abi::dim::SymEnv;
+use hub_abi::plan::{Buf, OutputSource, Plan};
+use hub_portable::Limits;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+/// Bindings kept for each stage.
+const CACHED: usize = 4;
+
+/// A stage's memory and its last bindings, most recent last.
+#[derive(Default)]
+pub struct Stage {
+    region: Option<Region>,
+    pub bounds: Vec<Bound>,
+}
+
+/// Nanoseconds by profile slot, and how many runs they are from.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// One a kernel or host step, in the order of [`crate::Session::steps`].
+    pub nanos: Vec<u64>,
+    /// Runs counted.
+    pub runs: u64,
+}
+
+/// Memory, bindings and threads of a session that runs a tier.
+pub struct Native {
+    pub model: Model,
+    pub tier: Arc<Tier>,
+    pub pool: Pool,
+    pub status: Box<AtomicU32>,
+    pub stages: Vec<Stage>,
+    pub env: SymEnv,
+    pub host: Host,
+    pub limits: Limits,
+    /// For each buffer that is the only source of an output and its own memory: the output. A run
+    /// may let it be the caller's memory.
+    pub direct: Vec<Option<u32>>,
+    /// Addresses of input and output buffers in the present run.
+    pub now: Vec<u64>,
+    pub profile: Option<Profile>,
+}
+
+fn direct_outputs(plan: &Plan) -> Vec<Option<u32>> {
+    let of = |(i, b): (usize, &Buf)| match b {
+        Buf::Output { index, .. } => {
+            let source = OutputSource::Buf(i as u32);
+            let once = plan.outputs.iter().filter(|o| **o == source).count() == 1;
+            (once && plan.outputs[*index as usize] == source).then_some(*index)
+        }
+        _ => None,
+    };
+    plan.bufs.iter().enumerate().map(of).collect()
+}
+
+impl Native {
+    /// A session on `model` that runs `tier`.
+    pub fn new(model: &Model, tier: Arc<Tier>, pool: Pool, limits: Limits) -> Native {
+        Native {
+            model: model.clone(),
+            pool,
+            status: Box::new(AtomicU32::new(0)),
+            stages: tier.flow.stages.iter().map(|_| Stage::default()).collect(),
+            env: SymEnv::new(model.graph().syms.len()),
+            host: Host::new(limits),
+            limits,
+            direct: direct_outputs(&tier.plan),
+            now: vec![0; tier.plan.bufs.len()],
+            tier,
+            profile: None,
+        }
+    }
+
+    /// Binds symbols to the inputs' dims and checks those; sequences (`None`) bind nothing.
+    pub fn accept(&mut self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
+        let g = self.model.graph();
+        let infos = &self.model.manifest().inputs;
+        self.env.0.fill(None);
+        for check in [false, true] {
+            for (info, given) in infos.iter().zip(inputs) {
+                let (Some(t), Some(given)) = (info.ty.as_tensor(), given) else { continue };
+                let fail = |what| Error::Input { name: info.name.clone(), what };
+                if check {
+                    check_dims(g, &t.dims, given.dims, &self.env, &fail)?;
+                } else {
+                    bind_dims(g, &t.dims, given.dims, &mut self.env, &fail)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of arenas, outputs kept by the session included.
+    pub fn memory(&self) -> usize {
+        self.stages.iter().filter_map(|s| s.region.as_ref()).map(Region::len).sum()
+    }
+
+    /// Makes the binding for the present symbols the stage's last one.
+    pub fn bind_stage(&mut self, k: usize) -> Result<(), Error> {
+        let stage = &mut self.stages[k];
+        if let Some(i) = stage.bounds.iter().position(|b| b.key == self.env.0) {
+            stage.bounds[i..].rotate_left(1);
+            return Ok(());
+        }
+        let g = self.model.graph();
+        check_constraints(g, &self.env)?;
+        let binder = Binder {
+            plan: &self.tier.plan,
+            flow: &self.tier.flow,
+            graph: g,
+            consts: self.model.0.bundle.consts().as_ptr().addr() as u64,
+            status: self.status.as_ptr().addr() as u64,
+        };
+        let layout = binder.layout(k, &self.env, self.limits.live_bytes)?;
+        let need = usize::try_from(layout.total).map_err(|e| Error::Limit(e.to_string()))?;
+        if stage.region.as_ref().is_none_or(|r| r.len() < need) {
+            // Bindings hold addresses in the region that goes away.
+            self.stages[k..].iter_mut().for_each(|s| s.bounds.clear());
+            self.stages[k].region = None;
+            let region = Region::new(need);
+            let region = region.map_err(|e| Error::Limit(format!("{need} bytes of arena: {e}")))?;
+            self.stages[k].region = Some(region);
+        }
+        let before: Vec<Place> = match k.checked_sub(1) {
+            Some(p) => self.stages[p].bounds.last().map_or(vec![], |b| b.places.clone()),
+            None => vec![],
+        };
+        let stage = &mut self.stages[k];
+        let region = stage.region.as_ref().map_or(0, |r| r.base().expose_provenance() as u64);
+        let bound = binder.bind(k, &self.env, &layout, region, &before)?;
+        if stage.bounds.len() == CACHED {
+            stage.bounds.remove(0);
+        }
+        stage.bounds.push(bound);
+        Ok(())
+    }
+}

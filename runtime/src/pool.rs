@@ -1,0 +1,320 @@
+//! The thread pool of a session: persistent workers, the caller being worker 0.
+//!
+//! One call at a time. A call publishes a job, raises a generation that workers watch (spinning at
+//! most [`SPIN`], then asleep on a futex), takes part itself and returns when all are done. Tiles
+//! are divided evenly; a worker that is done early claims leftovers of others in chunks, each by
+//! one atomic. Which worker runs a tile never shows in results: tiles are independent.
+
+use crate::cpu::FloatState;
+use crate::map::Region;
+use std::cell::UnsafeCell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
+use std::time::{Duration, Instant};
+
+/// Longest busy wait.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// A compiled kernel: argument block, first tile, past the last tile, worker scratch.
+pub type Kernel = unsafe extern "C" fn(*const u64, u64, u64, *mut u8);
+
+#[derive(Clone, Copy)]
+struct Job {
+    kernel: Kernel,
+    args: *const u64,
+    tiles: u64,
+}
+
+/// Next tile of a worker's share; a cache line each.
+#[repr(align(128))]
+struct Cursor(AtomicU64);
+
+struct Shared {
+    job: UnsafeCell<Option<Job>>,
+    /// Raised for each job; the futex that workers sleep on.
+    generation: AtomicU32,
+    sleepers: AtomicU32,
+    /// Workers not done with the job; the futex that the caller sleeps on.
+    pending: AtomicU32,
+    caller_sleeps: AtomicBool,
+    stop: AtomicBool,
+    cursors: Vec<Cursor>,
+}
+
+// SAFETY: `job` is written only by the caller while no worker is busy (`pending` is 0) and read by
+// workers only after they saw the generation raised; the rest is atomic.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointers in a job are used only while the caller waits for that job.
+unsafe impl Send for Shared {}
+
+/// The pool.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    scratch: Region,
+    pid: u32,
+}
+
+impl Pool {
+    /// A pool of `workers` (at least 1), the caller included, each with `scratch` bytes.
+    pub fn new(workers: usize, scratch: usize) -> io::Result<Pool> {
+        let workers = workers.max(1);
+        let mut pool = Pool {
+            shared: Arc::new(Shared {
+                job: UnsafeCell::new(None),
+                generation: AtomicU32::new(0),
+                sleepers: AtomicU32::new(0),
+                pending: AtomicU32::new(0),
+                caller_sleeps: AtomicBool::new(false),
+                stop: AtomicBool::new(false),
+                cursors: (0..workers).map(|_| Cursor(AtomicU64::new(0))).collect(),
+            }),
+            threads: vec![],
+            scratch: Region::new(scratch.next_multiple_of(64))?,
+            pid: std::process::id(),
+        };
+        for w in 1..workers {
+            let shared = pool.shared.clone();
+            let t = std::thread::Builder::new()
+                .name(format!("hub-{w}"))
+                .spawn(move || work(&shared, w, scratch))?;
+            pool.threads.push(t);
+        }
+        Ok(pool)
+    }
+
+    /// Number of workers, the caller included.
+    pub fn workers(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Is this still the process that made the pool? Its threads do not survive a fork.
+    pub fn usable(&self) -> bool {
+        self.threads.is_empty() || self.pid == std::process::id()
+    }
+
+    /// Runs all tiles on the caller.
+    ///
+    /// # Safety
+    /// `kernel` may be called with this argument block and any of these tiles.
+    pub unsafe fn call(&self, kernel: Kernel, args: *const u64, tiles: u64) {
+        // SAFETY: by the caller's promise; the scratch is worker 0's own.
+        unsafe { kernel(args, 0, tiles, self.scratch.base()) };
+    }
+
+    /// Runs all tiles on all workers and returns when they are done.
+    ///
+    /// # Safety
+    /// As for [`Pool::call`], tiles may run at once and in any order, and the pool is `usable`.
+    pub unsafe fn call_all(&mut self, kernel: Kernel, args: *const u64, tiles: u64) {
+        let s = &*self.shared;
+        let n = s.cursors.len() as u64;
+        if n == 1 || tiles < 2 {
+            // SAFETY: by the caller's promise.
+            return unsafe { self.call(kernel, args, tiles) };
+        }
+        for (w, c) in s.cursors.iter().enumerate() {
+            c.0.store(share(tiles, n, w as u64), Relaxed);
+        }
+        // SAFETY: no worker reads the job now: the last call waited for all of them.
+        unsafe { *s.job.get() = Some(Job { kernel, args, tiles }) };
+        s.pending.store(n as u32 - 1, Relaxed);
+        s.generation.fetch_add(1, SeqCst);
+        if s.sleepers.load(SeqCst) > 0 {
+            futex::wake(&s.generation, i32::MAX);
+        }
+        // SAFETY: by the caller's promise; the scratch is worker 0's own.
+        unsafe { drain(s, Job { kernel, args, tiles }, 0, self.scratch.base()) };
+        wait_until_done(s);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !self.usable() {
+            // A fork's child: the threads do not exist here, waiting for them would never end.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
+        self.shared.stop.store(true, SeqCst);
+        self.shared.generation.fetch_add(1, SeqCst);
+        futex::wake(&self.shared.generation, i32::MAX);
+        for t in self.threads.drain(..) {
+            let _ = t.join();
+        }
+    }
+}
+
+/// First tile of worker `w` of `n`.
+fn share(tiles: u64, n: u64, w: u64) -> u64 {
+    (u128::from(tiles) * u128::from(w) / u128::from(n)) as u64
+}
+
+/// Takes chunks of its own share, then of the others'.
+///
+/// # Safety
+/// The job may run on this worker with this scratch.
+unsafe fn drain(s: &Shared, job: Job, me: u64, scratch: *mut u8) {
+    let n = s.cursors.len() as u64;
+    for i in 0..n {
+        let w = (me + i) % n;
+        let (lo, hi) = (share(job.tiles, n, w), share(job.tiles, n, w + 1));
+        let chunk = ((hi - lo) / 4).max(1);
+        let cursor = &s.cursors[w as usize].0;
+        while cursor.load(Relaxed) < hi {
+            let at = cursor.fetch_add(chunk, Relaxed);
+            if at >= hi {
+                break;
+            }
+            // SAFETY: by the caller's promise; the cursor gives out each tile once.
+            unsafe { (job.kernel)(job.args, at, hi.min(at + chunk), scratch) };
+        }
+    }
+}
+
+fn wait_until_done(s: &Shared) {
+    if spin(|| s.pending.load(Acquire) == 0) {
+        return;
+    }
+    s.caller_sleeps.store(true, SeqCst);
+    loop {
+        match s.pending.load(SeqCst) {
+            0 => break,
+            left => futex::wait(&s.pending, left),
+        }
+    }
+    s.caller_sleeps.store(false, Relaxed);
+}
+
+/// Waits for `done` for at most [`SPIN`]; was it?
+fn spin(done: impl Fn() -> bool) -> bool {
+    let mut since = None;
+    loop {
+        for _ in 0..64 {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            return false;
+        }
+    }
+}
+
+/// A worker's life.
+fn work(s: &Shared, me: usize, scratch: usize) {
+    let _float = FloatState::set();
+    // Memory of its own pages, touched first by this thread. Without it (out of memory) the worker
+    // claims nothing: the others run its share.
+    let scratch = Region::new(scratch.next_multiple_of(64)).ok();
+    let mut seen = 0;
+    loop {
+        if !spin(|| s.generation.load(Acquire) != seen) {
+            s.sleepers.fetch_add(1, SeqCst);
+            while s.generation.load(SeqCst) == seen {
+                futex::wait(&s.generation, seen);
+            }
+            s.sleepers.fetch_sub(1, SeqCst);
+        }
+        seen = s.generation.load(Acquire);
+        if s.stop.load(SeqCst) {
+            return;
+        }
+        // SAFETY: the generation was raised for us, so the job is set and not written until we
+        // report ourselves done below.
+        if let (Some(job), Some(scratch)) = (unsafe { *s.job.get() }, &scratch) {
+            // SAFETY: the pool's caller promised that the job may run on every worker.
+            unsafe { drain(s, job, me as u64, scratch.base()) };
+        }
+        if s.pending.fetch_sub(1, SeqCst) == 1 && s.caller_sleeps.load(SeqCst) {
+            futex::wake(&s.pending, 1);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod futex {
+    use std::sync::atomic::AtomicU32;
+
+    /// Sleeps while the word is `value` (or wakes for no reason).
+    pub fn wait(word: &AtomicU32, value: u32) {
+        let op = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let forever = std::ptr::null::<libc::timespec>();
+        // SAFETY: the word outlives the call.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, value, forever) };
+    }
+
+    /// Wakes up to `n` sleepers.
+    pub fn wake(word: &AtomicU32, n: i32) {
+        let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: the word outlives the call.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, n) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod futex {
+    use std::sync::atomic::AtomicU32;
+
+    /// Gives the processor away: the callers' loops make it a polling wait.
+    pub fn wait(_: &AtomicU32, _: u32) {
+        std::thread::sleep(std::time::Duration::from_micros(100));
+    }
+
+    /// Sleepers poll.
+    pub fn wake(_: &AtomicU32, _: i32) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" fn count(args: *const u64, lo: u64, hi: u64, scratch: *mut u8) {
+        assert_eq!(scratch.addr() % 64, 0);
+        for t in lo..hi {
+            // SAFETY: the test passes the address of that many counters and has 64 bytes scratch.
+            unsafe {
+                *scratch = t as u8;
+                let cells = *args as *const AtomicU32;
+                (*cells.add(t as usize)).fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    #[test]
+    fn every_tile_runs_once_at_any_thread_count() {
+        for workers in [1, 2, 3, 7] {
+            let mut pool = Pool::new(workers, 64).unwrap();
+            for tiles in [0usize, 1, 2, 3, 8, 100, 1001] {
+                let cells: Vec<AtomicU32> = (0..tiles).map(|_| AtomicU32::new(0)).collect();
+                let args = [cells.as_ptr() as u64];
+                for round in 1..=20 {
+                    // SAFETY: `count` touches the cells of its tiles.
+                    unsafe { pool.call_all(count, args.as_ptr(), tiles as u64) };
+                    assert!(cells.iter().all(|c| c.load(Relaxed) == round));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn workers_wake_after_they_slept() {
+        let mut pool = Pool::new(3, 64).unwrap();
+        let cells: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();
+        let args = [cells.as_ptr() as u64];
+        for round in 1..=5 {
+            std::thread::sleep(Duration::from_millis(2));
+            // SAFETY: as above.
+            unsafe { pool.call_all(count, args.as_ptr(), 64) };
+            assert!(cells.iter().all(|c| c.load(Relaxed) == round));
+        }
+    }
+
+    #[test]
+    fn shares_cover_all_tiles() {
+        assert_eq!((0..=3).map(|w| share(10, 3, w)).collect::<Vec<_>>(), [0, 3, 6, 10]);
+        assert_eq!(share(u64::MAX, 2, 2), u64::MAX);
+    }
+}

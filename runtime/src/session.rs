@@ -1,0 +1,324 @@
+//! Sessions: one arena, one set of threads, one model.
+
+use crate::cpu::{self, FloatState};
+use crate::describe::{self, StepInfo, Summary};
+use crate::error::Error;
+use crate::host;
+use crate::map::CodeFrom;
+use crate::model::Model;
+use crate::native::{Native, Profile};
+use crate::pool::Pool;
+use crate::run::{check_rooms, copy_out};
+use crate::tensor::{Given, Made, Outputs, Room, TensorView};
+use hub_abi::Dtype;
+use hub_portable::{Limits, Tensor, Value};
+use std::marker::PhantomData;
+
+/// How a session runs.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Threads, the caller included; 0 is the cores that this process may use.
+    pub threads: usize,
+    /// `cpu`, or empty for it.
+    pub device: String,
+    /// The tier to run (`avx512`, `avx2`, `portable`); `None` asks the environment (`HUB_CPU`),
+    /// then takes the best.
+    pub tier: Option<String>,
+    /// What a run may use.
+    pub limits: Limits,
+}
+
+/// Runs a model. Used by one thread at a time; keeps its model open.
+pub struct Session {
+    model: Model,
+    mode: Mode,
+    threads: usize,
+    warning: String,
+    limits: Limits,
+    made: Vec<Made>,
+    /// Outputs of a portable run, kept for the caller.
+    values: Vec<Value>,
+}
+
+enum Mode {
+    Native(Box<Native>),
+    Portable,
+}
+
+impl Session {
+    /// A session on a model.
+    pub fn new(model: &Model, options: &SessionOptions) -> Result<Session, Error> {
+        if !matches!(&options.device[..], "" | "cpu") {
+            let what = format!("no device '{}' in this build: only cpu", options.device);
+            return Err(Error::Unsupported(what));
+        }
+        let env = std::env::var("HUB_CPU").ok().filter(|v| !v.is_empty());
+        let asked = options.tier.clone().or(env);
+        let (tier, warning) = model.0.choose(asked.as_deref())?;
+        let threads = if options.threads == 0 { cpu::cores() } else { options.threads };
+        if threads > 1024 {
+            return Err(Error::Usage(format!("{threads} threads, more than 1024")));
+        }
+        let mode = match tier {
+            None => Mode::Portable,
+            Some(tier) => {
+                let pool = Pool::new(threads, tier.plan.scratch as usize);
+                let pool = pool.map_err(|e| Error::Limit(format!("{threads} threads: {e}")))?;
+                Mode::Native(Box::new(Native::new(model, tier, pool, options.limits)))
+            }
+        };
+        let made = |o: &hub_abi::bundle::IoInfo| Made {
+            dtype: o.ty.as_tensor().map_or(Dtype::F32, |t| t.dtype),
+            dims: Vec::with_capacity(8),
+            at: std::ptr::null(),
+            len: 0,
+        };
+        let made = model.manifest().outputs.iter().map(made).collect();
+        let limits = options.limits;
+        let mut s =
+            Session { model: model.clone(), mode, threads, warning, limits, made, values: vec![] };
+        s.bind_static()?;
+        Ok(s)
+    }
+
+    /// Binds at once what has only one binding.
+    fn bind_static(&mut self) -> Result<(), Error> {
+        let dims = |i: &hub_abi::bundle::IoInfo| {
+            let dims = i.ty.as_tensor()?.const_dims()?;
+            dims.into_iter().map(|d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>()
+        };
+        let dims: Option<Vec<Vec<usize>>> = self.model.manifest().inputs.iter().map(dims).collect();
+        match dims {
+            Some(dims) => self.bind(&dims.iter().map(|d| &d[..]).collect::<Vec<_>>()),
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares for inputs of these dims, without running.
+    pub fn bind(&mut self, dims: &[&[usize]]) -> Result<(), Error> {
+        self.check_count(dims.len())?;
+        let Mode::Native(n) = &mut self.mode else { return Ok(()) };
+        let given = dims.iter().zip(&self.model.manifest().inputs).map(|(dims, i)| {
+            let dtype = i.ty.as_tensor()?.dtype;
+            Some(Given { dtype, dims, at: std::ptr::null(), len: 0 })
+        });
+        let given: Vec<_> = given.collect();
+        n.accept(&given)?;
+        n.bind_stage(0)
+    }
+
+    /// Runs the model on tensors in the model's order.
+    pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Outputs<'_>, Error> {
+        // SAFETY: views are readable while they live, and no rooms are given.
+        match inputs.len() {
+            0..=16 => {
+                let mut given = [None; 16];
+                given.iter_mut().zip(inputs).for_each(|(g, v)| *g = Some(v.into()));
+                unsafe { self.run_raw(&given[..inputs.len()], &[])? };
+            }
+            _ => {
+                let given: Vec<Option<Given<'_>>> = inputs.iter().map(|v| Some(v.into())).collect();
+                // SAFETY: as above.
+                unsafe { self.run_raw(&given, &[])? };
+            }
+        }
+        Ok(self.outputs())
+    }
+
+    /// Runs the model on any values, sequences, optionals and strings included.
+    pub fn run_values(&mut self, inputs: &[Value]) -> Result<Vec<Value>, Error> {
+        self.check_count(inputs.len())?;
+        let Mode::Native(n) = &mut self.mode else {
+            self.run_portable(inputs.to_vec())?;
+            return Ok(self.values.clone());
+        };
+        let root = &self.model.graph().regions[self.model.graph().root as usize];
+        n.host.clear();
+        let mut given = vec![];
+        for (&v, value) in root.params.iter().zip(inputs) {
+            given.push(match value {
+                Value::Tensor(t) if t.dtype() != Dtype::Str => Some(Given {
+                    dtype: t.dtype(),
+                    dims: t.dims(),
+                    at: t.bytes().as_ptr(),
+                    len: t.bytes().len(),
+                }),
+                _ => None,
+            });
+            n.host.set(v, value.clone());
+        }
+        // SAFETY: the values live until the run ends, and no rooms are given.
+        unsafe { self.run_raw(&given, &[])? };
+        let Mode::Native(n) = &self.mode else { return Ok(vec![]) };
+        let root = &self.model.graph().regions[self.model.graph().root as usize];
+        let outputs = self.outputs();
+        let values = outputs.iter().zip(&root.results).zip(&n.tier.plan.outputs);
+        let values = values.map(|((t, &v), source)| match source {
+            hub_abi::plan::OutputSource::Heap(_) => {
+                n.host.get(v).cloned().ok_or_else(|| Error::plan(format!("no value {v}")))
+            }
+            hub_abi::plan::OutputSource::Buf(_) => Tensor::from_bytes(t.dtype, t.dims, t.data)
+                .map(Value::from)
+                .map_err(|e| Error::plan(e.to_string())),
+        });
+        values.collect()
+    }
+
+    fn check_count(&self, n: usize) -> Result<(), Error> {
+        let want = self.model.manifest().inputs.len();
+        if n == want {
+            return Ok(());
+        }
+        Err(Error::Usage(format!("{n} inputs given, the model takes {want}")))
+    }
+
+    /// Runs on memory by address; `None` is a value that lies on the session's heap already.
+    ///
+    /// # Safety
+    /// Inputs are readable, and rooms writable, for their lengths while the run lasts.
+    pub(crate) unsafe fn run_raw(
+        &mut self,
+        inputs: &[Option<Given<'_>>],
+        rooms: &[Room],
+    ) -> Result<(), Error> {
+        self.check_count(inputs.len())?;
+        for (info, given) in self.model.manifest().inputs.iter().zip(inputs) {
+            let Some(given) = given else { continue };
+            let fail = |what| Err(Error::Input { name: info.name.clone(), what });
+            let Some(t) = info.ty.as_tensor() else {
+                return fail("it is no tensor: use run_values".into());
+            };
+            if t.dtype != given.dtype {
+                return fail(format!("elements of {} given, {} expected", given.dtype, t.dtype));
+            }
+            match given.need() {
+                Some(need) if need <= given.len && given.dtype != Dtype::Str => {}
+                _ => {
+                    return fail(format!("{} bytes do not hold {:?}", given.len, given.dims));
+                }
+            }
+        }
+        let _float = FloatState::set();
+        match &mut self.mode {
+            Mode::Native(n) => {
+                let shared = self.model.0.shared()?;
+                // SAFETY: by the caller's promise.
+                unsafe { n.run(inputs, rooms, shared, &mut self.made) }
+            }
+            Mode::Portable => {
+                let mut values = vec![];
+                for given in inputs {
+                    let Some(g) = given else {
+                        return Err(Error::Internal("a value without bytes".into()));
+                    };
+                    // SAFETY: by the caller's promise.
+                    let bytes = unsafe { g.bytes() };
+                    let bytes = &bytes[..g.need().unwrap_or(0)];
+                    let t = Tensor::from_bytes(g.dtype, g.dims, bytes);
+                    values.push(Value::from(t.map_err(|e| Error::Usage(e.to_string()))?));
+                }
+                self.run_portable(values)?;
+                check_rooms(rooms, &self.made, std::iter::repeat(true))?;
+                // SAFETY: by the caller's promise.
+                unsafe { copy_out(rooms, &mut self.made) }
+            }
+        }
+    }
+
+    fn run_portable(&mut self, inputs: Vec<Value>) -> Result<(), Error> {
+        let _float = FloatState::set();
+        self.values = self.model.0.shared()?.run(inputs, self.limits)?;
+        for (m, v) in self.made.iter_mut().zip(&self.values) {
+            match v {
+                Value::Tensor(t) => m.set(t),
+                _ => m.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs(&self) -> Outputs<'_> {
+        Outputs {
+            made: &self.made,
+            names: &self.model.manifest().outputs,
+            session: PhantomData,
+        }
+    }
+
+    pub(crate) fn made(&self) -> &[Made] {
+        &self.made
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tier that runs: its name, or `portable`.
+    pub fn tier(&self) -> &str {
+        match &self.mode {
+            Mode::Native(n) => &n.tier.plan.tier,
+            Mode::Portable => "portable",
+        }
+    }
+
+    /// Threads, the caller included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Why the session runs portable though that was not asked for; empty if it does not.
+    pub fn warning(&self) -> &str {
+        &self.warning
+    }
+
+    /// Where native code is executed from; `None` when portable.
+    pub fn code_from(&self) -> Option<CodeFrom> {
+        match &self.mode {
+            Mode::Native(n) => Some(n.tier.code.from),
+            Mode::Portable => None,
+        }
+    }
+
+    /// What each step does; numbers are those of the last binding.
+    pub fn steps(&self) -> Vec<StepInfo> {
+        match &self.mode {
+            Mode::Native(n) => describe::steps(&n.tier.plan, self.model.graph(), Some(&n.env)),
+            Mode::Portable => describe::portable(self.model.graph()),
+        }
+    }
+
+    /// Memory and work of the last binding.
+    pub fn summary(&self) -> Summary {
+        match &self.mode {
+            Mode::Native(n) => describe::summary(n),
+            Mode::Portable => Summary::default(),
+        }
+    }
+
+    /// Starts (from zero) or stops measuring the time of each step.
+    pub fn set_profile(&mut self, on: bool) {
+        if let Mode::Native(n) = &mut self.mode {
+            let slots = crate::bind::slots(&n.tier.plan.steps) as usize;
+            n.profile = on.then(|| Profile { nanos: vec![0; slots], runs: 0 });
+        }
+    }
+
+    /// What was measured since profiling was switched on; `None` when it is off or portable.
+    pub fn profile(&self) -> Option<&Profile> {
+        match &self.mode {
+            Mode::Native(n) => n.profile.as_ref(),
+            Mode::Portable => None,
+        }
+    }
+}
+
+// SAFETY: a session's raw pointers lead to memory that it owns (arena, heap, status word) or are
+// dead between runs; nothing is bound to the thread that made it.
+unsafe impl Send for Session {}
+
+const _: fn() = || {
+    fn sync<T: Send + Sync>() {}
+    sync::<Model>();
+    sync::<host::Shared>();
+};
