@@ -7,6 +7,7 @@
 use crate::bind::Flow;
 use crate::cpu;
 use crate::error::Error;
+use crate::host::Shared;
 use crate::map::{self, Code};
 use crate::pool::Kernel;
 use hub_abi::bundle::{BundleError, BundleView, Fault, Manifest, TierView};
@@ -63,7 +64,7 @@ pub(crate) struct Inner {
     options: OpenOptions,
     trust: Trust,
     tiers: Vec<OnceLock<Arc<Tier>>>,
-    pub host: OnceLock<Arc<crate::host::Shared>>,
+    host: OnceLock<Shared>,
     /// Names as C strings, inputs then outputs.
     pub names: Vec<std::ffi::CString>,
 }
@@ -160,6 +161,11 @@ impl Model {
 impl Inner {
     fn refused(&self, source: BundleError) -> Error {
         Error::Bundle { path: self.path.clone(), source }
+    }
+
+    /// Constants as tensors, for what runs portable.
+    pub fn shared(&self) -> Result<&Shared, Error> {
+        Ok(self.host.get_or_init(|| Shared::new(self.bundle.clone())))
     }
 
     /// The tier to run: the one asked for, or the best of the bundle that runs here. `None` is

@@ -84,11 +84,6 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Number of workers, the caller included.
-    pub fn workers(&self) -> usize {
-        self.threads.len() + 1
-    }
-
     /// Is this still the process that made the pool? Its threads do not survive a fork.
     pub fn usable(&self) -> bool {
         self.threads.is_empty() || self.pid == std::process::id()

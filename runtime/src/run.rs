@@ -4,7 +4,6 @@ use crate::bind::{Bound, Op, value_dims};
 use crate::error::Error;
 use crate::host::Shared;
 use crate::native::Native;
-use crate::pool::Pool;
 use crate::tensor::{Given, Made, Room};
 use hub_abi::plan::{Buf, OutputSource, Step};
 use hub_portable::{Tensor, Value};

@@ -145,7 +145,9 @@ impl Session {
                 }),
                 _ => None,
             });
-            n.host.set(v, value.clone());
+            if given.last() == Some(&None) {
+                n.host.set(v, value.clone());
+            }
         }
         // SAFETY: the values live until the run ends, and no rooms are given.
         unsafe { self.run_raw(&given, &[])? };
@@ -201,6 +203,9 @@ impl Session {
         let _float = FloatState::set();
         match &mut self.mode {
             Mode::Native(n) => {
+                if inputs.iter().all(Option::is_some) {
+                    n.host.clear();
+                }
                 let shared = self.model.0.shared()?;
                 // SAFETY: by the caller's promise.
                 unsafe { n.run(inputs, rooms, shared, &mut self.made) }
@@ -238,11 +243,7 @@ impl Session {
     }
 
     fn outputs(&self) -> Outputs<'_> {
-        Outputs {
-            made: &self.made,
-            names: &self.model.manifest().outputs,
-            session: PhantomData,
-        }
+        Outputs { made: &self.made, names: &self.model.manifest().outputs, session: PhantomData }
     }
 
     pub(crate) fn made(&self) -> &[Made] {

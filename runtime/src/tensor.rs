@@ -17,7 +17,7 @@ pub struct TensorView<'a> {
 }
 
 /// A tensor by address: what views and the C interface become.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Given<'a> {
     pub dtype: Dtype,
     pub dims: &'a [usize],

@@ -56,35 +56,26 @@ pub fn graph(g: &PGraph, io: Interface) -> Check {
     w.region(g.root, 0)
 }
 
-/// Bytes that a constant of this packing takes, in elements; `None` if it overflows or has zeros.
-pub fn packed_elements(p: &Packing) -> Option<u64> {
-    if p.block == 0 || p.v == 0 || p.taps == 0 || !p.k.is_multiple_of(p.taps) {
-        return None;
-    }
-    let panels = p.n.div_ceil(p.block).checked_mul(p.block)?;
-    let k = p.k.div_ceil(p.v).checked_mul(p.v)?;
-    panels.checked_mul(k)?.checked_mul(p.outer)
-}
-
 fn constant(c: &PConst, section: u64) -> Check {
     let end = c.offset.checked_add(c.len);
     ensure(end.is_some_and(|e| e <= section), || "it lies outside its section".into())?;
     let dims = c.ty.const_dims().ok_or("its dims are not constants")?;
     let count = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::try_from(d).ok()?));
     let count = count.ok_or_else(|| format!("its dims {dims:?} have no size"))?;
-    let stored = match &c.packing {
-        None => Some(count),
-        Some(p) => {
-            let inside = p.outer.checked_mul(p.n).and_then(|x| x.checked_mul(p.k));
-            ensure(inside == Some(count), || "its packing is of another size".into())?;
-            packed_elements(p)
-        }
-    };
     let size = c.ty.dtype.size() as u64;
     if size == 0 {
         return ensure(c.packing.is_none(), || "strings cannot be packed".into());
     }
-    ensure(stored.and_then(|s| s.checked_mul(size)) == Some(c.len), || {
+    let bytes = count.checked_mul(size);
+    let stored = match &c.packing {
+        None => bytes,
+        Some(p) => {
+            let (dense, packed) = p.byte_lens(size as usize).map_err(|e| e.to_string())?;
+            ensure(bytes == Some(dense), || "its packing is of another size".into())?;
+            Some(packed)
+        }
+    };
+    ensure(stored == Some(c.len), || {
         format!("{} bytes do not hold {dims:?} of {}", c.len, c.ty.dtype)
     })
 }

@@ -176,7 +176,7 @@ fn wrong_graphs_are_refused() {
     let packing = Packing { outer: 1, n: 2, k: 2, k_major: false, taps: 1, block: 16, v: 1 };
     wrong(|w| w.graph.consts[0].packing = Some(packing.clone()), "do not hold");
     let zero = Packing { block: 0, ..packing };
-    wrong(|w| w.graph.consts[0].packing = Some(zero), "do not hold");
+    wrong(|w| w.graph.consts[0].packing = Some(zero), "constant 0");
     wrong(
         |w| {
             w.graph.regions[0].nodes[0] = PNode {
