@@ -5,13 +5,21 @@
 //! the loops and decides coordinates; prologues and epilogues come from the generator. Values that
 //! do not change in a loop are lifted out of it afterwards ([`hoist`]).
 
+pub mod contract;
+mod contract_grid;
+pub mod contract_mac;
+mod contract_tile;
+pub mod conv;
 pub mod coord;
 pub mod cx;
+pub mod depthwise;
 pub mod elem;
 pub mod hoist;
 mod math;
+pub mod schedule;
 pub mod shape;
 pub mod value;
+pub mod window;
 
 pub use coord::{Atom, AtomData, Coord};
 pub use cx::{Fail, LowerCx, Made, Work, unsupported};

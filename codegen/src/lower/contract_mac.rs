@@ -1,0 +1,268 @@
+//! Multiply-accumulate problems: what contractions and convolutions have in common.
+//!
+//! One operand (`scalar`) is read one element at a time and broadcast, the other (`vector`) a vector
+//! of output features at a time. Every axis says how far each operand moves along it, so a
+//! convolution is a contraction whose scalar operand has overlapping rows.
+
+use super::contract_grid;
+use super::coord::Coord;
+use super::cx::{Fail, LowerCx, Made, Work, unsupported};
+use super::schedule::{self, Facts, Schedule, Shape};
+use super::value::{elem_of, with_lanes};
+use crate::kir::{Elem, Reg};
+use crate::target::Target;
+use crate::task::{Lowered, Refused, Task};
+use hub_abi::Dim;
+use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use hub_ir::{Op, Value};
+
+/// An axis and how far operands move along it, in elements.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Axis {
+    /// Extent.
+    pub dim: Dim,
+    /// Stride of the scalar operand.
+    pub s: Dim,
+    /// Stride of the vector operand.
+    pub v: Dim,
+    /// Axis of the anchor's result that it counts along, and elements of that a step.
+    pub out: Option<(usize, i64)>,
+}
+
+/// Features of a panel of a packed operand.
+pub const PANEL: i64 = 16;
+
+/// What happens at every step of the reduced axes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// An element of the scalar operand, broadcast, times a vector of the other.
+    Broadcast,
+    /// A vector of the scalar operand times one of the other (depthwise).
+    Lanes,
+    /// A vector of the scalar operand, added.
+    Sum,
+    /// The greatest vector of the scalar operand, NaN being greatest.
+    Max,
+}
+
+/// A multiply-accumulate problem.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mac {
+    /// For the schedule's text: `contract` or `conv`.
+    pub name: &'static str,
+    /// What is done at every step.
+    pub body: Body,
+    /// The anchor's result.
+    pub anchor: Value,
+    /// Input that is broadcast (or the only one).
+    pub scalar: usize,
+    /// Input that is read in vectors, if there are two.
+    pub vector: Option<usize>,
+    /// Axes of independent problems.
+    pub batch: Vec<Axis>,
+    /// Row axes (at most two: outer, inner); `v` is 0.
+    pub rows: Vec<Axis>,
+    /// The feature axis; where `s` is 0 the scalar operand is broadcast, else it is 1. `v` is 1, or
+    /// over a packed operand a sixteenth of a panel's elements.
+    pub n: Axis,
+    /// Elements of a panel of a packed vector operand.
+    pub panel: Option<i64>,
+    /// Summed axes, outermost first.
+    pub k: Vec<Axis>,
+    /// Elements from the scalar operand's origin to what the first product reads (a halo: negative).
+    pub start: Dim,
+    /// Elements of the scalar operand that a problem reads, for the schedule's model.
+    pub footprint: i64,
+}
+
+/// A likely value of a size, for choosing schedules only.
+pub fn likely(d: &Dim) -> i64 {
+    d.as_const().unwrap_or(128)
+}
+
+impl Mac {
+    /// Folds reduced axes that both operands walk as one, and drops those of one element.
+    pub fn simplify(&mut self) {
+        self.k.retain(|a| !a.dim.is(1));
+        let mut i = 1;
+        while i < self.k.len() {
+            let (o, x) = (&self.k[i - 1], &self.k[i]);
+            if o.s == x.s.mul(&x.dim) && o.v == x.v.mul(&x.dim) {
+                self.k[i].dim = o.dim.mul(&x.dim);
+                self.k.remove(i - 1);
+            } else {
+                i += 1;
+            }
+        }
+        self.batch.retain(|a| !a.dim.is(1));
+        if self.n.dim.is(1) {
+            self.n.out = None;
+        }
+        self.rows.retain(|a| !a.dim.is(1));
+        while self.rows.len() > 2 {
+            let a = self.rows.remove(0);
+            self.batch.push(a);
+        }
+    }
+
+    /// What the schedule's model looks at.
+    pub fn shape(&self, size: i64) -> Shape {
+        let one = Dim::from(1i64);
+        let w = self.rows.last().map_or(&one, |a| &a.dim);
+        let h = if self.rows.len() > 1 { &self.rows[0].dim } else { &one };
+        let k = self.k.iter().map(|a| likely(&a.dim)).product();
+        let batch = self.batch.iter().map(|a| likely(&a.dim)).product();
+        Shape {
+            batch,
+            h: likely(h),
+            w: likely(w),
+            h_fixed: h.as_const().is_some(),
+            w_fixed: w.as_const().is_some(),
+            n: likely(&self.n.dim),
+            k,
+            a: self.footprint,
+            size,
+            panels: self.panel.is_some(),
+        }
+    }
+
+    /// Taps along the innermost reduced axis whose vectors would be kept in registers.
+    pub fn last_taps(&self) -> i64 {
+        let taps = self.k.last().map_or(1, |k| likely(&k.dim));
+        if self.body == Body::Lanes { taps } else { 0 }
+    }
+
+    /// Every axis.
+    pub fn axes(&self) -> impl Iterator<Item = &Axis> {
+        self.batch.iter().chain(&self.rows).chain([&self.n]).chain(&self.k)
+    }
+
+    /// Lowest offset (bytes from the scalar operand's origin) and extent in bytes of what is read.
+    pub fn scalar_span(&self, size: i64) -> (Dim, Dim) {
+        let (mut lo, mut reach) = (self.start.clone(), Dim::from(1i64));
+        for a in self.axes() {
+            let far = a.dim.plus(-1).mul(&a.s);
+            match a.s.as_const() {
+                Some(k) if k < 0 => {
+                    lo = lo.add(&far);
+                    reach = reach.sub(&far);
+                }
+                _ => reach = reach.add(&far),
+            }
+        }
+        (lo.times(size), reach.times(size))
+    }
+
+    /// What the plan is told.
+    pub fn work(&self, task: &Task<'_>, tiles: Dim) -> Work {
+        let dims: Vec<&Dim> = self.axes().map(|a| &a.dim).collect();
+        let flops = Dim::product(dims).times(2);
+        let bytes = |o: &crate::task::Operand| Dim::product(&o.dims).times(o.dtype.size() as i64);
+        let all = task.inputs.iter().chain(&task.outputs).map(bytes);
+        Work { tiles, flops, bytes: all.fold(Dim::from(0i64), |a, b| a.add(&b)) }
+    }
+}
+
+/// Element of the accumulators of an anchor.
+///
+/// # Errors
+/// A type that no register holds.
+pub fn elem_for(task: &Task<'_>, anchor: Value) -> Result<Elem, Refused> {
+    match elem_of(task.g.dtype(anchor)).map_err(refused)? {
+        Elem::Mask => Err(Refused::Unsupported("a contraction of bools".into())),
+        e => Ok(e),
+    }
+}
+
+/// A failure that narrower vectors would not mend.
+pub fn refused(f: Fail) -> Refused {
+    match f {
+        Fail::Narrow => Refused::Unsupported("values wider than a register".into()),
+        Fail::Refused(r) => r,
+    }
+}
+
+/// Computes the group's results at `coords` of the anchor, whose value is `acc`, and stores them.
+pub fn store_results(
+    cx: &mut LowerCx<'_>,
+    anchor: Value,
+    coords: &[Coord],
+    acc: Reg,
+    mask: Option<Reg>,
+) -> Made {
+    let (g, region) = (cx.task.g, cx.task.region);
+    let lanes = cx.b.ty(acc).lanes as usize;
+    cx.active = mask;
+    cx.scope(|cx| {
+        cx.give(anchor, coords, acc);
+        for (i, &r) in g.regions[region].results.iter().enumerate() {
+            if g.dims(r) != g.dims(anchor) {
+                return unsupported("a result of another shape than its anchor's");
+            }
+            let v = cx.value(r, coords, lanes)?;
+            cx.store(i, coords, v)?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether the elementwise part of a group is better run as a loop of its own than once a register:
+/// transcendentals, or many operations.
+pub fn heavy(task: &Task<'_>) -> bool {
+    let weight = |n: &hub_ir::Node| match &task.g.nodes[*n].op {
+        Op::Prim(Prim::Unary(op)) => match op {
+            UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Sqrt => 1,
+            UnaryOp::Recip => 1,
+            _ => 20,
+        },
+        Op::Prim(Prim::Binary(BinaryOp::Pow | BinaryOp::Mod | BinaryOp::Rem)) => 20,
+        Op::Prim(p) if p.is_elementwise() => 1,
+        _ => 0,
+    };
+    task.g.regions[task.region].nodes.iter().map(weight).sum::<i32>() > 8
+}
+
+/// Features past the last that all operands of the epilogue may be read or written at.
+pub fn spare(task: &Task<'_>, mac: &Mac) -> i64 {
+    let others = task.inputs.iter().enumerate().filter(|(i, o)| {
+        *i != mac.scalar && Some(*i) != mac.vector && o.splat.is_none() && o.unit_axis().is_some()
+    });
+    let all = others.map(|(_, o)| o).chain(&task.outputs);
+    all.map(|o| o.slack).min().unwrap_or(0)
+}
+
+/// Lowers a problem by the first schedule that the target holds.
+///
+/// # Errors
+/// What the generator cannot do.
+pub fn lower_mac(task: &Task<'_>, target: &Target, mac: Mac, elem: Elem) -> Result<Lowered, Refused> {
+    with_lanes(target.vector_bytes / elem.size(), |lanes| {
+        let facts = Facts::of(target, lanes);
+        let size = elem.size() as i64;
+        let all = match mac.body {
+            Body::Broadcast => schedule::candidates(&mac.shape(size), &facts, heavy(task)),
+            _ => schedule::tap_candidates(&mac.shape(size), &facts, mac.last_taps(), heavy(task)),
+        };
+        first_that_fits(&all, target, |sch| contract_grid::lower(task, target, &mac, sch, elem))
+    })
+}
+
+/// The first candidate whose kernel the target can emit.
+pub fn first_that_fits(
+    all: &[Schedule],
+    target: &Target,
+    mut make: impl FnMut(Schedule) -> Made<Lowered>,
+) -> Made<Lowered> {
+    for &sch in all {
+        let lowered = make(sch)?;
+        if fits(&lowered.kernel, target) {
+            return Ok(lowered);
+        }
+    }
+    unsupported("no schedule fits the registers")
+}
+
+/// Whether the target can hold the kernel in its registers.
+fn fits(_kernel: &crate::kir::Kernel, _target: &Target) -> bool {
+    true
+}

@@ -1,0 +1,36 @@
+//! Window reductions (pooling): vectors along channels, windows unrolled along the innermost axis.
+
+use super::contract::{anchor, param};
+use super::contract_mac::{Body, elem_for, lower_mac};
+use super::conv::padded;
+use super::depthwise::{ordered, window_mac};
+use crate::target::Target;
+use crate::task::{Lowered, Refused, Task};
+use hub_abi::prim::{Prim, ReduceOp};
+
+/// Lowers a group around a [`Prim::Window`].
+///
+/// # Errors
+/// What placement has to do first, or why there is no native kernel.
+pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    let (node, prim) = anchor(task, |p| matches!(p, Prim::Window { .. }))?;
+    let Prim::Window { op, kernel, geo } = prim else { unreachable!("the filter above") };
+    let x = param(task, task.g.nodes[node].inputs[0])?;
+    let out = task.g.nodes[node].outputs[0];
+    padded(task, x, geo)?;
+    let body = match op {
+        ReduceOp::Sum => Body::Sum,
+        ReduceOp::Max if ordered(task.g.dtype(out)) => Body::Max,
+        _ => return Err(Refused::Unsupported(format!("a window of {op:?}"))),
+    };
+    if kernel.last().is_some_and(|&k| k > 64) {
+        return Err(Refused::Unsupported("a window of more than 64 columns".into()));
+    }
+    let mut mac = window_mac(task, body, x, out, kernel, geo)?;
+    if mac.k.is_empty() {
+        return Err(Refused::Unsupported("a window without spatial axes".into()));
+    }
+    mac.batch.retain(|a| !a.dim.is(1));
+    mac.simplify();
+    lower_mac(task, target, mac, elem_for(task, out)?)
+}
