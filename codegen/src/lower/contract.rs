@@ -120,17 +120,19 @@ fn vector_side(task: &Task<'_>, sides: &[Labeled<'_>; 2], anchor: Value, out: &[
     }
 }
 
-fn build(task: &Task<'_>, s: &Labeled<'_>, v: &Labeled<'_>, anchor: Value, out: &[u8]) -> Made<Mac> {
+fn build(
+    task: &Task<'_>,
+    s: &Labeled<'_>,
+    v: &Labeled<'_>,
+    anchor: Value,
+    out: &[u8],
+) -> Made<Mac> {
     let dims = task.g.dims(anchor);
     let at = |l: u8| out.iter().position(|&x| x == l).map(|o| (o, 1));
     let (mut batch, mut rows, mut features) = (vec![], vec![], vec![]);
     for (o, &l) in out.iter().enumerate() {
-        let ax = Axis {
-            dim: dims[o].clone(),
-            s: s.stride(task, l),
-            v: v.stride(task, l),
-            out: at(l),
-        };
+        let ax =
+            Axis { dim: dims[o].clone(), s: s.stride(task, l), v: v.stride(task, l), out: at(l) };
         match (s.axis(l), v.axis(l)) {
             _ if ax.dim.is(1) => {}
             (Some(_), Some(_)) | (None, None) => batch.push((l, ax)),
@@ -209,7 +211,8 @@ fn packed(
     let (lb, ln, lk) = (in_order(batch), in_order(features), in_order(k));
     let real = |l: &[u8]| -> Vec<u8> { l.iter().copied().filter(|&l| size(l) != 1).collect() };
     let order = real(v.labels);
-    let (n_first, k_first) = (real(&[&lb[..], &ln, &lk].concat()), real(&[&lb[..], &lk, &ln].concat()));
+    let (n_first, k_first) =
+        (real(&[&lb[..], &ln, &lk].concat()), real(&[&lb[..], &lk, &ln].concat()));
     if order != n_first && order != k_first {
         return unsupported("a constant operand whose axes interleave features and sums");
     }

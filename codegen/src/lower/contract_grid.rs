@@ -12,7 +12,13 @@ use crate::task::{Format, Lowered, Task, Which};
 use hub_abi::Dim;
 
 /// The kernel of one schedule.
-pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule, elem: Elem) -> Made<Lowered> {
+pub fn lower(
+    task: &Task<'_>,
+    target: &Target,
+    mac: &Mac,
+    sch: Schedule,
+    elem: Elem,
+) -> Made<Lowered> {
     let lanes = sch.lanes as usize;
     let mut cx = LowerCx::new(task, target, mac.name, lanes);
     let one = Axis { dim: 1i64.into(), s: 0i64.into(), v: 0i64.into(), out: None };
@@ -154,33 +160,42 @@ impl Tiler<'_> {
                 return f(cx, pos, n);
             }
             let tile = index_reg(cx, tile)?;
-            return cx.if_else(cond(CmpOp::Lt, tile, (n / t).into()), |cx| f(cx, pos, t), |cx| f(cx, pos, n % t));
+            return cx.if_else(
+                cond(CmpOp::Lt, tile, (n / t).into()),
+                |cx| f(cx, pos, t),
+                |cx| f(cx, pos, n % t),
+            );
         }
         if t == 1 {
             return f(cx, pos, 1);
         }
         let left = at.rows[axis].first.times(&(-1i64).into()).plus(&ax.dim);
         let left = cx.index_reg(&left, RegTy::INDEX)?;
-        cx.if_else(cond(CmpOp::Ge, left.into(), t.into()), |cx| f(cx, pos, t), |cx| {
-            let mut first = Coord::zero();
-            let mut ones = left;
-            if t > 4 {
-                let (two, three) = (cx.b.const_i(RegTy::INDEX, 2), cx.b.const_i(RegTy::INDEX, 3));
-                let fours = cx.b.bin(BinOp::UShr, left, two);
-                ones = cx.b.bin(BinOp::And, left, three);
-                cx.for_("m4", fours, 0, |cx, i| {
+        cx.if_else(
+            cond(CmpOp::Ge, left.into(), t.into()),
+            |cx| f(cx, pos, t),
+            |cx| {
+                let mut first = Coord::zero();
+                let mut ones = left;
+                if t > 4 {
+                    let (two, three) =
+                        (cx.b.const_i(RegTy::INDEX, 2), cx.b.const_i(RegTy::INDEX, 3));
+                    let fours = cx.b.bin(BinOp::UShr, left, two);
+                    ones = cx.b.bin(BinOp::And, left, three);
+                    cx.for_("m4", fours, 0, |cx, i| {
+                        let i = cx.atom(AtomData::var(i, ax.dim.clone()));
+                        f(cx, &self.step(pos, ax, &Coord::from(i).times(&4i64.into())), 4)
+                    })?;
+                    first = cx.atom(AtomData::var(fours, ax.dim.clone())).into();
+                    first = first.times(&4i64.into());
+                }
+                let pos = &self.step(pos, ax, &first);
+                cx.for_("m1", ones, 0, |cx, i| {
                     let i = cx.atom(AtomData::var(i, ax.dim.clone()));
-                    f(cx, &self.step(pos, ax, &Coord::from(i).times(&4i64.into())), 4)
-                })?;
-                first = cx.atom(AtomData::var(fours, ax.dim.clone())).into();
-                first = first.times(&4i64.into());
-            }
-            let pos = &self.step(pos, ax, &first);
-            cx.for_("m1", ones, 0, |cx, i| {
-                let i = cx.atom(AtomData::var(i, ax.dim.clone()));
-                f(cx, &self.step(pos, ax, &i.into()), 1)
-            })
-        })
+                    f(cx, &self.step(pos, ax, &i.into()), 1)
+                })
+            },
+        )
     }
 
     /// The tile's features: all, a constant tail, or as many as are left.
@@ -201,9 +216,8 @@ impl Tiler<'_> {
         }
         let left = at.n.first.times(&(-1i64).into()).plus(&self.mac.n.dim);
         let left = cx.index_reg(&left, RegTy::INDEX)?;
-        let part = |cx: &mut LowerCx<'_>| {
-            self.tile(cx, pos, th, tw, Cols::Counted(self.sch.nv, left))
-        };
+        let part =
+            |cx: &mut LowerCx<'_>| self.tile(cx, pos, th, tw, Cols::Counted(self.sch.nv, left));
         cx.if_else(cond(CmpOp::Ge, left.into(), nr.into()), full, part)
     }
 }

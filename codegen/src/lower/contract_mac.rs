@@ -235,7 +235,12 @@ pub fn spare(task: &Task<'_>, mac: &Mac) -> i64 {
 ///
 /// # Errors
 /// What the generator cannot do.
-pub fn lower_mac(task: &Task<'_>, target: &Target, mac: Mac, elem: Elem) -> Result<Lowered, Refused> {
+pub fn lower_mac(
+    task: &Task<'_>,
+    target: &Target,
+    mac: Mac,
+    elem: Elem,
+) -> Result<Lowered, Refused> {
     with_lanes(target.vector_bytes / elem.size(), |lanes| {
         let facts = Facts::of(target, lanes);
         let size = elem.size() as i64;

@@ -113,7 +113,8 @@ impl Tiler<'_> {
                 Cols::Full(_) => None,
                 Cols::First(n) => {
                     let have = n - j * lanes;
-                    (have < lanes && lanes - have > slack).then(|| cx.b.first_lanes(lanes as usize, have))
+                    (have < lanes && lanes - have > slack)
+                        .then(|| cx.b.first_lanes(lanes as usize, have))
                 }
                 Cols::Counted(_, n) => {
                     let left = cx.b.index(Affine::constant(-j * lanes).plus(n, 1));
@@ -154,7 +155,15 @@ impl Tiler<'_> {
     }
 
     /// Accumulators to scratch, then the epilogue row by row.
-    fn staged(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols, acc: &[Vec<Reg>]) -> Made {
+    fn staged(
+        &self,
+        cx: &mut LowerCx<'_>,
+        pos: &Pos,
+        th: i64,
+        tw: i64,
+        cols: Cols,
+        acc: &[Vec<Reg>],
+    ) -> Made {
         let bytes = self.sch.lanes * self.elem.size() as i64;
         let nv = cols.vectors(self.sch.lanes);
         let dtype = mem_dtype(self.elem);
@@ -188,7 +197,14 @@ impl Tiler<'_> {
     }
 
     /// The sums of a tile: `[row][vector]`.
-    fn accumulate(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) -> Vec<Vec<Reg>> {
+    fn accumulate(
+        &self,
+        cx: &mut LowerCx<'_>,
+        pos: &Pos,
+        th: i64,
+        tw: i64,
+        cols: Cols,
+    ) -> Vec<Vec<Reg>> {
         let ty = self.vec_ty();
         let nv = cols.vectors(self.sch.lanes);
         let rows: Vec<Addr> = (0..th * tw)
@@ -203,9 +219,8 @@ impl Tiler<'_> {
             None => self.masks(cx, cols, 0),
         };
         let first = cx.address(Base::Param(self.v.ptr), &pos.v).0;
-        let vs: Vec<(Addr, Option<Reg>)> = (0..nv)
-            .map(|j| (first.clone().offset(self.column(j)), masks[j as usize]))
-            .collect();
+        let vs: Vec<(Addr, Option<Reg>)> =
+            (0..nv).map(|j| (first.clone().offset(self.column(j)), masks[j as usize])).collect();
         let mut acc = vec![];
         for _ in 0..self.ways(th * tw * nv) {
             let row = |_| (0..nv).map(|_| cx.b.zero(ty)).collect();
@@ -258,8 +273,7 @@ impl Tiler<'_> {
         let s = cx.coef(&ax.s.times(self.s.dtype.size() as i64));
         let v = cx.coef(&ax.v.times(self.v.dtype.size() as i64));
         let axis = cx.b.axis(format!("k{depth}"));
-        let rows_in: Vec<Addr> =
-            rows.iter().map(|r| r.clone().plus(axis, s.times(ways))).collect();
+        let rows_in: Vec<Addr> = rows.iter().map(|r| r.clone().plus(axis, s.times(ways))).collect();
         let vs_in: Vec<_> =
             vs.iter().map(|(a, m)| (a.clone().plus(axis, v.times(ways)), *m)).collect();
         cx.b.begin();
@@ -289,11 +303,16 @@ impl Tiler<'_> {
     }
 
     /// One product a row and vector.
-    fn products(&self, cx: &mut LowerCx<'_>, rows: &[Addr], vs: &[(Addr, Option<Reg>)], acc: &[Vec<Reg>]) {
+    fn products(
+        &self,
+        cx: &mut LowerCx<'_>,
+        rows: &[Addr],
+        vs: &[(Addr, Option<Reg>)],
+        acc: &[Vec<Reg>],
+    ) {
         let ty = self.vec_ty();
         let (sd, vd) = (self.s.dtype, self.v.dtype);
-        let v: Vec<Reg> =
-            vs.iter().map(|(at, m)| cx.b.load(ty, at.clone(), vd, *m)).collect();
+        let v: Vec<Reg> = vs.iter().map(|(at, m)| cx.b.load(ty, at.clone(), vd, *m)).collect();
         for (at, row) in rows.iter().zip(acc) {
             let a = cx.b.load_splat(ty, at.clone(), sd);
             for (&r, &x) in row.iter().zip(&v) {

@@ -101,7 +101,14 @@ struct Walk {
 
 impl Tiler<'_> {
     /// The accumulators of a window or depthwise tile: `[row][vector]`.
-    pub fn taps(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) -> Vec<Vec<Reg>> {
+    pub fn taps(
+        &self,
+        cx: &mut LowerCx<'_>,
+        pos: &Pos,
+        th: i64,
+        tw: i64,
+        cols: Cols,
+    ) -> Vec<Vec<Reg>> {
         let nv = cols.vectors(self.sch.lanes);
         let size = self.s.dtype.size() as i64;
         let x = (0..th)

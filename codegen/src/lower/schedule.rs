@@ -108,7 +108,15 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
         for (th, tw) in row_tiles(s, most) {
             let mut best: Option<(f64, Schedule)> = None;
             for block in blocks(s, th, tw) {
-                let x = Schedule { th, tw, nv, lanes: f.lanes, unroll: unroll(th * tw * nv), block, staged: heavy };
+                let x = Schedule {
+                    th,
+                    tw,
+                    nv,
+                    lanes: f.lanes,
+                    unroll: unroll(th * tw * nv),
+                    block,
+                    staged: heavy,
+                };
                 let c = cost(s, f, &x);
                 if best.is_none_or(|b| c < b.0) {
                     best = Some((c, x));
@@ -117,7 +125,9 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
             all.extend(best);
         }
     }
-    all.sort_by(|a, b| a.0.total_cmp(&b.0).then((b.1.th * b.1.tw * b.1.nv).cmp(&(a.1.th * a.1.tw * a.1.nv))));
+    all.sort_by(|a, b| {
+        a.0.total_cmp(&b.0).then((b.1.th * b.1.tw * b.1.nv).cmp(&(a.1.th * a.1.tw * a.1.nv)))
+    });
     let mut out: Vec<Schedule> = vec![];
     for (_, x) in all.into_iter().take(MAX) {
         out.push(x);
@@ -125,7 +135,15 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
             out.push(Schedule { staged: true, ..x });
         }
     }
-    let last = Schedule { th: 1, tw: 1, nv: last_vectors(s, f), lanes: f.lanes, unroll: 1, block: 0, staged: true };
+    let last = Schedule {
+        th: 1,
+        tw: 1,
+        nv: last_vectors(s, f),
+        lanes: f.lanes,
+        unroll: 1,
+        block: 0,
+        staged: true,
+    };
     out.push(last);
     out
 }
@@ -135,7 +153,10 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
 pub fn tap_candidates(s: &Shape, f: &Facts, taps: i64, heavy: bool) -> Vec<Schedule> {
     let mut out = vec![];
     let step = last_vectors(s, f);
-    for nv in [2, 1, 4].into_iter().filter(|nv| nv % step == 0 && (*nv == step || nv * f.lanes <= s.n + f.lanes)) {
+    for nv in [2, 1, 4]
+        .into_iter()
+        .filter(|nv| nv % step == 0 && (*nv == step || nv * f.lanes <= s.n + f.lanes))
+    {
         let most = ((f.regs - 2 - taps * nv) / nv).clamp(1, 16);
         let mut tiles = row_tiles(s, most);
         tiles.sort_by_key(|t| std::cmp::Reverse(t.0 * t.1));
@@ -145,7 +166,15 @@ pub fn tap_candidates(s: &Shape, f: &Facts, taps: i64, heavy: bool) -> Vec<Sched
             out.push(Schedule { staged: true, ..x });
         }
     }
-    out.push(Schedule { th: 1, tw: 1, nv: step, lanes: f.lanes, unroll: 1, block: 1, staged: true });
+    out.push(Schedule {
+        th: 1,
+        tw: 1,
+        nv: step,
+        lanes: f.lanes,
+        unroll: 1,
+        block: 1,
+        staged: true,
+    });
     out
 }
 
@@ -245,7 +274,15 @@ fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
     let panel = (nr * s.k * s.size) as f64;
     let (l1, l2) = (f.l1 as f64 * 0.5, f.l2 as f64 * 0.6);
     // What is read again: features once a block of rows, a block of rows once a feature tile.
-    let level = |bytes: f64| if bytes <= l1 { 0.0 } else if bytes <= l2 { 1.0 / L2_RATE } else { 1.0 / FAR_RATE };
+    let level = |bytes: f64| {
+        if bytes <= l1 {
+            0.0
+        } else if bytes <= l2 {
+            1.0 / L2_RATE
+        } else {
+            1.0 / FAR_RATE
+        }
+    };
     let again_b = level(b + a_block.min(l1)) * b * (nblocks - 1.0);
     let again_a = level(a_block + panel.min(l2 / 2.0)) * a * (tn - 1) as f64;
     // Within a block the panel is read once a row tile.
