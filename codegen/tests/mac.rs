@@ -1,0 +1,242 @@
+//! Contractions, convolutions and windows against their portable meaning: shapes, layouts, tails,
+//! sizes bound late, epilogues.
+
+mod placed;
+
+use hub_abi::prim::{BinaryOp, Geometry, Prim, ReduceOp, UnaryOp};
+use hub_abi::shape::{TensorType, Type};
+use hub_abi::{Dim, Dtype, SymEnv};
+use hub_codegen::lower::{contract, conv, window};
+use hub_codegen::target::{Target, Tier};
+use hub_ir::build::Builder;
+use hub_ir::{Graph, Value};
+use placed::{Group, Input, Layout, pick, random};
+
+/// What follows the anchor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Nothing,
+    BiasRelu,
+    ResidualSilu,
+}
+
+/// A graph whose group is `prim` on `inputs`, then `end`; sizes listed in `late` are symbols.
+struct Made {
+    group: Group,
+}
+
+fn sized(g: &mut Graph, env: &mut SymEnv, n: usize, late: bool) -> Dim {
+    if !late {
+        return Dim::from(n);
+    }
+    let known = g.syms.iter().position(|s| env.0[g.syms.len() - 1].is_some() && s.name == format!("n{n}"));
+    if let Some(i) = known {
+        return hub_abi::Sym(i as u32).into();
+    }
+    let s = g.new_sym(&format!("n{n}"), 1, 4096);
+    env.set(s, n as i64);
+    s.into()
+}
+
+type Spec = (Vec<usize>, Vec<bool>, bool);
+
+fn group(seed: &mut u64, prim: Prim, specs: &[Spec], end: End, feature: usize) -> Made {
+    let mut g = Graph::new();
+    let mut env = SymEnv::new(0);
+    let region = g.new_region();
+    let mut inputs = vec![];
+    let mut params: Vec<Value> = vec![];
+    for (dims, late, constant) in specs {
+        let sym: Vec<Dim> =
+            dims.iter().zip(late).map(|(&n, &l)| sized(&mut g, &mut env, n, l)).collect();
+        params.push(g.add_param(region, Type::Tensor(TensorType { dtype: Dtype::F32, dims: sym })));
+        let layout = Layout::dense(dims.len());
+        inputs.push(Input { tensor: random(seed, dims), constant: *constant, layout });
+    }
+    let ty = {
+        let types: Vec<TensorType> = params.iter().map(|v| g.tensor(*v).clone()).collect();
+        prim.infer(&types, &mut Default::default()).unwrap().remove(0)
+    };
+    let sizes: Vec<usize> = ty.dims.iter().map(|d| d.eval(&env).unwrap() as usize).collect();
+    let rank = sizes.len();
+    let extra = match end {
+        End::Nothing => None,
+        End::BiasRelu => {
+            let shape: Vec<usize> =
+                (feature..rank).map(|a| if a == feature { sizes[a] } else { 1 }).collect();
+            let sym: Vec<Dim> =
+                (feature..rank).map(|a| if a == feature { ty.dims[a].clone() } else { 1i64.into() }).collect();
+            Some((shape, sym, true))
+        }
+        End::ResidualSilu => Some((sizes.clone(), ty.dims.clone(), false)),
+    };
+    if let Some((shape, dims, constant)) = extra {
+        params.push(g.add_param(region, Type::Tensor(TensorType { dtype: Dtype::F32, dims })));
+        let mut layout = Layout::dense(shape.len());
+        if !constant {
+            layout = Layout::unit(rank, feature);
+        }
+        inputs.push(Input { tensor: random(seed, &shape), constant, layout });
+    }
+    let mut b = Builder::new(&mut g, "t");
+    let mut v = b.prim(prim, &params[..specs.len()]).unwrap();
+    match end {
+        End::Nothing => {}
+        End::BiasRelu => {
+            v = b.add(v, params[specs.len()]).unwrap();
+            let zero = b.scalar(Dtype::F32, 0.0);
+            v = b.bin(BinaryOp::Max, v, zero).unwrap();
+        }
+        End::ResidualSilu => {
+            v = b.add(v, params[specs.len()]).unwrap();
+            let s = b.un(UnaryOp::Sigmoid, v).unwrap();
+            v = b.mul(v, s).unwrap();
+        }
+    }
+    b.into_region(region);
+    g.regions[region].results.push(v);
+    let mut layout = Layout::unit(rank, feature);
+    layout.slack = if pick(seed, 2) == 0 { 0 } else { 13 };
+    let group =
+        Group { g, region, inputs, outputs: vec![layout], fill: 0.0, env, poison: true };
+    Made { group }
+}
+
+fn targets() -> [Target; 2] {
+    [Target::of(Tier::Avx512), Target::of(Tier::Avx2)]
+}
+
+const ENDS: [End; 3] = [End::Nothing, End::BiasRelu, End::ResidualSilu];
+
+fn matmul() -> Prim {
+    Prim::Contract { a: vec![0, 1], b: vec![1, 2], out: vec![0, 2] }
+}
+
+#[test]
+fn matrix_products() {
+    let mut seed = 1;
+    for t in targets() {
+        for (m, k, n) in [(1, 40, 33), (5, 7, 16), (30, 20, 100), (17, 33, 48), (3, 5, 7), (14, 1, 32)] {
+            for end in ENDS {
+                for constant in [true, false] {
+                    let fixed = vec![false; 2];
+                    let specs = [(vec![m, k], fixed.clone(), false), (vec![k, n], fixed, constant)];
+                    group(&mut seed, matmul(), &specs, end, 1).group.check(&t, contract::lower);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_bound_late() {
+    let mut seed = 2;
+    for t in targets() {
+        for (m, k, n) in [(1, 9, 33), (29, 20, 50), (6, 5, 17)] {
+            let m_late = [(vec![m, k], vec![true, false], false), (vec![k, n], vec![false; 2], true)];
+            group(&mut seed, matmul(), &m_late, End::BiasRelu, 1).group.check(&t, contract::lower);
+            let all = [(vec![m, k], vec![true; 2], false), (vec![k, n], vec![true; 2], false)];
+            group(&mut seed, matmul(), &all, End::ResidualSilu, 1).group.check(&t, contract::lower);
+        }
+    }
+}
+
+#[test]
+fn labels_in_any_place() {
+    let mut seed = 3;
+    // Attention's scores and values, a swapped constant, several row and feature labels.
+    let cases: [(&[u8], &[u8], &[u8], [&[usize]; 2], bool, usize); 7] = [
+        (&[0, 1, 2, 3], &[0, 1, 4, 3], &[0, 1, 2, 4], [&[2, 3, 9, 8], &[2, 3, 11, 8]], false, 3),
+        (&[0, 1, 2, 4], &[0, 4, 1, 3], &[0, 2, 1, 3], [&[2, 3, 9, 7], &[2, 7, 3, 20]], false, 3),
+        (&[1, 0], &[2, 0], &[2, 1], [&[40, 12], &[9, 12]], false, 1),
+        (&[0, 1], &[1, 2, 3], &[0, 2, 3], [&[6, 10], &[10, 3, 32]], true, 2),
+        (&[0, 1, 2], &[1, 2, 3], &[0, 3], [&[6, 5, 4], &[5, 4, 19]], true, 1),
+        (&[0, 1, 2], &[3, 1, 2], &[0, 3], [&[6, 5, 4], &[19, 5, 4]], true, 1),
+        (&[0, 1], &[1], &[0], [&[21, 10], &[10]], true, 0),
+    ];
+    for t in targets() {
+        for (a, b, out, dims, constant, feature) in cases {
+            let prim = Prim::Contract { a: a.to_vec(), b: b.to_vec(), out: out.to_vec() };
+            let spec = |i: usize, c| (dims[i].to_vec(), vec![false; dims[i].len()], c);
+            let specs = [spec(0, a == [1, 0]), spec(1, constant)];
+            group(&mut seed, prim, &specs, End::BiasRelu, feature).group.check(&t, contract::lower);
+        }
+    }
+}
+
+fn geometry(stride: &[i64], dilation: &[i64], before: &[i64], after: &[i64]) -> Geometry {
+    let dims = |x: &[i64]| x.iter().map(|&d| d.into()).collect();
+    Geometry {
+        stride: stride.to_vec(),
+        dilation: dilation.to_vec(),
+        before: dims(before),
+        after: dims(after),
+    }
+}
+
+fn check_conv(seed: &mut u64, x: &[usize], w: &[usize], geo: Geometry, groups: i64, end: End, late: bool) {
+    for t in targets() {
+        let mut when = vec![late; x.len()];
+        when[1] = false;
+        let specs = [(x.to_vec(), when, false), (w.to_vec(), vec![false; w.len()], true)];
+        let prim = Prim::Conv { geo: geo.clone(), groups };
+        let mut m = group(seed, prim, &specs, end, 1);
+        if pick(seed, 2) == 0 {
+            m.group.inputs[0].layout = Layout::unit(x.len(), 1);
+        }
+        m.group.check(&t, conv::lower);
+    }
+}
+
+#[test]
+fn convolutions() {
+    let s = &mut 4;
+    let one = geometry(&[1, 1], &[1, 1], &[0, 0], &[0, 0]);
+    let same = geometry(&[1, 1], &[1, 1], &[1, 1], &[1, 1]);
+    check_conv(s, &[1, 20, 5, 9], &[33, 20, 1, 1], one.clone(), 1, End::BiasRelu, false);
+    check_conv(s, &[2, 16, 7, 7], &[32, 16, 3, 3], same.clone(), 1, End::ResidualSilu, false);
+    check_conv(s, &[1, 3, 15, 17], &[18, 3, 7, 7], geometry(&[2, 2], &[1, 1], &[3, 3], &[3, 2]), 1, End::BiasRelu, false);
+    check_conv(s, &[1, 8, 12, 10], &[16, 8, 3, 2], geometry(&[1, 2], &[2, 3], &[2, 0], &[1, 3]), 1, End::Nothing, false);
+    check_conv(s, &[1, 12, 6, 6], &[18, 4, 3, 3], same.clone(), 3, End::BiasRelu, false);
+    check_conv(s, &[1, 6, 5, 5], &[12, 1, 3, 3], same, 6, End::ResidualSilu, false);
+    check_conv(s, &[1, 10, 23], &[20, 10, 5], geometry(&[1], &[1], &[2], &[2]), 1, End::BiasRelu, false);
+    check_conv(s, &[1, 4, 4, 5, 6], &[17, 4, 2, 3, 3], geometry(&[1; 3], &[1; 3], &[0, 1, 1], &[1, 1, 1]), 1, End::BiasRelu, false);
+    check_conv(s, &[2, 16, 9, 30], &[16, 16, 1, 1], one, 1, End::BiasRelu, true);
+    check_conv(s, &[1, 16, 9, 21], &[40, 16, 3, 3], geometry(&[2, 1], &[1, 1], &[1, 1], &[1, 1]), 1, End::ResidualSilu, true);
+}
+
+#[test]
+fn depthwise_convolutions() {
+    let s = &mut 5;
+    let same = |k: i64| geometry(&[1, 1], &[1, 1], &[k / 2, k / 2], &[k / 2, k / 2]);
+    check_conv(s, &[1, 40, 9, 11], &[40, 1, 3, 3], same(3), 40, End::BiasRelu, false);
+    check_conv(s, &[2, 33, 7, 7], &[33, 1, 5, 5], same(5), 33, End::ResidualSilu, false);
+    check_conv(s, &[1, 16, 14, 13], &[16, 1, 3, 3], geometry(&[2, 2], &[1, 1], &[1, 1], &[1, 0]), 16, End::BiasRelu, false);
+    check_conv(s, &[1, 24, 30], &[24, 1, 4], geometry(&[1], &[2], &[3], &[3]), 24, End::Nothing, false);
+    check_conv(s, &[1, 20, 6, 30], &[20, 1, 3, 3], same(3), 20, End::BiasRelu, true);
+    check_conv(s, &[1, 8, 25, 25], &[8, 1, 1, 21], geometry(&[1, 1], &[1, 1], &[0, 2], &[0, 2]), 8, End::Nothing, false);
+}
+
+#[test]
+fn windows() {
+    let s = &mut 6;
+    for t in targets() {
+        for op in [ReduceOp::Max, ReduceOp::Sum] {
+            let cases: [(&[usize], &[i64], Geometry, bool); 5] = [
+                (&[1, 20, 9, 9], &[3, 3], geometry(&[2, 2], &[1, 1], &[1, 1], &[1, 1]), false),
+                (&[2, 33, 7, 7], &[7, 7], geometry(&[1, 1], &[1, 1], &[0, 0], &[0, 0]), false),
+                (&[1, 16, 8, 10], &[2, 2], geometry(&[2, 2], &[1, 1], &[0, 0], &[0, 0]), true),
+                (&[1, 5, 17], &[3], geometry(&[1], &[2], &[2], &[2]), false),
+                (&[1, 3, 4, 5, 6], &[2, 2, 2], geometry(&[1; 3], &[1; 3], &[0; 3], &[0; 3]), false),
+            ];
+            for (x, kernel, geo, late) in cases {
+                let mut when = vec![late; x.len()];
+                when[1] = false;
+                let prim = Prim::Window { op, kernel: kernel.to_vec(), geo };
+                let mut m = group(s, prim, &[(x.to_vec(), when, false)], End::BiasRelu, 1);
+                m.group.fill = if op == ReduceOp::Max { f64::NEG_INFINITY } else { 0.0 };
+                m.group.check(&t, window::lower);
+            }
+        }
+    }
+}
