@@ -29,7 +29,8 @@ fn sized(g: &mut Graph, env: &mut SymEnv, n: usize, late: bool) -> Dim {
     if !late {
         return Dim::from(n);
     }
-    let known = g.syms.iter().position(|s| env.0[g.syms.len() - 1].is_some() && s.name == format!("n{n}"));
+    let known =
+        g.syms.iter().position(|s| env.0[g.syms.len() - 1].is_some() && s.name == format!("n{n}"));
     if let Some(i) = known {
         return hub_abi::Sym(i as u32).into();
     }
@@ -64,8 +65,9 @@ fn group(seed: &mut u64, prim: Prim, specs: &[Spec], end: End, feature: usize) -
         End::BiasRelu => {
             let shape: Vec<usize> =
                 (feature..rank).map(|a| if a == feature { sizes[a] } else { 1 }).collect();
-            let sym: Vec<Dim> =
-                (feature..rank).map(|a| if a == feature { ty.dims[a].clone() } else { 1i64.into() }).collect();
+            let sym: Vec<Dim> = (feature..rank)
+                .map(|a| if a == feature { ty.dims[a].clone() } else { 1i64.into() })
+                .collect();
             Some((shape, sym, true))
         }
         End::ResidualSilu => Some((sizes.clone(), ty.dims.clone(), false)),
@@ -89,7 +91,9 @@ fn group(seed: &mut u64, prim: Prim, specs: &[Spec], end: End, feature: usize) -
         }
         End::ResidualSilu => {
             v = b.add(v, params[specs.len()]).unwrap();
-            let s = b.un(UnaryOp::Sigmoid, v).unwrap();
+            let s = b.un(UnaryOp::Abs, v).unwrap();
+            let s = b.bin_scalar(BinaryOp::Add, s, 1.0).unwrap();
+            let s = b.un(UnaryOp::Rsqrt, s).unwrap();
             v = b.mul(v, s).unwrap();
         }
     }
@@ -97,8 +101,7 @@ fn group(seed: &mut u64, prim: Prim, specs: &[Spec], end: End, feature: usize) -
     g.regions[region].results.push(v);
     let mut layout = Layout::unit(rank, feature);
     layout.slack = if pick(seed, 2) == 0 { 0 } else { 13 };
-    let group =
-        Group { g, region, inputs, outputs: vec![layout], fill: 0.0, env, poison: true };
+    let group = Group { g, region, inputs, outputs: vec![layout], fill: 0.0, env, poison: true };
     Made { group }
 }
 
@@ -116,7 +119,9 @@ fn matmul() -> Prim {
 fn matrix_products() {
     let mut seed = 1;
     for t in targets() {
-        for (m, k, n) in [(1, 40, 33), (5, 7, 16), (30, 20, 100), (17, 33, 48), (3, 5, 7), (14, 1, 32)] {
+        for (m, k, n) in
+            [(1, 40, 33), (5, 7, 16), (30, 20, 100), (17, 33, 48), (3, 5, 7), (14, 1, 32)]
+        {
             for end in ENDS {
                 for constant in [true, false] {
                     let fixed = vec![false; 2];
@@ -133,7 +138,8 @@ fn sizes_bound_late() {
     let mut seed = 2;
     for t in targets() {
         for (m, k, n) in [(1, 9, 33), (29, 20, 50), (6, 5, 17)] {
-            let m_late = [(vec![m, k], vec![true, false], false), (vec![k, n], vec![false; 2], true)];
+            let m_late =
+                [(vec![m, k], vec![true, false], false), (vec![k, n], vec![false; 2], true)];
             group(&mut seed, matmul(), &m_late, End::BiasRelu, 1).group.check(&t, contract::lower);
             let all = [(vec![m, k], vec![true; 2], false), (vec![k, n], vec![true; 2], false)];
             group(&mut seed, matmul(), &all, End::ResidualSilu, 1).group.check(&t, contract::lower);
@@ -174,7 +180,15 @@ fn geometry(stride: &[i64], dilation: &[i64], before: &[i64], after: &[i64]) -> 
     }
 }
 
-fn check_conv(seed: &mut u64, x: &[usize], w: &[usize], geo: Geometry, groups: i64, end: End, late: bool) {
+fn check_conv(
+    seed: &mut u64,
+    x: &[usize],
+    w: &[usize],
+    geo: Geometry,
+    groups: i64,
+    end: End,
+    late: bool,
+) {
     for t in targets() {
         let mut when = vec![late; x.len()];
         when[1] = false;
@@ -195,14 +209,54 @@ fn convolutions() {
     let same = geometry(&[1, 1], &[1, 1], &[1, 1], &[1, 1]);
     check_conv(s, &[1, 20, 5, 9], &[33, 20, 1, 1], one.clone(), 1, End::BiasRelu, false);
     check_conv(s, &[2, 16, 7, 7], &[32, 16, 3, 3], same.clone(), 1, End::ResidualSilu, false);
-    check_conv(s, &[1, 3, 15, 17], &[18, 3, 7, 7], geometry(&[2, 2], &[1, 1], &[3, 3], &[3, 2]), 1, End::BiasRelu, false);
-    check_conv(s, &[1, 8, 12, 10], &[16, 8, 3, 2], geometry(&[1, 2], &[2, 3], &[2, 0], &[1, 3]), 1, End::Nothing, false);
+    check_conv(
+        s,
+        &[1, 3, 15, 17],
+        &[18, 3, 7, 7],
+        geometry(&[2, 2], &[1, 1], &[3, 3], &[3, 2]),
+        1,
+        End::BiasRelu,
+        false,
+    );
+    check_conv(
+        s,
+        &[1, 8, 12, 10],
+        &[16, 8, 3, 2],
+        geometry(&[1, 2], &[2, 3], &[2, 0], &[1, 3]),
+        1,
+        End::Nothing,
+        false,
+    );
     check_conv(s, &[1, 12, 6, 6], &[18, 4, 3, 3], same.clone(), 3, End::BiasRelu, false);
     check_conv(s, &[1, 6, 5, 5], &[12, 1, 3, 3], same, 6, End::ResidualSilu, false);
-    check_conv(s, &[1, 10, 23], &[20, 10, 5], geometry(&[1], &[1], &[2], &[2]), 1, End::BiasRelu, false);
-    check_conv(s, &[1, 4, 4, 5, 6], &[17, 4, 2, 3, 3], geometry(&[1; 3], &[1; 3], &[0, 1, 1], &[1, 1, 1]), 1, End::BiasRelu, false);
+    check_conv(
+        s,
+        &[1, 10, 23],
+        &[20, 10, 5],
+        geometry(&[1], &[1], &[2], &[2]),
+        1,
+        End::BiasRelu,
+        false,
+    );
+    check_conv(
+        s,
+        &[1, 4, 4, 5, 6],
+        &[17, 4, 2, 3, 3],
+        geometry(&[1; 3], &[1; 3], &[0, 1, 1], &[1, 1, 1]),
+        1,
+        End::BiasRelu,
+        false,
+    );
     check_conv(s, &[2, 16, 9, 30], &[16, 16, 1, 1], one, 1, End::BiasRelu, true);
-    check_conv(s, &[1, 16, 9, 21], &[40, 16, 3, 3], geometry(&[2, 1], &[1, 1], &[1, 1], &[1, 1]), 1, End::ResidualSilu, true);
+    check_conv(
+        s,
+        &[1, 16, 9, 21],
+        &[40, 16, 3, 3],
+        geometry(&[2, 1], &[1, 1], &[1, 1], &[1, 1]),
+        1,
+        End::ResidualSilu,
+        true,
+    );
 }
 
 #[test]
@@ -211,10 +265,34 @@ fn depthwise_convolutions() {
     let same = |k: i64| geometry(&[1, 1], &[1, 1], &[k / 2, k / 2], &[k / 2, k / 2]);
     check_conv(s, &[1, 40, 9, 11], &[40, 1, 3, 3], same(3), 40, End::BiasRelu, false);
     check_conv(s, &[2, 33, 7, 7], &[33, 1, 5, 5], same(5), 33, End::ResidualSilu, false);
-    check_conv(s, &[1, 16, 14, 13], &[16, 1, 3, 3], geometry(&[2, 2], &[1, 1], &[1, 1], &[1, 0]), 16, End::BiasRelu, false);
-    check_conv(s, &[1, 24, 30], &[24, 1, 4], geometry(&[1], &[2], &[3], &[3]), 24, End::Nothing, false);
+    check_conv(
+        s,
+        &[1, 16, 14, 13],
+        &[16, 1, 3, 3],
+        geometry(&[2, 2], &[1, 1], &[1, 1], &[1, 0]),
+        16,
+        End::BiasRelu,
+        false,
+    );
+    check_conv(
+        s,
+        &[1, 24, 30],
+        &[24, 1, 4],
+        geometry(&[1], &[2], &[3], &[3]),
+        24,
+        End::Nothing,
+        false,
+    );
     check_conv(s, &[1, 20, 6, 30], &[20, 1, 3, 3], same(3), 20, End::BiasRelu, true);
-    check_conv(s, &[1, 8, 25, 25], &[8, 1, 1, 21], geometry(&[1, 1], &[1, 1], &[0, 2], &[0, 2]), 8, End::Nothing, false);
+    check_conv(
+        s,
+        &[1, 8, 25, 25],
+        &[8, 1, 1, 21],
+        geometry(&[1, 1], &[1, 1], &[0, 2], &[0, 2]),
+        8,
+        End::Nothing,
+        false,
+    );
 }
 
 #[test]

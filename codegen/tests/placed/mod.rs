@@ -96,7 +96,13 @@ fn encode(d: Dtype, x: f64) -> Vec<u8> {
 }
 
 /// Lays a tensor out; memory that is not its own holds NaN (or a large number).
-pub fn place(dtype: Dtype, dims: &[usize], sym: &[Dim], l: &Layout, data: Option<&Tensor>) -> Placed {
+pub fn place(
+    dtype: Dtype,
+    dims: &[usize],
+    sym: &[Dim],
+    l: &Layout,
+    data: Option<&Tensor>,
+) -> Placed {
     let size = dtype.size() as i64;
     let mut strides = vec![0i64; dims.len()];
     let (mut run, mut origin) = (1i64, 0i64);
