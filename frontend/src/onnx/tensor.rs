@@ -26,7 +26,8 @@ pub(crate) fn read(t: &TensorProto, external: &mut External, limits: &Limits) ->
     tensor_bytes(limits, dtype, &t.dims)?;
     let dims = t.dims.iter().map(|&d| Dim::from(d)).collect();
     let ty = TensorType { dtype, dims };
-    let count = t.dims.iter().product::<i64>() as u64;
+    let empty = t.dims.contains(&0);
+    let count = if empty { 0 } else { t.dims.iter().product::<i64>() as u64 };
     if dtype == Dtype::Str {
         let strings = strings(t, count)?;
         return Ok(ConstData { ty, data: Bytes::new(), strings });

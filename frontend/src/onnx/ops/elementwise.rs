@@ -1,0 +1,211 @@
+//! Elementwise operators, casts and selection.
+
+use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::table::{Row, op};
+use crate::onnx::tensor::dtype;
+use hub_abi::Dtype;
+use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use hub_ir::Value;
+
+pub(crate) const OPS: &[Row] = &[
+    op("Neg", 1, |c| unary(c, UnaryOp::Neg)),
+    op("Abs", 1, |c| unary(c, UnaryOp::Abs)),
+    op("Sign", 9, |c| unary(c, UnaryOp::Sign)),
+    op("Floor", 1, |c| unary(c, UnaryOp::Floor)),
+    op("Ceil", 1, |c| unary(c, UnaryOp::Ceil)),
+    op("Round", 11, |c| unary(c, UnaryOp::Round)),
+    op("Sqrt", 1, |c| unary(c, UnaryOp::Sqrt)),
+    op("Reciprocal", 1, |c| unary(c, UnaryOp::Recip)),
+    op("Exp", 1, |c| unary(c, UnaryOp::Exp)),
+    op("Log", 1, |c| unary(c, UnaryOp::Log)),
+    op("Sin", 7, |c| unary(c, UnaryOp::Sin)),
+    op("Cos", 7, |c| unary(c, UnaryOp::Cos)),
+    op("Tan", 7, |c| unary(c, UnaryOp::Tan)),
+    op("Asin", 7, |c| unary(c, UnaryOp::Asin)),
+    op("Acos", 7, |c| unary(c, UnaryOp::Acos)),
+    op("Atan", 7, |c| unary(c, UnaryOp::Atan)),
+    op("Sinh", 9, |c| unary(c, UnaryOp::Sinh)),
+    op("Cosh", 9, |c| unary(c, UnaryOp::Cosh)),
+    op("Tanh", 1, |c| unary(c, UnaryOp::Tanh)),
+    op("Asinh", 9, |c| unary(c, UnaryOp::Asinh)),
+    op("Acosh", 9, |c| unary(c, UnaryOp::Acosh)),
+    op("Atanh", 9, |c| unary(c, UnaryOp::Atanh)),
+    op("Erf", 9, |c| unary(c, UnaryOp::Erf)),
+    op("Sigmoid", 1, |c| unary(c, UnaryOp::Sigmoid)),
+    op("Not", 1, |c| unary(c, UnaryOp::Not)),
+    op("BitwiseNot", 18, |c| unary(c, UnaryOp::BitNot)),
+    op("IsNaN", 9, |c| unary(c, UnaryOp::IsNan)),
+    op("IsInf", 10, is_inf),
+    op("Identity", 1, |c| one(c.input(0)?)),
+    op("Add", 1, |c| binary(c, BinaryOp::Add)),
+    op("Sub", 1, |c| binary(c, BinaryOp::Sub)),
+    op("Mul", 1, |c| binary(c, BinaryOp::Mul)),
+    op("Div", 1, |c| binary(c, BinaryOp::Div)),
+    op("And", 1, |c| binary(c, BinaryOp::And)),
+    op("Or", 1, |c| binary(c, BinaryOp::Or)),
+    op("Xor", 1, |c| binary(c, BinaryOp::Xor)),
+    op("BitwiseAnd", 18, |c| binary(c, BinaryOp::BitAnd)),
+    op("BitwiseOr", 18, |c| binary(c, BinaryOp::BitOr)),
+    op("BitwiseXor", 18, |c| binary(c, BinaryOp::BitXor)),
+    op("BitShift", 11, bit_shift),
+    op("Equal", 1, |c| binary(c, BinaryOp::Eq)),
+    op("Less", 1, |c| binary(c, BinaryOp::Lt)),
+    op("LessOrEqual", 12, |c| binary(c, BinaryOp::Le)),
+    op("Greater", 1, |c| binary(c, BinaryOp::Gt)),
+    op("GreaterOrEqual", 12, |c| binary(c, BinaryOp::Ge)),
+    op("Mod", 10, |c| {
+        let rem = c.flag("fmod", false)?;
+        binary(c, if rem { BinaryOp::Rem } else { BinaryOp::Mod })
+    }),
+    op("Pow", 1, pow),
+    op("Max", 1, |c| variadic(c, BinaryOp::Max)),
+    op("Min", 1, |c| variadic(c, BinaryOp::Min)),
+    op("Sum", 1, |c| variadic(c, BinaryOp::Add)),
+    op("Mean", 1, mean),
+    op("Where", 9, |c| {
+        let ins = [c.tensor(0)?, c.tensor(1)?, c.tensor(2)?];
+        one(c.prim(Prim::Select, &ins)?)
+    }),
+    op("Cast", 1, cast),
+    op("CastLike", 15, |c| {
+        let to = c.tensor(1)?;
+        let to = c.dtype(to);
+        cast_to(c, to)
+    }),
+    op("Dropout", 1, dropout),
+];
+
+pub(super) fn unary(c: &mut Cx<'_, '_, '_>, op: UnaryOp) -> Got<Vec<Value>> {
+    let x = c.tensor(0)?;
+    one(c.un(op, x)?)
+}
+
+fn binary(c: &mut Cx<'_, '_, '_>, op: BinaryOp) -> Got<Vec<Value>> {
+    let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+    let b = old_broadcast(c, a, b)?;
+    one(c.bin(op, a, b)?)
+}
+
+/// Before version 7 the second operand's axes start at attribute `axis` of the first's.
+fn old_broadcast(c: &mut Cx<'_, '_, '_>, a: Value, b: Value) -> Got {
+    if c.version >= 7 || !c.has("axis") || !c.flag("broadcast", false)? {
+        return Ok(b);
+    }
+    let (ra, rb) = (c.rank(a), c.rank(b));
+    let at = c.int("axis", 0)?;
+    let at = if at < 0 { at + ra as i64 } else { at };
+    if at < 0 || at as usize + rb > ra {
+        return invalid(format!("axis {at} does not fit ranks {ra} and {rb}"));
+    }
+    let mut dims = c.dims(b);
+    dims.resize(ra - at as usize, 1i64.into());
+    c.reshape(b, dims)
+}
+
+fn is_inf(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let x = c.tensor(0)?;
+    let (neg, pos) = (c.flag("detect_negative", true)?, c.flag("detect_positive", true)?);
+    let inf = c.un(UnaryOp::IsInf, x)?;
+    if neg && pos {
+        return one(inf);
+    }
+    let side = match (neg, pos) {
+        (true, _) => c.bin_scalar(BinaryOp::Lt, x, 0.0)?,
+        (_, true) => c.bin_scalar(BinaryOp::Gt, x, 0.0)?,
+        _ => c.scalar(Dtype::Bool, 0.0),
+    };
+    one(c.bin(BinaryOp::And, inf, side)?)
+}
+
+fn bit_shift(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    match &*c.string("direction", "")? {
+        "LEFT" => binary(c, BinaryOp::Shl),
+        "RIGHT" => binary(c, BinaryOp::Shr),
+        d => invalid(format!("direction '{d}'")),
+    }
+}
+
+/// The exponent may have another dtype; the result has the base's.
+fn pow(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let (x, e) = (c.tensor(0)?, c.tensor(1)?);
+    let e = old_broadcast(c, x, e)?;
+    let (to, from) = (c.dtype(x), c.dtype(e));
+    if to.is_int() && from.is_float() {
+        let x = c.cast(x, from)?;
+        let y = c.bin(BinaryOp::Pow, x, e)?;
+        return one(c.cast(y, to)?);
+    }
+    let e = c.cast(e, to)?;
+    one(c.bin(BinaryOp::Pow, x, e)?)
+}
+
+fn variadic(c: &mut Cx<'_, '_, '_>, op: BinaryOp) -> Got<Vec<Value>> {
+    let mut y = c.tensor(0)?;
+    for i in 1..c.ins.len() {
+        let x = c.tensor(i)?;
+        y = c.bin(op, y, x)?;
+    }
+    one(y)
+}
+
+fn mean(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let n = c.ins.len();
+    let sum = variadic(c, BinaryOp::Add)?[0];
+    one(c.bin_scalar(BinaryOp::Div, sum, n as f64)?)
+}
+
+fn cast(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    // Version 1 names the type.
+    let to = match c.any_attr("to") {
+        Some(a) if !a.s.is_empty() => match &*a.s {
+            b"FLOAT" => Dtype::F32,
+            b"DOUBLE" => Dtype::F64,
+            b"FLOAT16" => Dtype::F16,
+            b"INT64" => Dtype::I64,
+            b"INT32" => Dtype::I32,
+            b"BOOL" => Dtype::Bool,
+            b"UINT8" => Dtype::U8,
+            b"INT8" => Dtype::I8,
+            other => return unsupported(format!("to {}", String::from_utf8_lossy(other))),
+        },
+        Some(a) => dtype(a.i as i32)?,
+        None => return invalid("attribute 'to' is missing"),
+    };
+    cast_to(c, to)
+}
+
+fn cast_to(c: &mut Cx<'_, '_, '_>, to: Dtype) -> Got<Vec<Value>> {
+    let x = c.tensor(0)?;
+    if c.dtype(x) == to {
+        return one(x);
+    }
+    if to == Dtype::Str || c.dtype(x) == Dtype::Str {
+        return unsupported(format!("a cast from {} to {to}", c.dtype(x)));
+    }
+    let saturate = c.flag("saturate", true)?;
+    one(c.prim(Prim::Cast { to, saturate }, &[x])?)
+}
+
+/// The identity at inference; a mask is all true.
+fn dropout(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let x = c.tensor(0)?;
+    let training = match c.opt(2) {
+        Some(t) => c.known_ints(t).is_none_or(|t| t != [0]),
+        None => c.version < 7 && c.has("is_test") && !c.flag("is_test", false)?,
+    };
+    let ratio = match c.opt(1) {
+        Some(r) => c.known_float(r),
+        None => Some(0.5),
+    };
+    if training && ratio != Some(0.0) {
+        return unsupported("dropout in training mode");
+    }
+    let mut outs = vec![x];
+    if c.wants(1) {
+        let dtype = if c.version >= 10 { Dtype::Bool } else { c.dtype(x) };
+        let yes = c.scalar(dtype, 1.0);
+        let shape = c.dims(x);
+        outs.push(c.b.broadcast(yes, shape)?);
+    }
+    Ok(outs)
+}
