@@ -10,7 +10,7 @@ use hub_codegen::lower::{contract, conv, window};
 use hub_codegen::target::{Target, Tier};
 use hub_ir::build::Builder;
 use hub_ir::{Graph, Value};
-use placed::{Group, Input, Layout, pick, random};
+use placed::{Group, Input, Layout, pick, random, random_of};
 
 /// What follows the anchor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,20 +39,33 @@ fn sized(g: &mut Graph, env: &mut SymEnv, n: usize, late: bool) -> Dim {
     s.into()
 }
 
+/// Sizes, which of them are bound late, whether it is a constant.
 type Spec = (Vec<usize>, Vec<bool>, bool);
 
 fn group(seed: &mut u64, prim: Prim, specs: &[Spec], end: End, feature: usize) -> Made {
+    typed(seed, prim, specs, end, feature, [Dtype::F32; 2])
+}
+
+/// As `group`, with the dtypes of the anchor's operands.
+fn typed(
+    seed: &mut u64,
+    prim: Prim,
+    specs: &[Spec],
+    end: End,
+    feature: usize,
+    dtypes: [Dtype; 2],
+) -> Made {
     let mut g = Graph::new();
     let mut env = SymEnv::new(0);
     let region = g.new_region();
     let mut inputs = vec![];
     let mut params: Vec<Value> = vec![];
-    for (dims, late, constant) in specs {
+    for ((dims, late, constant), dtype) in specs.iter().zip(dtypes) {
         let sym: Vec<Dim> =
             dims.iter().zip(late).map(|(&n, &l)| sized(&mut g, &mut env, n, l)).collect();
-        params.push(g.add_param(region, Type::Tensor(TensorType { dtype: Dtype::F32, dims: sym })));
+        params.push(g.add_param(region, Type::Tensor(TensorType { dtype, dims: sym })));
         let layout = Layout::dense(dims.len());
-        inputs.push(Input { tensor: random(seed, dims), constant: *constant, layout });
+        inputs.push(Input { tensor: random_of(seed, dtype, dims), constant: *constant, layout });
     }
     let ty = {
         let types: Vec<TensorType> = params.iter().map(|v| g.tensor(*v).clone()).collect();
@@ -315,6 +328,87 @@ fn windows() {
                 m.group.fill = if op == ReduceOp::Max { f64::NEG_INFINITY } else { 0.0 };
                 m.group.check(&t, window::lower);
             }
+        }
+    }
+}
+
+#[test]
+fn other_types() {
+    use Dtype::*;
+    let mut seed = 7;
+    for t in targets() {
+        for d in [[F64, F64], [F16, F16], [BF16, BF16], [I32, I32], [I8, I8], [U8, I8]] {
+            for constant in [true, false] {
+                let fixed = vec![false; 2];
+                let specs = [(vec![9, 20], fixed.clone(), false), (vec![20, 37], fixed, constant)];
+                let mut m = typed(&mut seed, matmul(), &specs, End::Nothing, 1, d);
+                m.group.check(&t, contract::lower);
+            }
+            let specs = [
+                (vec![1, 5, 6, 9], vec![false; 4], false),
+                (vec![18, 5, 3, 3], vec![false; 4], true),
+            ];
+            let geo = geometry(&[1, 1], &[1, 1], &[1, 1], &[1, 1]);
+            let prim = Prim::Conv { geo: geo.clone(), groups: 1 };
+            typed(&mut seed, prim, &specs, End::Nothing, 1, d).group.check(&t, conv::lower);
+            if d[0] == d[1] {
+                let prim = Prim::Window { op: ReduceOp::Max, kernel: vec![2, 3], geo };
+                let mut m = typed(&mut seed, prim, &specs[..1], End::Nothing, 1, d);
+                let least = |d: Dtype| match d {
+                    I8 => -128.0,
+                    I32 => i32::MIN as f64,
+                    _ => f64::NEG_INFINITY,
+                };
+                m.group.fill = least(d[0]);
+                m.group.check(&t, window::lower);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_keeps_nan() {
+    let mut seed = 8;
+    for t in targets() {
+        let prim = Prim::Window {
+            op: ReduceOp::Max,
+            kernel: vec![3, 3],
+            geo: geometry(&[1, 1], &[1, 1], &[0, 0], &[0, 0]),
+        };
+        let spec = (vec![1, 17, 8, 8], vec![false; 4], false);
+        let mut m = group(&mut seed, prim, &[spec], End::Nothing, 1);
+        let x = &mut m.group.inputs[0].tensor;
+        let mut v = x.view::<f32>().unwrap().to_vec();
+        for i in (0..v.len()).step_by(37) {
+            v[i] = f32::NAN;
+        }
+        *x = hub_portable::Tensor::new(&[1, 17, 8, 8], v).unwrap();
+        m.group.check(&t, window::lower);
+    }
+}
+
+#[test]
+fn random_problems() {
+    let s = &mut 9;
+    for _ in 0..40 {
+        let mut p = |n| pick(s, n) as usize;
+        let (k, st, di) = (1 + p(4), 1 + p(2), 1 + p(2));
+        let groups = [1, 1, 2, 3][p(4)];
+        let (c, m) = (groups * (1 + p(9)), groups * (1 + p(24)));
+        let (h, w) = (di * (k - 1) + 1 + p(6), di * (k - 1) + 1 + p(20));
+        let (before, after) = (p(3) as i64, p(3) as i64);
+        let (late, batch, end) = (p(3) == 0, 1 + p(2), ENDS[p(3)]);
+        let geo = geometry(&[st as i64; 2], &[di as i64; 2], &[before; 2], &[after; 2]);
+        check_conv(s, &[batch, c, h, w], &[m, c / groups, k, k], geo, groups as i64, end, late);
+    }
+    for _ in 0..40 {
+        let mut p = |n| pick(s, n) as usize;
+        let (m, k, n) = (1 + p(40), 1 + p(70), 1 + p(80));
+        let (constant, end) = (p(2) == 0, ENDS[p(3)]);
+        let (ml, kl, nl) = (p(2) == 0, p(2) == 0 && !constant, p(2) == 0 && !constant);
+        for t in targets() {
+            let specs = [(vec![m, k], vec![ml, kl], false), (vec![k, n], vec![kl, nl], constant)];
+            group(s, matmul(), &specs, end, 1).group.check(&t, contract::lower);
         }
     }
 }

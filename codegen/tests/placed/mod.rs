@@ -84,6 +84,8 @@ fn numbers(t: &Tensor) -> Vec<f64> {
         Dtype::F32 => f32::from_le_bytes(c.try_into().unwrap()) as f64,
         Dtype::F64 => f64::from_le_bytes(c.try_into().unwrap()),
         Dtype::I32 => i32::from_le_bytes(c.try_into().unwrap()) as f64,
+        Dtype::F16 => half::f16::from_le_bytes(c.try_into().unwrap()).to_f64(),
+        Dtype::BF16 => half::bf16::from_le_bytes(c.try_into().unwrap()).to_f64(),
         Dtype::I8 => c[0] as i8 as f64,
         Dtype::U8 => c[0] as f64,
         d => panic!("no test uses {d}"),
@@ -303,10 +305,16 @@ impl Group {
         for ((w, o), (b, l)) in want.iter().zip(outs).zip(bufs.iter().zip(&self.outputs)) {
             let p = Placed { op: o.op.clone(), bytes: b.clone(), origin: o.origin };
             let got = unplace(&p, w.dims(), l);
+            let w_dtype = w.dtype();
             let want = numbers(w);
             let big = want.iter().filter(|x| x.is_finite()).fold(1.0f64, |a, x| a.max(x.abs()));
             for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-                let same = (g - w).abs() <= 2e-5 * big || g == w || (g.is_nan() && w.is_nan());
+                let unit = match w_dtype {
+                    Dtype::F16 => 1e-3,
+                    Dtype::BF16 => 8e-3,
+                    _ => 2e-5,
+                };
+                let same = (g - w).abs() <= unit * big || g == w || (g.is_nan() && w.is_nan());
                 assert!(same, "{what}: element {i} is {g}, not {w}");
             }
         }
@@ -321,6 +329,18 @@ pub fn random(seed: &mut u64, dims: &[usize]) -> Tensor {
         ((*seed >> 40) as f32 / (1u64 << 23) as f32) - 1.0
     };
     Tensor::new(dims, (0..n).map(|_| next()).collect::<Vec<f32>>()).unwrap()
+}
+
+/// Numbers of any dtype: integers in −100..100 (unsigned: 0..200), floats in −1..1.
+pub fn random_of(seed: &mut u64, dtype: Dtype, dims: &[usize]) -> Tensor {
+    let t = random(seed, dims);
+    let scale = |x: f64| match dtype {
+        d if d.is_float() => x,
+        Dtype::U8 => (x * 100.0 + 100.0).trunc(),
+        _ => (x * 100.0).trunc(),
+    };
+    let bytes: Vec<u8> = numbers(&t).iter().flat_map(|&x| encode(dtype, scale(x))).collect();
+    Tensor::from_bytes(dtype, dims, &bytes).unwrap()
 }
 
 /// A number below `n`.
