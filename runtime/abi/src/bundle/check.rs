@@ -8,7 +8,7 @@ use crate::prim::Prim;
 use crate::shape::{Type, syms_of};
 
 /// Deepest nesting of regions.
-pub const MAX_REGIONS_DEEP: usize = 64;
+pub const MAX_REGIONS_DEEP: usize = 48;
 
 /// What graph and plan must fit.
 #[derive(Clone, Copy, Debug)]
