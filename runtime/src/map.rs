@@ -153,19 +153,6 @@ impl Drop for Region {
     }
 }
 
-/// Asks the system to map these bytes of a file now, in one go, rather than page by page later.
-#[cfg(target_os = "linux")]
-pub fn populate(bytes: &[u8]) {
-    const POPULATE_READ: i32 = 22;
-    let start = bytes.as_ptr().addr() & !4095;
-    let len = bytes.as_ptr().addr() + bytes.len() - start;
-    // SAFETY: the range lies in a readable mapping; older kernels refuse the advice, harmlessly.
-    unsafe { libc::madvise(bytes.as_ptr().with_addr(start).cast_mut().cast(), len, POPULATE_READ) };
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn populate(_: &[u8]) {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
