@@ -6,7 +6,9 @@
 //! address range that a kernel may touch against its buffer; after that, a run does not check.
 
 use crate::error::Error;
+use crate::tensor::Given;
 use hub_abi::arena::{self, Block};
+use hub_abi::bundle::IoInfo;
 use hub_abi::dim::{Dim, SymEnv};
 use hub_abi::pgraph::{PGraph, PNode, POp};
 use hub_abi::plan::{Arg, Buf, OutputSource, Plan, Step};
@@ -98,7 +100,7 @@ fn syms_of_node(g: &PGraph, n: &PNode, f: &mut dyn FnMut(Sym)) {
 }
 
 /// Binds the symbols of a value's dims to `dims`, or checks them. `fail` builds the error.
-pub fn bind_dims(
+fn bind_dims(
     g: &PGraph,
     types: &[Dim],
     dims: &[usize],
@@ -132,7 +134,7 @@ pub fn bind_dims(
 }
 
 /// Checks dims that are expressions, once all symbols are bound.
-pub fn check_dims(
+fn check_dims(
     g: &PGraph,
     types: &[Dim],
     dims: &[usize],
@@ -147,6 +149,29 @@ pub fn check_dims(
         if usize::try_from(v) != Ok(n) {
             let want = d.display(&g.syms);
             return Err(fail(format!("axis {axis} is {n}, {want} = {v} expected")));
+        }
+    }
+    Ok(())
+}
+
+/// Binds symbols to the inputs' dims in a cleared `env` and checks those; what is no tensor
+/// (`None`) binds nothing.
+pub fn accept(
+    g: &PGraph,
+    infos: &[IoInfo],
+    inputs: &[Option<Given<'_>>],
+    env: &mut SymEnv,
+) -> Result<(), Error> {
+    env.0.fill(None);
+    for check in [false, true] {
+        for (info, given) in infos.iter().zip(inputs) {
+            let (Some(t), Some(given)) = (info.ty.as_tensor(), given) else { continue };
+            let fail = |what| Error::Input { name: info.name.clone(), what };
+            if check {
+                check_dims(g, &t.dims, given.dims, env, &fail)?;
+            } else {
+                bind_dims(g, &t.dims, given.dims, env, &fail)?;
+            }
         }
     }
     Ok(())

@@ -4,19 +4,28 @@ use crate::error::Error;
 use hub_abi::Dtype;
 use hub_abi::bundle::BundleView;
 use hub_abi::dim::SymEnv;
-use hub_abi::pgraph::POp;
-use hub_portable::{BytesStore, CachedStore, ConstStore, Limits, PrimError, Tensor, Value, eval};
+use hub_abi::pgraph::PGraph;
+use hub_portable::{
+    BytesStore, CachedStore, Frame, Limits, PrimError, Program, Tensor, Value, run_node,
+};
 use memmap2::Mmap;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// What all sessions of a model share: its constants as tensors.
-pub struct Shared {
-    bundle: Arc<BundleView<Mmap>>,
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    store: CachedStore<BytesStore>,
+type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// The graph of an open bundle.
+#[derive(Clone)]
+struct Graph(Arc<BundleView<Mmap>>);
+
+impl Deref for Graph {
+    type Target = PGraph;
+    fn deref(&self) -> &PGraph {
+        &self.0.graph
+    }
 }
 
-/// Keeps the mapping alive for tensors that lie in it.
+/// The constants of an open bundle; keeps the mapping alive for tensors that lie in it.
 struct Consts(Arc<BundleView<Mmap>>);
 
 impl AsRef<[u8]> for Consts {
@@ -25,11 +34,19 @@ impl AsRef<[u8]> for Consts {
     }
 }
 
+/// What all sessions of a model share to run its graph portable.
+pub struct Shared {
+    program: Program<Graph>,
+    owner: Owner,
+    store: CachedStore<BytesStore>,
+}
+
 impl Shared {
-    pub fn new(bundle: Arc<BundleView<Mmap>>) -> Shared {
-        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(Consts(bundle.clone()));
+    /// Prepares a bundle's graph.
+    pub fn new(bundle: &Arc<BundleView<Mmap>>) -> Result<Shared, Error> {
+        let owner: Owner = Arc::new(Consts(bundle.clone()));
         let store = CachedStore::new(BytesStore::new(owner.clone()), &bundle.graph);
-        Shared { bundle, owner, store }
+        Ok(Shared { program: Program::new(Graph(bundle.clone()))?, owner, store })
     }
 
     /// A tensor in the constants section, not copied.
@@ -44,74 +61,50 @@ impl Shared {
     }
 
     /// Runs the whole graph.
-    pub fn run(&self, inputs: Vec<Value>, limits: Limits) -> Result<Vec<Value>, Error> {
-        let mut host = Host::new(limits);
-        let g = &self.bundle.graph;
-        let root = &g.regions[g.root as usize];
-        let mut env = SymEnv::new(g.syms.len());
-        for (&v, x) in root.params.iter().zip(inputs) {
-            host.set(v, x);
-        }
-        for i in 0..root.nodes.len() {
-            host.step(self, i, &mut env)?;
-        }
-        Ok(root.results.iter().filter_map(|&v| host.get(v).cloned()).collect())
+    pub fn run(&self, inputs: Vec<Value>, limits: &Limits) -> Result<Vec<Value>, Error> {
+        Ok(self.program.run(&self.store, inputs, limits)?)
     }
 }
 
-/// A session's heap: values that are in no buffer.
+/// A session's heap: values that are in no buffer. Made when first used.
 pub struct Host {
     limits: Limits,
-    values: Vec<Option<Value>>,
+    frame: Option<Frame>,
+    dirty: bool,
 }
 
 impl Host {
+    /// An empty heap; portable nodes run under these limits.
     pub fn new(limits: Limits) -> Host {
-        Host { limits, values: vec![] }
+        Host { limits, frame: None, dirty: false }
     }
 
+    /// Frees what the last run left.
     pub fn clear(&mut self) {
-        self.values.clear();
-    }
-
-    pub fn set(&mut self, v: u32, value: Value) {
-        let i = v as usize;
-        if self.values.len() <= i {
-            self.values.resize(i + 1, None);
+        if let (Some(f), true) = (&mut self.frame, self.dirty) {
+            f.clear();
         }
-        self.values[i] = Some(value);
+        self.dirty = false;
     }
 
+    /// Puts a value in.
+    pub fn set(&mut self, g: &PGraph, v: u32, value: Value) {
+        self.dirty = true;
+        self.frame.get_or_insert_with(|| Frame::new(g)).set(v, value);
+    }
+
+    /// The value, where it is there.
     pub fn get(&self, v: u32) -> Option<&Value> {
-        self.values.get(v as usize)?.as_ref()
+        self.frame.as_ref()?.get(v)
     }
 
-    /// Runs node `i` of the root region.
+    /// Runs node `i` of the root region: operands and results are on the heap, symbols in `env`.
     pub fn step(&mut self, shared: &Shared, i: usize, env: &mut SymEnv) -> Result<(), Error> {
-        let g = &shared.bundle.graph;
-        let n = &g.regions[g.root as usize].nodes[i];
-        let fail = |e: String| Error::Node { node: n.name.clone(), what: e };
-        match &n.op {
-            POp::Const(c) => {
-                let t = shared.store.load(g, *c).map_err(|e| fail(e.to_string()))?;
-                self.set(n.outputs[0], t.into());
-            }
-            POp::Prim(p) => {
-                let mut ins = vec![];
-                for &v in &n.inputs {
-                    let t = self.get(v).ok_or_else(|| fail(format!("no value {v}")))?;
-                    ins.push(t.tensor().map_err(|e| fail(e.to_string()))?.clone());
-                }
-                let o = eval(p, env, &ins, &self.limits).map_err(|e| fail(e.to_string()))?;
-                for (s, v) in o.bound {
-                    env.set(s, v);
-                }
-                for (&v, t) in n.outputs.iter().zip(o.outputs) {
-                    self.set(v, t.into());
-                }
-            }
-            _ => return Err(fail("not yet".into())),
-        }
-        Ok(())
+        self.dirty = true;
+        let frame = self.frame.get_or_insert_with(|| Frame::new(shared.program.graph()));
+        std::mem::swap(&mut frame.env, env);
+        let done = run_node(&shared.program, i, frame, &shared.store, &self.limits);
+        std::mem::swap(&mut frame.env, env);
+        Ok(done?)
     }
 }

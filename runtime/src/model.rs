@@ -163,9 +163,13 @@ impl Inner {
         Error::Bundle { path: self.path.clone(), source }
     }
 
-    /// Constants as tensors, for what runs portable.
+    /// The graph, ready to run portable; made when first asked for.
     pub fn shared(&self) -> Result<&Shared, Error> {
-        Ok(self.host.get_or_init(|| Shared::new(self.bundle.clone())))
+        if let Some(s) = self.host.get() {
+            return Ok(s);
+        }
+        let made = Shared::new(&self.bundle)?;
+        Ok(self.host.get_or_init(|| made))
     }
 
     /// The tier to run: the one asked for, or the best of the bundle that runs here. `None` is

@@ -1,6 +1,6 @@
 //! A session's native side: its memory, its cached bindings, and how inputs bind symbols.
 
-use crate::bind::{Binder, Bound, Place, bind_dims, check_constraints, check_dims};
+use crate::bind::{Binder, Bound, Place, accept, check_constraints};
 use crate::error::Error;
 use crate::host::Host;
 use crate::map::Region;
@@ -80,23 +80,9 @@ impl Native {
         }
     }
 
-    /// Binds symbols to the inputs' dims and checks those; sequences (`None`) bind nothing.
+    /// Binds symbols to the inputs' dims and checks those.
     pub fn accept(&mut self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
-        let g = self.model.graph();
-        let infos = &self.model.manifest().inputs;
-        self.env.0.fill(None);
-        for check in [false, true] {
-            for (info, given) in infos.iter().zip(inputs) {
-                let (Some(t), Some(given)) = (info.ty.as_tensor(), given) else { continue };
-                let fail = |what| Error::Input { name: info.name.clone(), what };
-                if check {
-                    check_dims(g, &t.dims, given.dims, &self.env, &fail)?;
-                } else {
-                    bind_dims(g, &t.dims, given.dims, &mut self.env, &fail)?;
-                }
-            }
-        }
-        Ok(())
+        accept(self.model.graph(), &self.model.manifest().inputs, inputs, &mut self.env)
     }
 
     /// Bytes of arenas, outputs kept by the session included.

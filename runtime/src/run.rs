@@ -2,7 +2,6 @@
 
 use crate::bind::{Bound, Op, value_dims};
 use crate::error::Error;
-use crate::host::Shared;
 use crate::native::Native;
 use crate::tensor::{Given, Made, Room};
 use hub_abi::plan::{Buf, OutputSource, Step};
@@ -20,7 +19,6 @@ impl Native {
         &mut self,
         inputs: &[Option<Given<'_>>],
         rooms: &[Room],
-        shared: &Shared,
         made: &mut [Made],
     ) -> Result<(), Error> {
         if !self.pool.usable() {
@@ -46,7 +44,7 @@ impl Native {
                 self.describe(rooms, made)?;
             }
             // SAFETY: the stage is bound and patched with this run's addresses.
-            unsafe { self.execute(k, shared)? };
+            unsafe { self.execute(k)? };
         }
         self.collect(made)?;
         // SAFETY: rooms are writable by the caller's promise.
@@ -120,7 +118,7 @@ impl Native {
     ///
     /// # Safety
     /// The stage is bound, and patched with addresses that are valid now.
-    unsafe fn execute(&mut self, k: usize, shared: &Shared) -> Result<(), Error> {
+    unsafe fn execute(&mut self, k: usize) -> Result<(), Error> {
         let mut i = 0;
         loop {
             let Some(b) = self.stages[k].bounds.last_mut() else { return Ok(()) };
@@ -129,7 +127,7 @@ impl Native {
             match op {
                 Op::Host { step, slot } => {
                     let t = self.profile.is_some().then(Instant::now);
-                    self.host_step(k, step as usize, shared)?;
+                    self.host_step(k, step as usize)?;
                     self.record(slot, t);
                 }
                 Op::Repeat { trip, len, bumps } => {
@@ -204,11 +202,13 @@ impl Native {
     }
 
     /// Runs a host step: operands from buffers to the heap, the node, results to buffers.
-    fn host_step(&mut self, k: usize, step: usize, shared: &Shared) -> Result<(), Error> {
+    fn host_step(&mut self, k: usize, step: usize) -> Result<(), Error> {
+        let model = self.model.clone();
+        let shared = model.0.shared()?;
         let tier = self.tier.clone();
         let Step::Host { node, inputs, .. } = &tier.plan.steps[step] else { return Ok(()) };
         for (v, buf) in inputs {
-            let (dtype, dims, len) = value_dims(self.model.graph(), *v, &self.env)?;
+            let (dtype, dims, len) = value_dims(model.graph(), *v, &self.env)?;
             let tensor = match tier.plan.bufs[*buf as usize] {
                 Buf::Const { offset, .. } => shared.constant(dtype, &dims, offset as usize, len),
                 _ => {
@@ -227,7 +227,7 @@ impl Native {
                 }
             };
             let tensor = tensor.map_err(|e| Error::plan(format!("value {v}: {e}")))?;
-            self.host.set(*v, tensor.into());
+            self.host.set(model.graph(), *v, tensor.into());
         }
         self.host.step(shared, *node as usize, &mut self.env)?;
         self.store_outputs(k, step)

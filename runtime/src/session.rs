@@ -1,5 +1,6 @@
 //! Sessions: one arena, one set of threads, one model.
 
+use crate::bind;
 use crate::cpu::{self, FloatState};
 use crate::describe::{self, StepInfo, Summary};
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::pool::Pool;
 use crate::run::{check_rooms, copy_out};
 use crate::tensor::{Given, Made, Outputs, Room, TensorView};
 use hub_abi::Dtype;
+use hub_abi::dim::SymEnv;
 use hub_portable::{Limits, Tensor, Value};
 use std::marker::PhantomData;
 
@@ -146,7 +148,7 @@ impl Session {
                 _ => None,
             });
             if given.last() == Some(&None) {
-                n.host.set(v, value.clone());
+                n.host.set(self.model.graph(), v, value.clone());
             }
         }
         // SAFETY: the values live until the run ends, and no rooms are given.
@@ -206,11 +208,14 @@ impl Session {
                 if inputs.iter().all(Option::is_some) {
                     n.host.clear();
                 }
-                let shared = self.model.0.shared()?;
                 // SAFETY: by the caller's promise.
-                unsafe { n.run(inputs, rooms, shared, &mut self.made) }
+                unsafe { n.run(inputs, rooms, &mut self.made) }
             }
             Mode::Portable => {
+                let g = self.model.graph();
+                let mut env = SymEnv::new(g.syms.len());
+                bind::accept(g, &self.model.manifest().inputs, inputs, &mut env)?;
+                bind::check_constraints(g, &env)?;
                 let mut values = vec![];
                 for given in inputs {
                     let Some(g) = given else {
@@ -232,7 +237,7 @@ impl Session {
 
     fn run_portable(&mut self, inputs: Vec<Value>) -> Result<(), Error> {
         let _float = FloatState::set();
-        self.values = self.model.0.shared()?.run(inputs, self.limits)?;
+        self.values = self.model.0.shared()?.run(inputs, &self.limits)?;
         for (m, v) in self.made.iter_mut().zip(&self.values) {
             match v {
                 Value::Tensor(t) => m.set(t),
@@ -300,7 +305,7 @@ impl Session {
     /// Starts (from zero) or stops measuring the time of each step.
     pub fn set_profile(&mut self, on: bool) {
         if let Mode::Native(n) = &mut self.mode {
-            let slots = crate::bind::slots(&n.tier.plan.steps) as usize;
+            let slots = bind::slots(&n.tier.plan.steps) as usize;
             n.profile = on.then(|| Profile { nanos: vec![0; slots], runs: 0 });
         }
     }

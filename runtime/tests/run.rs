@@ -244,7 +244,7 @@ fn one_flipped_byte_never_crashes() {
     let at = bytes(&[4i64, 0, 2], i64::to_le_bytes);
     let inputs = [view(Dtype::F32, &[5], &x), view(Dtype::I64, &[3], &at)];
     let mut caught = 0;
-    for i in (0..good.len()).filter(|&i| good[i] != 0 || i % 997 == 0) {
+    for i in (0..good.len()).filter(|&i| (good[i] != 0 && i % 3 == 0) || i % 997 == 0) {
         let mut bad = good.clone();
         bad[i] ^= 0x41;
         std::fs::write(&path, &bad).unwrap();
@@ -256,7 +256,7 @@ fn one_flipped_byte_never_crashes() {
         assert!(matches!(e.code(), 4 | 7 | 9), "{e}");
         caught += 1;
     }
-    assert!(caught > 500, "{caught}");
+    assert!(caught > 300, "{caught}");
     for n in (0..good.len()).step_by(97) {
         std::fs::write(&path, &good[..n]).unwrap();
         let e = Model::open(&path, &OpenOptions::default()).err().unwrap();
