@@ -1,0 +1,119 @@
+//! Normalisations.
+
+use crate::paddle::ctx::{Ctx, Res, axis_of};
+use hub_ir::ops::conv::channel_vector;
+use hub_ir::ops::norm::{BatchNorm, LayerNorm};
+use hub_ir::{BinaryOp, Dim, ReduceOp, UnaryOp, Value};
+
+/// batch_norm with its moving statistics, which inference always uses.
+pub fn batch_norm(c: &mut Ctx<'_, '_>) -> Res {
+    let mut x = c.tensor("X")?;
+    let rank = c.rank(x);
+    let last = c.text("data_layout|data_format", "NCHW").ends_with('C') && rank > 2;
+    if last {
+        let to: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+        x = c.b.transpose(x, &to)?;
+    }
+    let stats = ["Scale", "Bias", "Mean", "Variance"].map(|s| c.tensor(s));
+    let [scale, bias, mean, var] = stats;
+    let ins = [x, scale?, bias?, mean?, var?];
+    let eps = c.float("epsilon", 1e-5) as f32;
+    let mut v = c.b.source(BatchNorm { eps }, &ins)?;
+    if last {
+        let back: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
+        v = c.b.transpose(v, &back)?;
+    }
+    c.put("Y", v);
+    Ok(())
+}
+
+/// layer_norm over the axes from begin_norm_axis on.
+pub fn layer_norm(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let axis = axis_of(c.int("begin_norm_axis", 1), c.rank(x))?;
+    let given = |s| c.opt(s).unwrap_or(Value::NONE);
+    let ins = [x, given("Scale"), given("Bias")];
+    let eps = c.float("epsilon", 1e-5) as f32;
+    let v = c.b.source(LayerNorm { axis, eps }, &ins)?;
+    c.put("Y", v);
+    Ok(())
+}
+
+/// Zero mean and unit variance over axes.
+fn normal(c: &mut Ctx<'_, '_>, x: Value, axes: &[usize], eps: f64) -> Res<Value> {
+    let mean = c.b.reduce(ReduceOp::Mean, x, axes, true)?;
+    let d = c.b.sub(x, mean)?;
+    let q = c.b.mul(d, d)?;
+    let var = c.b.reduce(ReduceOp::Mean, q, axes, true)?;
+    let var = c.b.bin_scalar(BinaryOp::Add, var, eps)?;
+    let inv = c.b.un(UnaryOp::Rsqrt, var)?;
+    Ok(c.b.mul(d, inv)?)
+}
+
+fn affine(c: &mut Ctx<'_, '_>, mut v: Value) -> Res<Value> {
+    let rank = c.rank(v);
+    for (slot, op) in [("Scale", BinaryOp::Mul), ("Bias", BinaryOp::Add)] {
+        if let Some(k) = c.opt(slot) {
+            let k = channel_vector(c.b, k, rank)?;
+            v = c.b.bin(op, v, k)?;
+        }
+    }
+    Ok(v)
+}
+
+/// instance_norm over the spatial axes.
+pub fn instance_norm(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let rank = c.rank(x);
+    if rank < 3 {
+        return c.refuse("no spatial axis");
+    }
+    let axes: Vec<usize> = (2..rank).collect();
+    let v = normal(c, x, &axes, c.float("epsilon", 1e-5))?;
+    let v = affine(c, v)?;
+    c.put("Y", v);
+    Ok(())
+}
+
+/// group_norm over groups of channels and the spatial axes.
+pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    if c.text("data_layout|data_format", "NCHW").ends_with('C') {
+        return c.refuse("a layout other than NCHW");
+    }
+    let dims = c.dims(x);
+    let groups = c.int("groups", 1);
+    if dims.len() < 2 || groups < 1 {
+        return c.refuse("no channels, or no groups");
+    }
+    let g = Dim::from(groups);
+    let rest = Dim::product(&dims[2..]).mul(&dims[1].div(&g));
+    let v = c.b.reshape(x, vec![dims[0].clone(), g, rest])?;
+    let v = normal(c, v, &[2], c.float("epsilon", 1e-5))?;
+    let v = c.b.reshape(v, dims)?;
+    let v = affine(c, v)?;
+    c.put("Y", v);
+    Ok(())
+}
+
+/// affine_channel: `x * scale + bias` by channel.
+pub fn affine_channel(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let v = affine(c, x)?;
+    c.put("Out", v);
+    Ok(())
+}
+
+/// norm: x divided by its length along an axis.
+pub fn l2_normalize(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let axis = axis_of(c.int("axis", -1), c.rank(x))?;
+    let q = c.b.mul(x, x)?;
+    let s = c.b.reduce(ReduceOp::Sum, q, &[axis], true)?;
+    let s = c.b.bin_scalar(BinaryOp::Add, s, c.float("epsilon", 1e-10))?;
+    let n = c.b.un(UnaryOp::Sqrt, s)?;
+    let v = c.b.div(x, n)?;
+    c.put("Out", v);
+    c.put("Norm", n);
+    Ok(())
+}
