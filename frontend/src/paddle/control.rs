@@ -225,18 +225,18 @@ impl Import<'_, '_> {
         let first = self.one(cond_var)?;
         let first = flag(b, first)?;
         let outer = self.env.clone();
-        let body = |walk: &mut Self, inner: &mut Builder<'_>, params: &[Value]| -> Res<Vec<Value>> {
+        let body = |walk: &mut Self,
+                    inner: &mut Builder<'_>,
+                    params: &[Value]|
+         -> Res<Vec<Value>> {
             walk.env.clone_from(&outer);
             for (&var, &v) in carried.iter().zip(params) {
                 walk.set(var, vec![v]);
             }
             walk.block(inner, block, None)?;
             inner.name.clone_from(&op.place);
-            let mut results = if legacy {
-                vec![walk.one(cond_var)?]
-            } else {
-                std::mem::take(&mut walk.yielded)
-            };
+            let mut results =
+                if legacy { vec![walk.one(cond_var)?] } else { std::mem::take(&mut walk.yielded) };
             if results.len() != args.len() + 1 {
                 let what = "the loop's block yields another number of values";
                 return Err(FrontendError::invalid(what));
@@ -541,4 +541,3 @@ fn fresh_symbols(b: &mut Builder<'_>, t: &Type, made: &[Sym]) -> Type {
     };
     Type::tensor(t.dtype, t.dims.iter().map(&mut dim).collect())
 }
-

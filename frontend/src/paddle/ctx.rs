@@ -5,7 +5,7 @@
 use super::program::{Attr, Dialect, OpDesc, VarType, dtype_of_name, dtype_of_number};
 use crate::FrontendError;
 use crate::options::DIM_MAX;
-use hub_ir::{Builder, Dim, Dtype, Op, Value};
+use hub_ir::{Builder, Dim, Dtype, Value};
 
 /// What imports give back.
 pub type Res<T = ()> = Result<T, FrontendError>;
@@ -219,7 +219,12 @@ impl Ctx<'_, '_> {
             }
             let mut dims = vec![];
             for v in given {
-                dims.extend(self.b.dims_of(v, &format!("{}.{slot}", self.op.kind), bounds.0, bounds.1)?);
+                dims.extend(self.b.dims_of(
+                    v,
+                    &format!("{}.{slot}", self.op.kind),
+                    bounds.0,
+                    bounds.1,
+                )?);
             }
             return Ok(Some(dims));
         }
@@ -261,11 +266,6 @@ pub fn axis_of(axis: i64, rank: usize) -> Res<usize> {
     let at = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
     let fits = usize::try_from(at).ok().filter(|&a| a < rank);
     fits.ok_or_else(|| FrontendError::invalid(format!("axis {axis} is not within rank {rank}")))
-}
-
-/// Is the value a constant?
-pub fn is_const(b: &Builder<'_>, v: Value) -> bool {
-    b.g.def(v).is_some_and(|n| matches!(b.g.nodes[n].op, Op::Const(_)))
 }
 
 /// Numbers of a small constant.

@@ -9,11 +9,7 @@ use std::path::{Component, Path, PathBuf};
 /// Reads all parameters of the program in `model`: from one combined file beside it
 /// (`X.pdmodel`/`X.json` + `X.pdiparams`, `__model__` + `__params__`, `model` + `params`), else from
 /// one file for each, called by its name.
-pub fn read(
-    model: &Path,
-    params: &[Param],
-    limits: &Limits,
-) -> Result<Vec<Tensor>, FrontendError> {
+pub fn read(model: &Path, params: &[Param], limits: &Limits) -> Result<Vec<Tensor>, FrontendError> {
     if params.is_empty() {
         return Ok(vec![]);
     }
@@ -57,8 +53,9 @@ fn candidates(model: &Path) -> Vec<String> {
 fn inside(dir: &Path, name: &str) -> Result<PathBuf, FrontendError> {
     let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
     if name.is_empty() || name.contains('\0') || !plain {
-        return Err(FrontendError::invalid("a parameter's name leads out of the model's folder")
-            .at(name));
+        return Err(
+            FrontendError::invalid("a parameter's name leads out of the model's folder").at(name)
+        );
     }
     let file = dir.join(name);
     let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
@@ -66,8 +63,9 @@ fn inside(dir: &Path, name: &str) -> Result<PathBuf, FrontendError> {
     if let (Ok(real), Ok(root)) = (file.canonicalize(), here.canonicalize())
         && !real.starts_with(root)
     {
-        return Err(FrontendError::invalid("a parameter's file lies outside the model's folder")
-            .at(name));
+        return Err(
+            FrontendError::invalid("a parameter's file lies outside the model's folder").at(name)
+        );
     }
     Ok(file)
 }

@@ -142,13 +142,13 @@ impl Import<'_, '_> {
             b,
             op,
             dialect,
-            ins: self.operands(op, row),
-            declared: self.declared(op, row),
+            ins: self.operands(op, &row),
+            declared: self.declared(op, &row),
             outs: vec![],
         };
         (row.import)(&mut ctx)?;
         let outs = ctx.outs;
-        self.bind(op, row, outs);
+        self.bind(op, &row, outs);
         Ok(())
     }
 

@@ -18,8 +18,7 @@ const DENSE_TENSOR: i32 = 7;
 const TENSOR_ARRAY: i32 = 13;
 
 /// Attributes that say where an operator came from, not what it does.
-const NOISE: [&str; 5] =
-    ["op_callstack", "op_namescope", "op_role", "op_role_var", "op_device"];
+const NOISE: [&str; 5] = ["op_callstack", "op_namescope", "op_role", "op_role_var", "op_device"];
 
 /// Reads the bytes of a `.pdmodel` or `__model__` file. Also gives Paddle's version, if it says.
 pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), FrontendError> {
@@ -57,7 +56,9 @@ pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), Fronten
         for (op, &sub) in ops.iter().flat_map(|o| o.blocks.iter().map(move |s| (o, s))) {
             let below = depth[i].unwrap_or(0) + 1;
             if depth[sub].replace(below).is_some() {
-                return Err(FrontendError::invalid("uses a block of another operator").at(&op.place));
+                return Err(
+                    FrontendError::invalid("uses a block of another operator").at(&op.place)
+                );
             }
             if below > limits.nesting {
                 return Err(FrontendError::limit(format!("blocks nest over {} deep", below - 1)));
@@ -137,7 +138,7 @@ impl Reader {
         o: &proto::OpDesc,
         blocks: usize,
     ) -> Result<OpDesc, FrontendError> {
-        let mut slots = |me: &mut Self, list: &[proto::Slot]| -> Vec<(String, Vec<Var>)> {
+        let slots = |me: &mut Self, list: &[proto::Slot]| -> Vec<(String, Vec<Var>)> {
             let vars = |me: &mut Self, s: &proto::Slot| {
                 s.arguments
                     .iter()

@@ -168,15 +168,19 @@ impl Reader<'_> {
     fn op(&mut self, o: &Json, kind: String) -> Res<OpDesc> {
         let mut ins = vec![];
         for i in list(o, "I")? {
-            ins.push((String::new(), match int(i, "%")? {
-                0 => vec![],
-                id => vec![*self.ids.get(&id).ok_or_else(|| format!("%{id} is not defined"))?],
-            }));
+            ins.push((
+                String::new(),
+                match int(i, "%")? {
+                    0 => vec![],
+                    id => vec![*self.ids.get(&id).ok_or_else(|| format!("%{id} is not defined"))?],
+                },
+            ));
         }
         let mut attrs = BTreeMap::new();
         for a in list(o, "A")? {
             let name = text(a, "N")?;
-            let value = get(a, "AT").and_then(attr).map_err(|e| format!("attribute {name}: {e}"))?;
+            let value =
+                get(a, "AT").and_then(attr).map_err(|e| format!("attribute {name}: {e}"))?;
             attrs.insert(name.to_string(), value);
         }
         let id = match o.get("O").and_then(Json::as_array).and_then(|l| l.first()) {

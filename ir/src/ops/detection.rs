@@ -60,7 +60,14 @@ impl YoloBox {
     }
 
     /// Extents in image pixels: `exp(t) * anchor * image / (downsample * cells)`.
-    fn extent(&self, b: &mut Builder<'_>, t: Value, axis: usize, image: Value, side: usize) -> Built {
+    fn extent(
+        &self,
+        b: &mut Builder<'_>,
+        t: Value,
+        axis: usize,
+        image: Value,
+        side: usize,
+    ) -> Built {
         let cells = b.g.dims(t)[axis].clone();
         let sides: Vec<f32> = self.anchors.chunks(2).map(|a| a[side] as f32).collect();
         let sides = b.floats(&[1, sides.len() as i64, 1, 1, 1], &sides);
@@ -110,7 +117,7 @@ impl SourceOp for YoloBox {
         let per = 5 + self.classes;
         let shape = vec![n.clone(), a.into(), per.into(), h.clone(), w.clone()];
         let x = b.reshape(x, shape)?;
-        let mut part = |b: &mut Builder<'_>, i| self.part(b, x, i, 1);
+        let part = |b: &mut Builder<'_>, i| self.part(b, x, i, 1);
         let (tx, ty, tw, th) = (part(b, 0)?, part(b, 1)?, part(b, 2)?, part(b, 3)?);
         let conf = part(b, 4)?;
         let mut conf = b.un(UnaryOp::Sigmoid, conf)?;

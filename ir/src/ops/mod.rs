@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 pub mod activation;
 pub mod conv;
+pub mod detection;
 pub mod matmul;
 pub mod norm;
 pub mod pool;
 pub mod resize;
+pub mod rnn;
 
 /// Why a node does not make sense.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -120,4 +122,12 @@ source_ops! {
     AdaptivePool(pool::AdaptivePool) "adaptive_pool" ["x"],
     /// Interpolation along axes.
     Resize(resize::Resize) "resize" ["x"],
+    /// One direction of an LSTM layer.
+    Lstm(rnn::Lstm) "lstm" ["x", "w", "r", "bias?", "h0?", "c0?", "lengths?", "peephole?"],
+    /// One direction of a GRU layer.
+    Gru(rnn::Gru) "gru" ["x", "w", "r", "bias?", "rbias?", "h0?", "lengths?"],
+    /// One direction of a simple recurrent layer.
+    Rnn(rnn::Rnn) "rnn" ["x", "w", "r", "bias?", "h0?", "lengths?"],
+    /// Boxes and scores of a YOLO head.
+    YoloBox(detection::YoloBox) "yolo_box" ["x", "img_size"],
 }

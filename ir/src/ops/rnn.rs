@@ -399,8 +399,7 @@ impl SourceOp for Gru {
         let [fg, fn_] = self.acts;
         l.scan(b, &state, x, |b, state, xt| {
             let h = state[0];
-            let (xz, xr, xn) =
-                (l.gate(b, xt, z_at)?, l.gate(b, xt, r_at)?, l.gate(b, xt, n_at)?);
+            let (xz, xr, xn) = (l.gate(b, xt, z_at)?, l.gate(b, xt, r_at)?, l.gate(b, xt, n_at)?);
             let (z, n) = if let Some((zr, rn)) = apart {
                 let rec = recur(b, h, zr)?;
                 let (rz, rr) = (l.gate(b, rec, 0)?, l.gate(b, rec, 1)?);

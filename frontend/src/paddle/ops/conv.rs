@@ -14,7 +14,8 @@ fn channels_second(
     f: impl FnOnce(&mut Ctx<'_, '_>, Value) -> Res<Vec<Value>>,
 ) -> Res<Vec<Value>> {
     let rank = c.rank(x);
-    let last = matches!(c.text("data_format|data_layout", "NCHW"), "NHWC" | "NDHWC" | "NWC" | "NLC");
+    let last =
+        matches!(c.text("data_format|data_layout", "NCHW"), "NHWC" | "NDHWC" | "NWC" | "NLC");
     if !last || rank < 3 {
         return f(c, x);
     }

@@ -3,8 +3,8 @@
 use crate::FrontendError;
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res};
-use hub_ir::build::scalar_bytes;
 use hub_abi::prim::Distribution;
+use hub_ir::build::scalar_bytes;
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, Value};
 
 /// Tensors of at most this many equal elements are stored, so that their contents are known.
@@ -258,4 +258,3 @@ pub fn one_hot(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Out", v);
     Ok(())
 }
-

@@ -210,12 +210,7 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("unbind", "X", "Out", shape::unbind),
     ("unstack", "X", "Y", shape::unbind),
     ("slice", "Input StartsTensor EndsTensor", "Out", shape::slice),
-    (
-        "strided_slice",
-        "Input StartsTensor EndsTensor StridesTensor",
-        "Out",
-        shape::strided_slice,
-    ),
+    ("strided_slice", "Input StartsTensor EndsTensor StridesTensor", "Out", shape::strided_slice),
     ("shape shape64", "Input", "Out", shape::shape),
     ("numel", "Input", "Out", shape::size),
     ("expand", "X Shape", "Out", shape::expand),
