@@ -40,7 +40,7 @@ pub(super) fn write(out: &mut String, c: &ConstData) {
         let _ = write!(out, "{}", serde_json::Value::from(c.strings.clone()));
         return;
     }
-    let n = if size == 0 { usize::MAX } else { c.data.len() / size };
+    let n = c.data.len().checked_div(size).unwrap_or(usize::MAX);
     let whole = size > 0 && Some(n as i64) == c.ty.count().as_const() && n * size == c.data.len();
     if whole && n > 1 && c.data.chunks_exact(size).all(|e| e == &c.data[..size]) {
         out.push_str("all ");

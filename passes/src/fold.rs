@@ -1,0 +1,172 @@
+//! Constant folding by the primitives' own meaning, shape arithmetic by known contents, and
+//! branches whose condition is known.
+
+use crate::context::{Changed, Context, PassError};
+use crate::rewrite::number_of;
+use hub_abi::prim::Prim;
+use hub_abi::{Dim, Dtype};
+use hub_ir::build::{Builder, scalar_bytes};
+use hub_ir::graph::ConstData;
+use hub_ir::{Control, Graph, Node, Op, Region, Value};
+use hub_portable::{Limits, Tensor};
+use std::collections::HashMap;
+
+/// A folded constant may grow beyond its operands by this many bytes.
+const MOST_GROWTH: u64 = 1 << 16;
+
+/// The pass.
+pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
+    let mut f = Fold { cx, map: HashMap::new(), folded: 0, branches: 0 };
+    let root = g.root();
+    f.region(g, root);
+    g.replace(&f.map);
+    let changed = f.folded + f.branches > 0;
+    cx.fired("fold", f.folded);
+    cx.fired("fold-branch", f.branches);
+    if changed {
+        crate::dce::remove_dead(g);
+    }
+    Ok(changed)
+}
+
+struct Fold<'a> {
+    cx: &'a Context,
+    map: HashMap<Value, Value>,
+    folded: u32,
+    branches: u32,
+}
+
+impl Fold<'_> {
+    fn region(&mut self, g: &mut Graph, r: Region) {
+        let mut out = vec![];
+        for n in std::mem::take(&mut g.regions[r].nodes) {
+            self.node(g, n, &mut out);
+        }
+        g.regions[r].nodes = out;
+    }
+
+    fn node(&mut self, g: &mut Graph, n: Node, out: &mut Vec<Node>) {
+        for v in &mut g.nodes[n].inputs {
+            while let Some(&w) = self.map.get(v) {
+                *v = w;
+            }
+        }
+        if let Op::Control(Control::If { then, orelse }) = g.nodes[n].op
+            && let Some(c) = condition(g, g.nodes[n].inputs[0])
+        {
+            let taken = Region(if c { then } else { orelse });
+            for m in g.regions[taken].nodes.clone() {
+                self.node(g, m, out);
+            }
+            let results = g.regions[taken].results.clone();
+            self.map.extend(g.nodes[n].outputs.clone().into_iter().zip(results));
+            self.branches += 1;
+            return;
+        }
+        if !matches!(g.nodes[n].op, Op::Group { .. }) {
+            for s in g.regions_of(n) {
+                self.region(g, s);
+            }
+        }
+        if let Some((made, news)) = self.attempt(g, n) {
+            out.extend(made);
+            self.map.extend(g.nodes[n].outputs.clone().into_iter().zip(news));
+            self.folded += 1;
+        } else {
+            out.push(n);
+        }
+    }
+
+    fn attempt(&self, g: &mut Graph, n: Node) -> Option<(Vec<Node>, Vec<Value>)> {
+        let Op::Prim(p) = &g.nodes[n].op else { return None };
+        if p.is_effect() || matches!(p, Prim::Random { .. }) {
+            return None;
+        }
+        let p = p.clone();
+        from_contents(g, n, &p).or_else(|| self.compute(g, n, &p))
+    }
+
+    fn compute(&self, g: &mut Graph, n: Node, p: &Prim) -> Option<(Vec<Node>, Vec<Value>)> {
+        let node = &g.nodes[n];
+        let mut given = 0;
+        let mut ins = vec![];
+        for &v in &node.inputs {
+            let c = g.as_const(v)?;
+            given += c.data.len() as u64;
+            ins.push(tensor(c)?);
+        }
+        let mut wanted = 0;
+        for &v in &node.outputs {
+            let t = g.ty(v).as_tensor()?;
+            let count = u64::try_from(t.count().as_const()?).ok()?;
+            wanted += count.checked_mul(t.dtype.size().max(1) as u64)?;
+        }
+        if wanted > self.cx.options.fold_bytes || wanted > 4 * given + MOST_GROWTH {
+            return None;
+        }
+        let limits = Limits { tensor_bytes: self.cx.options.fold_bytes, ..Limits::default() };
+        // What fails here (an index out of range, say) fails again, and is reported, at run time.
+        let made = hub_portable::fold(p, &ins, &limits).ok()?;
+        let name = node.name.clone();
+        let mut b = Builder::new(g, &name);
+        let news = made.iter().map(|t| b.const_data(data_of(t))).collect();
+        Some((b.finish(), news))
+    }
+}
+
+/// A bool constant of one element.
+fn condition(g: &Graph, v: Value) -> Option<bool> {
+    let known = g.content.get(&v).and_then(|d| d.first()?.as_const()).map(|k| k != 0);
+    known.or_else(|| number_of(g, v).map(|x| x != 0.0))
+}
+
+/// A value whose elements are known sizes: a constant, or a vector of sizes.
+fn from_contents(g: &mut Graph, n: Node, p: &Prim) -> Option<(Vec<Node>, Vec<Value>)> {
+    let node = &g.nodes[n];
+    let &[v] = &node.outputs[..] else { return None };
+    let known = g.content.get(&v)?.clone();
+    let ty = g.tensor(v).clone();
+    let name = node.name.clone();
+    let constants: Option<Vec<i64>> = known.iter().map(Dim::as_const).collect();
+    let dims = ty.const_dims()?;
+    if dims.iter().product::<i64>() != known.len() as i64 {
+        return None;
+    }
+    let mut b = Builder::new(g, &name);
+    let new = match constants {
+        Some(xs) if matches!(ty.dtype, Dtype::I64 | Dtype::I32 | Dtype::Bool) => {
+            let bytes: Vec<u8> = match ty.dtype {
+                Dtype::I64 => xs.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                _ => xs.iter().flat_map(|&x| scalar_bytes(ty.dtype, x as f64)).collect(),
+            };
+            b.constant(ty.dtype, &dims, bytes.into())
+        }
+        _ if matches!(p, Prim::Dims { .. }) || ty.dtype != Dtype::I64 => return None,
+        _ if dims.len() == 1 => b.dims_vector(known),
+        _ if dims.is_empty() => b.dim_scalar(known[0].clone()),
+        _ => return None,
+    };
+    Some((b.finish(), vec![new]))
+}
+
+/// A constant as the evaluator's tensor (shares its bytes).
+pub fn tensor(c: &ConstData) -> Option<Tensor> {
+    let dims: Option<Vec<usize>> =
+        c.ty.dims.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect();
+    let dims = dims?;
+    if c.ty.dtype == Dtype::Str {
+        return Tensor::strings(&dims, c.strings.clone()).ok();
+    }
+    let owner = std::sync::Arc::new(c.data.clone());
+    Tensor::from_owner(c.ty.dtype, &dims, owner, 0, c.data.len()).ok()
+}
+
+/// The evaluator's tensor as a constant.
+pub fn data_of(t: &Tensor) -> ConstData {
+    let dims = t.dims().iter().map(|&d| d.into()).collect();
+    let ty = hub_ir::TensorType { dtype: t.dtype(), dims };
+    if t.dtype() == Dtype::Str {
+        return ConstData { ty, data: Default::default(), strings: t.as_strings().to_vec() };
+    }
+    ConstData { ty, data: t.bytes().to_vec().into(), strings: vec![] }
+}
