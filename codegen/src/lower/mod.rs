@@ -15,9 +15,12 @@ pub mod cx;
 pub mod depthwise;
 pub mod elem;
 pub mod hoist;
+pub mod map;
 mod math;
+pub mod nest;
 pub mod schedule;
 pub mod shape;
+pub mod study;
 pub mod value;
 pub mod window;
 

@@ -1,0 +1,205 @@
+//! Map groups: elementwise and movement. One nest of loops over the output's shape, flattened where
+//! every operand runs through memory evenly, vectors along the output's contiguous axis; a
+//! concatenation is one nest a piece.
+
+use super::coord::Coord;
+use super::cx::{LowerCx, Made, Work};
+use super::nest::{Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
+use super::study::{Domain, Loop, Study, study};
+use super::value::with_lanes;
+use crate::kir::{CmpOp, Cond, Reg, RegTy, Scalar, Var};
+use crate::target::Target;
+use crate::task::{Lowered, Refused, Task};
+use hub_abi::Dim;
+use hub_abi::prim::Prim;
+use hub_ir::Value;
+
+/// Values of one shape that are stored at shifted coordinates of outputs.
+struct Piece {
+    shape: Vec<Dim>,
+    /// `(value, output)`.
+    stores: Vec<(Value, usize)>,
+    /// Added to the output's coordinates.
+    shift: Vec<Dim>,
+}
+
+/// Lowers a map group.
+///
+/// # Errors
+/// [`Refused::Unsupported`] where the region holds what no kernel does.
+pub fn map(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    with_lanes(target.lanes(), |lanes| attempt(task, target, lanes))
+}
+
+/// The pieces that make all outputs: one, or one a part of a concatenation.
+fn pieces(task: &Task<'_>) -> Vec<Piece> {
+    let g = task.g;
+    let results = &g.regions[task.region].results;
+    let first = results[0];
+    if let ([v], Some((n, Prim::Concat { axis }))) = (&results[..], g.as_prim(first)) {
+        let mut shift = vec![Dim::from(0i64); g.dims(*v).len()];
+        let mut out = vec![];
+        for &x in &g.nodes[n].inputs {
+            let shape = g.dims(x).to_vec();
+            let len = shape[*axis as usize].clone();
+            out.push(Piece { shape, stores: vec![(x, 0)], shift: shift.clone() });
+            shift[*axis as usize] = shift[*axis as usize].add(&len);
+        }
+        return out;
+    }
+    let shape = g.dims(first).to_vec();
+    let shift = vec![0i64.into(); shape.len()];
+    let stores = results.iter().enumerate().map(|(i, &v)| (v, i)).collect();
+    vec![Piece { shape, stores, shift }]
+}
+
+/// A piece with its loops.
+struct Plan {
+    piece: Piece,
+    domain: Domain,
+    loops: Vec<Loop>,
+    tiling: Tiling,
+    grid: Vec<Dim>,
+    how: VectorLoop,
+}
+
+fn attempt<'t>(task: &'t Task<'t>, target: &'t Target, lanes: usize) -> Made<Lowered> {
+    let mut cx = LowerCx::new(task, target, "map", lanes);
+    let mut plans = vec![];
+    for p in pieces(task) {
+        plans.push(plan(&cx, p)?);
+    }
+    let schedule = describe(&plans, lanes);
+    let tiles = match &plans[..] {
+        [one] => {
+            let vars = grid_vars(&mut cx, &one.grid, None);
+            run(&mut cx, one, &vars)?;
+            Dim::product(&one.grid)
+        }
+        many => all_pieces(&mut cx, many)?,
+    };
+    let work = work(task, tiles, plans.iter().map(|p| (&p.piece.shape, p.insts())));
+    Ok(cx.finish(work, schedule))
+}
+
+impl Plan {
+    fn insts(&self) -> i64 {
+        self.piece.stores.len() as i64
+    }
+}
+
+/// Work of a group: its operands' bytes and `ops` operations an element of each shape.
+pub fn work<'a>(
+    task: &Task<'_>,
+    tiles: Dim,
+    parts: impl Iterator<Item = (&'a Vec<Dim>, i64)>,
+) -> Work {
+    let g = task.g;
+    let nodes = g.regions[task.region].nodes.iter();
+    let ops = nodes.filter(|&&n| matches!(&g.nodes[n].op, hub_ir::Op::Prim(p) if p.is_elementwise()));
+    let ops = ops.count() as i64;
+    let flops = parts.fold(Dim::from(0i64), |s, (d, _)| s.add(&Dim::product(d).times(ops)));
+    let bytes = task.inputs.iter().chain(&task.outputs).fold(Dim::from(0i64), |s, o| {
+        s.add(&Dim::product(&o.dims).times(o.dtype.size() as i64))
+    });
+    Work { tiles, flops, bytes }
+}
+
+fn plan<'t>(cx: &LowerCx<'t>, piece: Piece) -> Made<Plan> {
+    let roots: Vec<Value> = piece.stores.iter().map(|s| s.0).collect();
+    let domain = Domain::new(cx.task, &piece.shape, &roots);
+    let found = study(cx.task, cx.target, cx.lanes, &domain, |cx, coords| body(cx, &piece, coords))?;
+    let reduced = vec![false; domain.dims.len()];
+    let loops = found.arrange(cx, found.loops(cx, &domain, &reduced));
+    let total = loops.iter().map(|l| cx.estimate(&l.extent).max(1)).fold(1, i64::saturating_mul);
+    let most = if found.insts > 40 { 2048 } else { 8192 };
+    let tiling = tiling(cx, &loops, (total / 64).clamp(1024, most), 4 * cx.lanes as i64);
+    let grid = tiling.grid(cx, &loops);
+    let how = vector_loop(cx, &found, &loops);
+    Ok(Plan { piece, domain, loops, tiling, grid, how })
+}
+
+/// How the vector loop of a nest runs: unrolled by weight, without a tail where there is slack.
+pub fn vector_loop(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> VectorLoop {
+    let unroll = match found.insts {
+        0..=12 => 4,
+        13..=32 => 2,
+        _ => 0,
+    };
+    let slack = loops.last().is_some_and(|l| {
+        let lanes = cx.lanes as i64;
+        let extra = l.extent.as_const().map_or(lanes - 1, |n| (lanes - n % lanes) % lanes);
+        extra == 0 || found.has_slack(cx, l.dim, extra)
+    });
+    VectorLoop { unroll, slack, wide: 1 }
+}
+
+fn describe(plans: &[Plan], lanes: usize) -> String {
+    let one = |p: &Plan| {
+        let dims: Vec<String> = p.loops.iter().map(|l| l.extent.to_string()).collect();
+        format!("{} tile {}@{}", dims.join("x"), p.tiling.chunk, p.tiling.cut)
+    };
+    let parts: Vec<String> = plans.iter().map(one).collect();
+    format!("map v{lanes} {}", parts.join(" + "))
+}
+
+/// Values of a piece at coordinates, stored.
+fn body(cx: &mut LowerCx<'_>, piece: &Piece, coords: &[Coord]) -> Made {
+    let at: Vec<Coord> = coords.iter().zip(&piece.shift).map(|(c, s)| c.plus(s)).collect();
+    for &(v, out) in &piece.stores {
+        let r = cx.value(v, coords, cx.lanes)?;
+        cx.store(out, &at, r)?;
+    }
+    Ok(())
+}
+
+fn run<'t>(cx: &mut LowerCx<'t>, p: &Plan, grid: &[Var]) -> Made {
+    let at = vec![Coord::zero(); p.domain.dims.len()];
+    if p.loops.is_empty() {
+        return single(cx, p, at);
+    }
+    tile(cx, &p.loops, &p.tiling, grid, at, &mut |cx, at, span: Span| {
+        let dim = p.loops[p.loops.len() - 1].dim;
+        vectors(cx, &span, p.how, &mut |cx, v| {
+            let mut at = at.clone();
+            at[dim] = v[0].clone();
+            body(cx, &p.piece, &p.domain.coords(&at))
+        })
+    })
+}
+
+/// A piece of one element: lane 0 of a vector.
+fn single(cx: &mut LowerCx<'_>, p: &Plan, at: Vec<Coord>) -> Made {
+    cx.active = Some(cx.b.first_lanes(cx.lanes, 1));
+    let done = body(cx, &p.piece, &p.domain.coords(&at));
+    cx.active = None;
+    done
+}
+
+/// Pieces side by side in one grid of tiles.
+fn all_pieces(cx: &mut LowerCx<'_>, plans: &[Plan]) -> Made<Dim> {
+    let each = plans.iter().map(|p| Dim::product(&p.grid));
+    let total = each.fold(Dim::from(0i64), |a, d| a.add(&d));
+    let axis = cx.grid("t", &total);
+    let index = cx.b.index(crate::kir::Affine::default().plus(axis, 1));
+    one_of(cx, plans, index)?;
+    Ok(total)
+}
+
+fn one_of(cx: &mut LowerCx<'_>, plans: &[Plan], index: Reg) -> Made {
+    let [first, rest @ ..] = plans else { return Ok(()) };
+    let go = |cx: &mut LowerCx<'_>| {
+        let vars = grid_vars(cx, &first.grid, Some(index));
+        run(cx, first, &vars)
+    };
+    if rest.is_empty() {
+        return go(cx);
+    }
+    let mine = Dim::product(&first.grid);
+    let n = cx.scalar(&mine);
+    cx.if_else(Cond { op: CmpOp::Lt, a: Scalar::Reg(index), b: n }, go, |cx| {
+        let n = cx.splat_dim(&mine, RegTy::INDEX);
+        let left = cx.b.sub(index, n);
+        one_of(cx, rest, left)
+    })
+}
