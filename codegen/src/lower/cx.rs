@@ -150,8 +150,11 @@ impl<'t> LowerCx<'t> {
 
     /// A typical value: constants themselves, symbols at 64 (or their nearest bound).
     pub fn estimate(&self, d: &Dim) -> i64 {
-        let syms = &self.task.g.syms;
-        let env = SymEnv(syms.iter().map(|s| Some(64.clamp(s.min, s.max.max(s.min)))).collect());
+        let mut env = SymEnv::default();
+        d.each_sym(&mut |s| {
+            let known = self.task.g.syms.get(s.0 as usize);
+            env.set(s, known.map_or(64, |i| 64.clamp(i.min, i.max.max(i.min))));
+        });
         d.eval(&env).unwrap_or(i64::MAX / 2)
     }
 

@@ -7,7 +7,7 @@ use super::cx::{LowerCx, Made, Work};
 use super::nest::{Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
 use super::study::{Domain, Loop, Study, study};
 use super::value::with_lanes;
-use crate::kir::{CmpOp, Cond, Reg, RegTy, Scalar, Var};
+use crate::kir::{Affine, CmpOp, Cond, Reg, RegTy, Scalar, Var};
 use crate::target::Target;
 use crate::task::{Lowered, Refused, Task};
 use hub_abi::Dim;
@@ -15,12 +15,13 @@ use hub_abi::prim::Prim;
 use hub_ir::Value;
 
 /// Values of one shape that are stored at shifted coordinates of outputs.
-struct Piece {
-    shape: Vec<Dim>,
+pub struct Piece {
+    /// Their shape.
+    pub shape: Vec<Dim>,
     /// `(value, output)`.
-    stores: Vec<(Value, usize)>,
+    pub stores: Vec<(Value, usize)>,
     /// Added to the output's coordinates.
-    shift: Vec<Dim>,
+    pub shift: Vec<Dim>,
 }
 
 /// Lowers a map group.
@@ -28,7 +29,25 @@ struct Piece {
 /// # Errors
 /// [`Refused::Unsupported`] where the region holds what no kernel does.
 pub fn map(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
-    with_lanes(target.lanes(), |lanes| attempt(task, target, lanes))
+    lower_pieces(task, target, "map", &pieces(task), &|_| ())
+}
+
+/// Lowers pieces that together make a task's outputs; `ready` prepares the context (pointers).
+///
+/// # Errors
+/// As [`map`].
+pub fn lower_pieces(
+    task: &Task<'_>,
+    target: &Target,
+    name: &str,
+    pieces: &[Piece],
+    ready: &dyn Fn(&mut LowerCx<'_>),
+) -> Result<Lowered, Refused> {
+    with_lanes(target.lanes(), |lanes| {
+        let mut cx = LowerCx::new(task, target, name, lanes);
+        ready(&mut cx);
+        attempt(cx, name, pieces)
+    })
 }
 
 /// The pieces that make all outputs: one, or one a part of a concatenation.
@@ -54,8 +73,8 @@ fn pieces(task: &Task<'_>) -> Vec<Piece> {
 }
 
 /// A piece with its loops.
-struct Plan {
-    piece: Piece,
+struct Plan<'p> {
+    piece: &'p Piece,
     domain: Domain,
     loops: Vec<Loop>,
     tiling: Tiling,
@@ -63,13 +82,9 @@ struct Plan {
     how: VectorLoop,
 }
 
-fn attempt<'t>(task: &'t Task<'t>, target: &'t Target, lanes: usize) -> Made<Lowered> {
-    let mut cx = LowerCx::new(task, target, "map", lanes);
-    let mut plans = vec![];
-    for p in pieces(task) {
-        plans.push(plan(&cx, p)?);
-    }
-    let schedule = describe(&plans, lanes);
+fn attempt(mut cx: LowerCx<'_>, name: &str, pieces: &[Piece]) -> Made<Lowered> {
+    let plans = pieces.iter().map(|p| plan(&cx, p)).collect::<Made<Vec<_>>>()?;
+    let schedule = format!("{name} {}", describe(&plans, cx.lanes));
     let tiles = match &plans[..] {
         [one] => {
             let vars = grid_vars(&mut cx, &one.grid, None);
@@ -78,11 +93,11 @@ fn attempt<'t>(task: &'t Task<'t>, target: &'t Target, lanes: usize) -> Made<Low
         }
         many => all_pieces(&mut cx, many)?,
     };
-    let work = work(task, tiles, plans.iter().map(|p| (&p.piece.shape, p.insts())));
+    let work = work(cx.task, tiles, plans.iter().map(|p| (&p.piece.shape, p.insts())));
     Ok(cx.finish(work, schedule))
 }
 
-impl Plan {
+impl Plan<'_> {
     fn insts(&self) -> i64 {
         self.piece.stores.len() as i64
     }
@@ -96,19 +111,21 @@ pub fn work<'a>(
 ) -> Work {
     let g = task.g;
     let nodes = g.regions[task.region].nodes.iter();
-    let ops = nodes.filter(|&&n| matches!(&g.nodes[n].op, hub_ir::Op::Prim(p) if p.is_elementwise()));
+    let ops =
+        nodes.filter(|&&n| matches!(&g.nodes[n].op, hub_ir::Op::Prim(p) if p.is_elementwise()));
     let ops = ops.count() as i64;
     let flops = parts.fold(Dim::from(0i64), |s, (d, _)| s.add(&Dim::product(d).times(ops)));
-    let bytes = task.inputs.iter().chain(&task.outputs).fold(Dim::from(0i64), |s, o| {
-        s.add(&Dim::product(&o.dims).times(o.dtype.size() as i64))
-    });
+    let bytes =
+        task.inputs.iter().chain(&task.outputs).fold(Dim::from(0i64), |s, o| {
+            s.add(&Dim::product(&o.dims).times(o.dtype.size() as i64))
+        });
     Work { tiles, flops, bytes }
 }
 
-fn plan<'t>(cx: &LowerCx<'t>, piece: Piece) -> Made<Plan> {
+fn plan<'p>(cx: &LowerCx<'_>, piece: &'p Piece) -> Made<Plan<'p>> {
     let roots: Vec<Value> = piece.stores.iter().map(|s| s.0).collect();
     let domain = Domain::new(cx.task, &piece.shape, &roots);
-    let found = study(cx.task, cx.target, cx.lanes, &domain, |cx, coords| body(cx, &piece, coords))?;
+    let found = study(cx.task, cx.target, cx.lanes, &domain, |cx, coords| body(cx, piece, coords))?;
     let reduced = vec![false; domain.dims.len()];
     let loops = found.arrange(cx, found.loops(cx, &domain, &reduced));
     let total = loops.iter().map(|l| cx.estimate(&l.extent).max(1)).fold(1, i64::saturating_mul);
@@ -134,13 +151,13 @@ pub fn vector_loop(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> VectorLoo
     VectorLoop { unroll, slack, wide: 1 }
 }
 
-fn describe(plans: &[Plan], lanes: usize) -> String {
-    let one = |p: &Plan| {
+fn describe(plans: &[Plan<'_>], lanes: usize) -> String {
+    let one = |p: &Plan<'_>| {
         let dims: Vec<String> = p.loops.iter().map(|l| l.extent.to_string()).collect();
         format!("{} tile {}@{}", dims.join("x"), p.tiling.chunk, p.tiling.cut)
     };
     let parts: Vec<String> = plans.iter().map(one).collect();
-    format!("map v{lanes} {}", parts.join(" + "))
+    format!("v{lanes} {}", parts.join(" + "))
 }
 
 /// Values of a piece at coordinates, stored.
@@ -153,7 +170,7 @@ fn body(cx: &mut LowerCx<'_>, piece: &Piece, coords: &[Coord]) -> Made {
     Ok(())
 }
 
-fn run<'t>(cx: &mut LowerCx<'t>, p: &Plan, grid: &[Var]) -> Made {
+fn run<'t>(cx: &mut LowerCx<'t>, p: &Plan<'_>, grid: &[Var]) -> Made {
     let at = vec![Coord::zero(); p.domain.dims.len()];
     if p.loops.is_empty() {
         return single(cx, p, at);
@@ -163,30 +180,30 @@ fn run<'t>(cx: &mut LowerCx<'t>, p: &Plan, grid: &[Var]) -> Made {
         vectors(cx, &span, p.how, &mut |cx, v| {
             let mut at = at.clone();
             at[dim] = v[0].clone();
-            body(cx, &p.piece, &p.domain.coords(&at))
+            body(cx, p.piece, &p.domain.coords(&at))
         })
     })
 }
 
 /// A piece of one element: lane 0 of a vector.
-fn single(cx: &mut LowerCx<'_>, p: &Plan, at: Vec<Coord>) -> Made {
+fn single(cx: &mut LowerCx<'_>, p: &Plan<'_>, at: Vec<Coord>) -> Made {
     cx.active = Some(cx.b.first_lanes(cx.lanes, 1));
-    let done = body(cx, &p.piece, &p.domain.coords(&at));
+    let done = body(cx, p.piece, &p.domain.coords(&at));
     cx.active = None;
     done
 }
 
 /// Pieces side by side in one grid of tiles.
-fn all_pieces(cx: &mut LowerCx<'_>, plans: &[Plan]) -> Made<Dim> {
+fn all_pieces(cx: &mut LowerCx<'_>, plans: &[Plan<'_>]) -> Made<Dim> {
     let each = plans.iter().map(|p| Dim::product(&p.grid));
     let total = each.fold(Dim::from(0i64), |a, d| a.add(&d));
     let axis = cx.grid("t", &total);
-    let index = cx.b.index(crate::kir::Affine::default().plus(axis, 1));
+    let index = cx.b.index(Affine::default().plus(axis, 1));
     one_of(cx, plans, index)?;
     Ok(total)
 }
 
-fn one_of(cx: &mut LowerCx<'_>, plans: &[Plan], index: Reg) -> Made {
+fn one_of(cx: &mut LowerCx<'_>, plans: &[Plan<'_>], index: Reg) -> Made {
     let [first, rest @ ..] = plans else { return Ok(()) };
     let go = |cx: &mut LowerCx<'_>| {
         let vars = grid_vars(cx, &first.grid, Some(index));

@@ -11,6 +11,7 @@ pub mod contract_mac;
 mod contract_tile;
 pub mod conv;
 pub mod coord;
+pub mod copy;
 pub mod cx;
 pub mod depthwise;
 pub mod elem;
@@ -27,3 +28,20 @@ pub mod window;
 pub use coord::{Atom, AtomData, Coord};
 pub use cx::{Fail, LowerCx, Made, Work, unsupported};
 pub use value::with_lanes;
+
+use crate::target::Target;
+use crate::task::{Lowered, Refused, Task};
+use hub_ir::GroupKind;
+
+pub use copy::{lower_copy, lower_halo_fill};
+
+/// A kernel for a group.
+///
+/// # Errors
+/// What placement should change about the operands, or that no kernel does this.
+pub fn lower(task: &Task<'_>, kind: GroupKind, target: &Target) -> Result<Lowered, Refused> {
+    match kind {
+        GroupKind::Map => map::map(task, target),
+        kind => Err(Refused::Unsupported(format!("{kind:?} groups"))),
+    }
+}

@@ -182,12 +182,14 @@ impl Study {
             let store = self.notes.accesses.iter().find(|a| matches!(a.which, Which::Out(_)));
             store.map_or(0, |a| cx.estimate(&Self::coef(a, i)).unsigned_abs())
         };
-        let mut order: Vec<usize> = (0..domain.dims.len()).filter(|&i| !domain.dims[i].is(1)).collect();
+        let mut order: Vec<usize> =
+            (0..domain.dims.len()).filter(|&i| !domain.dims[i].is(1)).collect();
         order.sort_by_key(|&i| {
             let w = by_store(i);
             std::cmp::Reverse(if w == 0 { weight(i) } else { w })
         });
-        let one = |dim: usize| Loop { dim, extent: domain.dims[dim].clone(), reduced: reduced[dim] };
+        let one =
+            |dim: usize| Loop { dim, extent: domain.dims[dim].clone(), reduced: reduced[dim] };
         order.into_iter().map(one).collect()
     }
 
@@ -215,7 +217,8 @@ impl Study {
     /// Moves the best vector axis to the end, and merges loops that run through memory as one.
     pub fn arrange(&self, cx: &LowerCx<'_>, mut loops: Vec<Loop>) -> Vec<Loop> {
         let cost = |l: &Loop| self.vector_cost(cx, l);
-        let best = (0..loops.len()).rev().min_by(|&a, &b| cost(&loops[a]).total_cmp(&cost(&loops[b])));
+        let best =
+            (0..loops.len()).rev().min_by(|&a, &b| cost(&loops[a]).total_cmp(&cost(&loops[b])));
         if let Some(b) = best {
             let l = loops.remove(b);
             loops.push(l);
@@ -245,7 +248,8 @@ impl Study {
         }
         let accesses = &self.notes.accesses;
         let even = |row: &Dim| {
-            let each = |a: &AccessNote| Self::coef(a, outer.dim) == Self::coef(a, inner.dim).mul(row);
+            let each =
+                |a: &AccessNote| Self::coef(a, outer.dim) == Self::coef(a, inner.dim).mul(row);
             accesses.iter().all(each)
         };
         if even(&inner.extent) {
@@ -253,7 +257,8 @@ impl Study {
         }
         let n = inner.extent.as_const().filter(|_| innermost && !inner.reduced)?;
         let store = accesses.iter().find(|a| matches!(a.which, Which::Out(_)))?;
-        let row = Self::coef(store, outer.dim).div_exact(&Self::coef(store, inner.dim))?.as_const()?;
+        let row =
+            Self::coef(store, outer.dim).div_exact(&Self::coef(store, inner.dim))?.as_const()?;
         let ok = row > n && even(&row.into()) && self.has_slack(cx, inner.dim, row - n);
         ok.then(|| outer.extent.times(row))
     }
