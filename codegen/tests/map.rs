@@ -72,7 +72,10 @@ fn laid(
     targets().iter().map(|t| check(g, kind, t, lays, env, &ins).schedule).collect()
 }
 
-fn map(ins: &[(Dtype, Vec<Dim>)], f: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>) -> Vec<String> {
+fn map(
+    ins: &[(Dtype, Vec<Dim>)],
+    f: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>,
+) -> Vec<String> {
     let g = graph(ins, &[], f);
     dense(&g, GroupKind::Map, &SymEnv::default(), 1)
 }
@@ -105,18 +108,15 @@ fn same_layouts_run_flat() {
 #[test]
 fn broadcasts_and_transcendentals() {
     let x = dims(&[3, 20, 5, 6]);
-    let g = graph(
-        &[(F, x.clone()), (F, dims(&[20, 1, 1])), (F, dims(&[3, 1, 5, 1]))],
-        &[],
-        |b, x| {
+    let g =
+        graph(&[(F, x.clone()), (F, dims(&[20, 1, 1])), (F, dims(&[3, 1, 5, 1]))], &[], |b, x| {
             let y = b.mul(x[0], x[1]).unwrap();
             let y = b.add(y, x[2]).unwrap();
             let s = b.un(UnaryOp::Sigmoid, y).unwrap();
             let z = b.mul(y, s).unwrap();
             let e = b.un(UnaryOp::Erf, y).unwrap();
             vec![z, e]
-        },
-    );
+        });
     dense(&g, GroupKind::Map, &SymEnv::default(), 5);
     let l = [nhwc(12), Lay::Dense, Lay::Dense];
     laid(&g, GroupKind::Map, (&l, &[nhwc(12), nhwc(0)]), &SymEnv::default(), 6);
@@ -153,7 +153,8 @@ fn integer_division_reports_zero() {
         vec![one, two]
     });
     dense(&g, GroupKind::Map, &SymEnv::default(), 2);
-    let ints = |f: &dyn Fn(i32) -> i32| Tensor::new(&[50], (0..50).map(f).collect::<Vec<i32>>()).unwrap();
+    let ints =
+        |f: &dyn Fn(i32) -> i32| Tensor::new(&[50], (0..50).map(f).collect::<Vec<i32>>()).unwrap();
     let a = ints(&|i| i * 7 - 100);
     for t in targets() {
         let l = [Lay::Dense, Lay::Dense];
@@ -191,7 +192,8 @@ fn transposes_between_layouts() {
     for shape in [[1, 3, 19, 18], [2, 40, 4, 5], [1, 16, 16, 16], [2, 1, 3, 3], [1, 50, 1, 1]] {
         let g = graph(&[(F, dims(&shape))], &[], |_, x| vec![x[0]]);
         let slack = (shape[1] as u64).next_multiple_of(16) as i64 - shape[1];
-        for (a, b) in [(Lay::Dense, nhwc(slack)), (nhwc(slack), Lay::Dense), (nhwc(slack), nhwc(0))] {
+        for (a, b) in [(Lay::Dense, nhwc(slack)), (nhwc(slack), Lay::Dense), (nhwc(slack), nhwc(0))]
+        {
             laid(&g, GroupKind::Map, (&[a], &[b]), &SymEnv::default(), 4);
         }
     }
@@ -203,7 +205,8 @@ fn transposes_between_layouts() {
 fn slices_pads_and_concatenations() {
     let s = dims(&[3, 10, 21]);
     map(&[(F, s.clone())], |b, x| {
-        let p = Prim::Slice { start: dims(&[0, 8, 2]), len: dims(&[3, 4, 17]), step: vec![1, -2, 1] };
+        let p =
+            Prim::Slice { start: dims(&[0, 8, 2]), len: dims(&[3, 4, 17]), step: vec![1, -2, 1] };
         vec![b.prim(p, x).unwrap()]
     });
     map(&[(F, s.clone())], |b, x| {

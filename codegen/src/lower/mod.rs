@@ -42,6 +42,9 @@ pub use copy::{lower_copy, lower_halo_fill};
 pub fn lower(task: &Task<'_>, kind: GroupKind, target: &Target) -> Result<Lowered, Refused> {
     match kind {
         GroupKind::Map => map::map(task, target),
-        kind => Err(Refused::Unsupported(format!("{kind:?} groups"))),
+        GroupKind::Contract => contract::lower(task, target),
+        GroupKind::Conv => conv::lower(task, target),
+        GroupKind::Window => window::lower(task, target),
+        GroupKind::Row => Err(Refused::Unsupported("row groups".into())),
     }
 }

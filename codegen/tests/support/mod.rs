@@ -217,14 +217,25 @@ pub fn interpret(l: &Lowered, inputs: usize, mems: &mut [Memory], env: &SymEnv) 
 /// Are two tensors equal (floats within `rel` of the greatest magnitude; NaN equals NaN)?
 pub fn close(got: &Tensor, want: &Tensor, rel: f64) -> Result<(), String> {
     if got.dims() != want.dims() || got.dtype() != want.dtype() {
-        return Err(format!("{} {:?} for {} {:?}", got.dtype(), got.dims(), want.dtype(), want.dims()));
+        return Err(format!(
+            "{} {:?} for {} {:?}",
+            got.dtype(),
+            got.dims(),
+            want.dtype(),
+            want.dims()
+        ));
     }
     if !got.dtype().is_float() {
         let at = got.bytes().iter().zip(want.bytes()).position(|(a, b)| a != b);
         let size = got.dtype().size();
         return at.map_or(Ok(()), |i| {
             let e = i / size * size..(i / size + 1) * size;
-            Err(format!("element {}: {:?} for {:?}", i / size, &got.bytes()[e.clone()], &want.bytes()[e]))
+            Err(format!(
+                "element {}: {:?} for {:?}",
+                i / size,
+                &got.bytes()[e.clone()],
+                &want.bytes()[e]
+            ))
         });
     }
     let floats = |t: &Tensor| -> Vec<f64> { f64s(t) };
