@@ -38,7 +38,11 @@ pub(crate) fn binary(
     limits.count(&shape, d.size())?;
     match d {
         Dtype::Bool => return bools(op, a, b, shape),
-        Dtype::Str => return strings(op, a, b, shape),
+        Dtype::Str => {
+            limits.count_like(&shape, a)?;
+            limits.count_like(&shape, b)?;
+            return strings(op, a, b, shape);
+        }
         Dtype::C64 | Dtype::C128 => return complex(op, a, b, shape),
         _ => {}
     }
@@ -102,7 +106,7 @@ impl Job<'_> {
     fn int<T: Int>(&self, op: BinaryOp) -> Result<Tensor, PrimError> {
         match op {
             BinaryOp::Div | BinaryOp::Mod | BinaryOp::Rem => {
-                let zero = self.b.cast::<T>().iter().any(|&v| v == T::ZERO);
+                let zero = self.b.cast::<T>().contains(&T::ZERO);
                 if zero && !self.shape.contains(&0) {
                     return Err(PrimError::DivZero);
                 }
@@ -220,7 +224,8 @@ pub(crate) fn select(
         ));
     }
     let shape = broadcast(cond.dims(), &broadcast(a.dims(), b.dims())?)?;
-    let total = limits.count(&shape, a.dtype().size())?;
+    limits.count_like(&shape, b)?;
+    let total = limits.count_like(&shape, a)?;
     let strides = [cond, a, b].map(|t| broadcast_strides(t.dims(), &shape));
     let walk = Walk::new(&shape, [&strides[0], &strides[1], &strides[2]]);
     let (n, [c, p, q]) = walk.row();

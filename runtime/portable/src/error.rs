@@ -1,5 +1,6 @@
 //! Errors and limits.
 
+use crate::tensor::Tensor;
 use hub_abi::dim::DimError;
 use hub_abi::shape::ShapeError;
 use hub_abi::{Dtype, Sym};
@@ -178,6 +179,13 @@ impl Limits {
     pub(crate) fn check_work(&self, factors: &[usize]) -> Result<(), PrimError> {
         let need = factors.iter().fold(1u128, |a, &f| a.saturating_mul(f as u128));
         under("the amount of work", need, self.work)
+    }
+
+    /// As [`Limits::count`] for elements like those of `x`, of which strings count by the longest.
+    pub(crate) fn count_like(&self, dims: &[usize], x: &Tensor) -> Result<usize, PrimError> {
+        let longest = x.as_strings().iter().map(String::len).max();
+        let size = longest.map_or(x.dtype().size(), |n| n + std::mem::size_of::<String>());
+        self.count(dims, size)
     }
 
     /// Element count of `dims`, refused if `size`-byte elements go above the limit.

@@ -61,18 +61,13 @@ fn check(prim: &Prim, inputs: &[Tensor]) -> Result<(), PrimError> {
     if let Some(t) = inputs.iter().find(|t| t.rank() > MAX_RANK) {
         return misfit(format!("a tensor of rank {}, above {MAX_RANK}", t.rank()));
     }
-    let types: Vec<TensorType> = inputs.iter().map(type_of).collect();
+    let types: Vec<TensorType> = inputs.iter().map(Tensor::ty).collect();
     prim.infer(&types, &mut Constraints::default())?;
     Ok(())
 }
 
 /// Greatest rank of an operand.
 const MAX_RANK: usize = 64;
-
-/// The type of a tensor.
-pub(crate) fn type_of(t: &Tensor) -> TensorType {
-    TensorType { dtype: t.dtype(), dims: t.dims().iter().map(|&d| Dim::from(d)).collect() }
-}
 
 fn size(d: &Dim) -> Result<usize, PrimError> {
     match d.as_const().and_then(|k| usize::try_from(k).ok()) {

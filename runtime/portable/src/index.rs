@@ -39,7 +39,7 @@ pub(crate) fn gather(
 ) -> Result<Tensor, PrimError> {
     let axis = axis_of(data, axis)?;
     let dims = [&data.dims()[..axis], ix.dims(), &data.dims()[axis + 1..]].concat();
-    let total = limits.count(&dims, data.dtype().size())?;
+    let total = limits.count_like(&dims, data)?;
     let [outer, n, inner] = split_at_axis(data.dims(), axis);
     let at: Vec<usize> = indices(ix)?.iter().map(|&i| resolve(i, n)).collect::<Result<_, _>>()?;
     with_words!(data, xs => {
@@ -83,7 +83,8 @@ pub(crate) fn gather_elements(
     axis: u32,
     limits: &Limits,
 ) -> Result<Tensor, PrimError> {
-    limits.count(ix.dims(), data.dtype().size().max(8))?;
+    limits.count(ix.dims(), 8)?;
+    limits.count_like(ix.dims(), data)?;
     let at = element_offsets(data, ix, axis)?;
     with_words!(data, xs => (ix.dims().to_vec(), at.iter().map(|&i| xs[i].clone()).collect()))
 }
@@ -130,7 +131,7 @@ pub(crate) fn gather_nd(
     let k = ix.dims().last().copied().unwrap_or(0);
     let tail = data.dims().get((batch as usize).saturating_add(k)..).unwrap_or(&[]);
     let dims = [&ix.dims()[..ix.rank().saturating_sub(1)], tail].concat();
-    let total = limits.count(&dims, data.dtype().size())?;
+    let total = limits.count_like(&dims, data)?;
     limits.count(&dims[..ix.rank().saturating_sub(1)], 8)?;
     let (at, block) = tuple_offsets(data, ix, batch as usize)?;
     with_words!(data, xs => {

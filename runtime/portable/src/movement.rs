@@ -80,7 +80,7 @@ fn strided(
     strides: &[isize],
     limits: &Limits,
 ) -> Result<Tensor, PrimError> {
-    limits.count(&dims, x.dtype().size())?;
+    limits.count_like(&dims, x)?;
     with_words!(x, xs => {
         let out = gathered(&xs, start, &dims, strides);
         (dims, out)
@@ -178,7 +178,7 @@ pub(crate) fn concat(xs: &[&Tensor], axis: usize, limits: &Limits) -> Result<Ten
         }
         dims[axis] = dims[axis].saturating_add(t.dims()[axis]);
     }
-    let total = limits.count(&dims, first.dtype().size())?;
+    let total = xs.iter().try_fold(0, |_, x| limits.count_like(&dims, x))?;
     if rest.is_empty() {
         return Ok((*first).clone());
     }

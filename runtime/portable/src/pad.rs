@@ -54,7 +54,7 @@ pub(crate) fn pad(
             Err(_) => return misfit(format!("axis {i} would have size {d}")),
         }
     }
-    let total = limits.count(&dims, x.dtype().size())?;
+    let total = limits.count_like(&dims, x)?;
     if total > 0 && mode != PadMode::Constant && x.dims().contains(&0) {
         return misfit("an empty axis has no elements to pad with");
     }

@@ -53,8 +53,8 @@ fn taylor(c: f64) -> [f64; TERMS] {
     let mut out = [0.0; TERMS];
     out[0] = g * sum;
     let (mut before, mut now) = (0.0, g);
-    for n in 1..TERMS {
-        out[n] = now / n as f64;
+    for (n, out) in out.iter_mut().enumerate().skip(1) {
+        *out = now / n as f64;
         (before, now) = (now, -2.0 * (c * now + before) / n as f64);
     }
     out

@@ -7,7 +7,8 @@
 use crate::error::{PrimError, misfit};
 use bytemuck::Pod;
 use half::{bf16, f16};
-use hub_abi::Dtype;
+use hub_abi::shape::TensorType;
+use hub_abi::{Dim, Dtype};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -226,6 +227,16 @@ impl Tensor {
             1 => Ok(self.to_i64s()?[0]),
             n => misfit(format!("one integer expected, {n} elements given")),
         }
+    }
+
+    /// Numbers of any dtype as f64 (64-bit integers round).
+    pub fn to_f64s(&self) -> Result<Vec<f64>, PrimError> {
+        Ok(crate::cast::cast(self, Dtype::F64, false)?.cast::<f64>().into_owned())
+    }
+
+    /// The tensor's type, with constant dims.
+    pub fn ty(&self) -> TensorType {
+        TensorType { dtype: self.dtype, dims: self.dims.iter().map(|&d| Dim::from(d)).collect() }
     }
 
     /// The same elements under other dimensions of the same count.
