@@ -2,7 +2,7 @@
 
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res, axis_of};
-use hub_ir::{BinaryOp, Dim, Dtype, PadMode, Prim, Value};
+use hub_ir::{BinaryOp, Dim, Dtype, PadMode, Prim};
 
 /// Bounds of a size in a tensor that may also say −1.
 const SIZE: (i64, i64) = (-1, DIM_MAX);
