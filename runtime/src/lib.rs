@@ -7,11 +7,13 @@
 //! or argument crashes the process (machine code is trusted as [`Trust`] says); the library installs
 //! no signal handler. The C interface is in `include/hub.h`.
 
+mod accept;
 mod bind;
 mod capi;
 mod cpu;
 pub mod describe;
 mod error;
+mod flow;
 mod host;
 mod map;
 mod model;

@@ -4,9 +4,9 @@
 //! first session asks for it. No work is done per weight: they are read where the file is mapped, by
 //! all sessions of all processes.
 
-use crate::bind::Flow;
 use crate::cpu;
 use crate::error::Error;
+use crate::flow::Flow;
 use crate::host::Shared;
 use crate::map::{self, Code};
 use crate::pool::Kernel;

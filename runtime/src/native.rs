@@ -1,6 +1,7 @@
 //! A session's native side: its memory, its cached bindings, and how inputs bind symbols.
 
-use crate::bind::{Binder, Bound, Place, accept, check_constraints};
+use crate::accept::{accept, check_constraints};
+use crate::bind::{Binder, Bound, Place};
 use crate::error::Error;
 use crate::host::Host;
 use crate::map::Region;

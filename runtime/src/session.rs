@@ -1,5 +1,6 @@
 //! Sessions: one arena, one set of threads, one model.
 
+use crate::accept;
 use crate::bind;
 use crate::cpu::{self, FloatState};
 use crate::describe::{self, StepInfo, Summary};
@@ -214,8 +215,8 @@ impl Session {
             Mode::Portable => {
                 let g = self.model.graph();
                 let mut env = SymEnv::new(g.syms.len());
-                bind::accept(g, &self.model.manifest().inputs, inputs, &mut env)?;
-                bind::check_constraints(g, &env)?;
+                accept::accept(g, &self.model.manifest().inputs, inputs, &mut env)?;
+                accept::check_constraints(g, &env)?;
                 let mut values = vec![];
                 for given in inputs {
                     let Some(g) = given else {

@@ -198,7 +198,13 @@ pub fn numbered(name: &str) -> Option<Sym> {
     name.strip_prefix('s')?.parse().ok().map(Sym)
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(serde::Serialize)]
+struct FieldsRef<'a> {
+    terms: &'a [Term],
+    konst: i64,
+}
+
+#[derive(serde::Deserialize)]
 struct Fields {
     terms: Vec<Term>,
     konst: i64,
@@ -209,7 +215,7 @@ impl Serialize for Dim {
         match (s.is_human_readable(), self.as_const()) {
             (true, Some(k)) => s.serialize_i64(k),
             (true, None) => s.collect_str(&format_args!("={self}")),
-            (false, _) => Fields { terms: self.terms().to_vec(), konst: self.konst() }.serialize(s),
+            (false, _) => FieldsRef { terms: self.terms(), konst: self.konst() }.serialize(s),
         }
     }
 }

@@ -187,7 +187,7 @@ pub fn pick() -> Writer {
             10,
             "pick",
         )],
-        vec![OutputSource::Buf(0 + 2)],
+        vec![OutputSource::Buf(2)],
     );
     writer("pick", g, Some(p))
 }

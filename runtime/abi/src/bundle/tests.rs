@@ -151,13 +151,19 @@ fn wild_header_fields_are_errors() {
     }
 }
 
-/// Writes a bundle whose graph or plan is wrong though all hashes fit: the writer must refuse.
+/// A bundle whose graph or plan is wrong: the writer must refuse it, and so must the reader, though
+/// all hashes fit.
 #[track_caller]
-fn wrong(change: impl FnOnce(&mut BundleWriter<Vec<u8>>), why: &str) {
+fn wrong(change: impl Fn(&mut BundleWriter<Vec<u8>>), why: &str) {
     let mut w = sample();
     change(&mut w);
     let e = w.to_vec().unwrap_err().to_string();
     assert!(e.contains(why), "{e}");
+    let mut w = sample();
+    change(&mut w);
+    w.unchecked = true;
+    let e = refused(&w.to_vec().unwrap()).expect("the reader refuses it");
+    assert!(e.fault == Fault::Broken && e.offset > 0, "{e}");
 }
 
 #[test]
@@ -176,7 +182,7 @@ fn wrong_graphs_are_refused() {
     let packing = Packing { outer: 1, n: 2, k: 2, k_major: false, taps: 1, block: 16, v: 1 };
     wrong(|w| w.graph.consts[0].packing = Some(packing.clone()), "do not hold");
     let zero = Packing { block: 0, ..packing };
-    wrong(|w| w.graph.consts[0].packing = Some(zero), "constant 0");
+    wrong(|w| w.graph.consts[0].packing = Some(zero.clone()), "constant 0");
     wrong(
         |w| {
             w.graph.regions[0].nodes[0] = PNode {

@@ -1,0 +1,87 @@
+//! What is no dense tensor, and what sessions share.
+
+mod common;
+use common::*;
+use hub_abi::dtype::Dtype;
+use hub_abi::pgraph::{Control, POp};
+use hub_abi::plan::{Buf, OutputSource, Step};
+use hub_abi::shape::Type;
+use hub_runtime::{Model, OpenOptions, Session, SessionOptions, Tensor, TensorView, Value};
+
+/// `(seq, x) -> (insert(seq, x), len)`, in a plan of host steps.
+fn append() -> Writer {
+    let elem = || tensor(Dtype::F32, &[dim(2)]);
+    let g = graph(
+        &[],
+        vec![
+            Type::Seq(Box::new(elem())),
+            elem(),
+            Type::Seq(Box::new(elem())),
+            tensor(Dtype::I64, &[]),
+        ],
+        vec![
+            node(POp::Control(Control::SeqInsert), &[0, 1], &[2], "insert"),
+            node(POp::Control(Control::SeqLen), &[2], &[3], "length"),
+        ],
+        &[0, 1],
+        &[2, 3],
+    );
+    let p = plan(
+        vec![Buf::Input(1), Buf::Output { index: 1, bytes: dim(8) }],
+        vec![
+            Step::Host { node: 0, inputs: vec![(1, 0)], outputs: vec![] },
+            Step::Host { node: 1, inputs: vec![], outputs: vec![(3, 1)] },
+        ],
+        vec![OutputSource::Heap(2), OutputSource::Buf(1)],
+    );
+    writer("append", g, Some(p))
+}
+
+#[test]
+fn sequences_cross_the_rust_interface() {
+    let dir = Scratch::new("values");
+    let path = dir.write("m.hub", append());
+    for tier in if native() { &["avx2", "portable"][..] } else { &["portable"] } {
+        let mut s = session(&path, Some(tier), 1);
+        let x = |v: f32| Value::from(Tensor::new(&[2], vec![v, v + 1.]).unwrap());
+        let mut seq = Value::seq(vec![]);
+        for n in 1..=3i64 {
+            let out = s.run_values(&[seq, x(n as f32)]).unwrap();
+            assert_eq!(out[1], Value::from(Tensor::scalar(n)), "{tier}");
+            seq = out[0].clone();
+        }
+        assert_eq!(seq.as_seq().unwrap(), [x(1.), x(2.), x(3.)]);
+        // A tensor in a sequence's place is refused, by the interface for tensors too.
+        assert!(s.run_values(&[x(1.), x(2.)]).is_err());
+        let data = [0u8; 8];
+        let view = TensorView { dtype: Dtype::F32, dims: &[2], data: &data };
+        assert_eq!(s.run(&[view, view]).err().unwrap().code(), 2);
+    }
+}
+
+#[test]
+fn sessions_share_a_model_and_run_at_once() {
+    let dir = Scratch::new("share");
+    let path = dir.write("m.hub", triple());
+    for copy_code in [false, true] {
+        let options = OpenOptions { copy_code, ..Default::default() };
+        let model = Model::open(&path, &options).unwrap();
+        std::thread::scope(|scope| {
+            for i in 0..4usize {
+                let model = model.clone();
+                scope.spawn(move || {
+                    let options = SessionOptions { threads: 2, ..Default::default() };
+                    let mut s = Session::new(&model, &options).unwrap();
+                    drop(model);
+                    for n in [10 + i, 3, 50 + i] {
+                        let x = vec![i as f32 + 0.5; n * 4];
+                        let data = bytes(&x, f32::to_le_bytes);
+                        let view = TensorView { dtype: Dtype::F32, dims: &[n, 4], data: &data };
+                        let out = s.run(&[view]).unwrap();
+                        assert_eq!(f32s(out.get(0).data), vec![3. * (i as f32 + 0.5); n * 4]);
+                    }
+                });
+            }
+        });
+    }
+}
