@@ -3,74 +3,11 @@
 mod support;
 
 use hub_abi::dim::SymEnv;
-use hub_abi::shape::{TensorType, Type};
 use hub_abi::{Dim, Dtype};
 use hub_codegen::lower::lower_halo_fill;
-use hub_codegen::target::{Target, Tier};
-use hub_ir::{BinaryOp, Builder, Graph, GroupKind, PadMode, Prim, UnaryOp, Value};
+use hub_ir::{BinaryOp, Builder, GroupKind, PadMode, Prim, UnaryOp, Value};
 use hub_portable::Tensor;
 use support::*;
-
-fn targets() -> [Target; 2] {
-    [Target::of(Tier::Avx2), Target::of(Tier::Avx512)]
-}
-
-/// A graph whose root is a region: inputs of these types, `f` builds the results.
-fn graph(
-    ins: &[(Dtype, Vec<Dim>)],
-    syms: &[(&str, i64, i64)],
-    f: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>,
-) -> Graph {
-    let mut g = Graph::new();
-    for (n, lo, hi) in syms {
-        g.new_sym(n, *lo, *hi);
-    }
-    let xs: Vec<Value> = ins
-        .iter()
-        .enumerate()
-        .map(|(i, (dtype, dims))| {
-            let ty = Type::Tensor(TensorType { dtype: *dtype, dims: dims.clone() });
-            g.add_input(&format!("x{i}"), ty)
-        })
-        .collect();
-    let mut b = Builder::new(&mut g, "t");
-    let outs = f(&mut b, &xs);
-    let root = b.g.root();
-    b.into_region(root);
-    for (i, v) in outs.into_iter().enumerate() {
-        g.add_output(&format!("y{i}"), v);
-    }
-    g
-}
-
-fn dims(d: &[i64]) -> Vec<Dim> {
-    d.iter().map(|&x| x.into()).collect()
-}
-
-fn size(d: &[Dim], env: &SymEnv) -> Vec<usize> {
-    d.iter().map(|x| x.eval(env).unwrap() as usize).collect()
-}
-
-/// Checks on all targets with dense operands and random data.
-fn dense(g: &Graph, kind: GroupKind, env: &SymEnv, seed: u64) -> Vec<String> {
-    let r = &g.regions[g.root()];
-    let lays = |n| vec![Lay::Dense; n];
-    laid(g, kind, (&lays(r.params.len()), &lays(r.results.len())), env, seed)
-}
-
-fn laid(
-    g: &Graph,
-    kind: GroupKind,
-    lays: (&[Lay], &[Lay]),
-    env: &SymEnv,
-    seed: u64,
-) -> Vec<String> {
-    let mut rng = Rng(seed);
-    let r = &g.regions[g.root()];
-    let ins: Vec<Tensor> =
-        r.params.iter().map(|&v| data(&mut rng, g.dtype(v), &size(g.dims(v), env))).collect();
-    targets().iter().map(|t| check(g, kind, t, lays, env, &ins).schedule).collect()
-}
 
 fn map(
     ins: &[(Dtype, Vec<Dim>)],
@@ -78,12 +15,6 @@ fn map(
 ) -> Vec<String> {
     let g = graph(ins, &[], f);
     dense(&g, GroupKind::Map, &SymEnv::default(), 1)
-}
-
-const F: Dtype = Dtype::F32;
-
-fn nhwc(slack: i64) -> Lay {
-    Lay::Order { order: vec![0, 2, 3, 1], slack }
 }
 
 #[test]

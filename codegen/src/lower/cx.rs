@@ -71,6 +71,15 @@ pub struct Located {
     pub lane: Option<(Reg, Coef)>,
 }
 
+/// Where a value is kept in the worker's scratch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kept {
+    /// First byte.
+    pub offset: i64,
+    /// Bytes from element to element, one an axis.
+    pub strides: Vec<i64>,
+}
+
 /// A kernel under construction.
 pub struct LowerCx<'t> {
     /// The kernel.
@@ -92,6 +101,7 @@ pub struct LowerCx<'t> {
     atoms: Vec<AtomData>,
     memo: Vec<HashMap<Key, Reg>>,
     given: BTreeSet<Value>,
+    kept: HashMap<Value, Kept>,
 }
 
 impl<'t> LowerCx<'t> {
@@ -111,6 +121,7 @@ impl<'t> LowerCx<'t> {
             atoms: vec![],
             memo: vec![HashMap::new()],
             given: BTreeSet::new(),
+            kept: HashMap::new(),
         }
     }
 
@@ -389,7 +400,32 @@ impl<'t> LowerCx<'t> {
     pub fn give(&mut self, v: Value, coords: &[Coord], r: Reg) {
         let lanes = self.b.ty(r).lanes as usize;
         self.given.insert(v);
-        self.remember(v, coords, lanes, r);
+        let coords = super::value::aligned(self.task.g.dims(v), coords);
+        self.remember(v, &coords, lanes, r);
+    }
+
+    /// From here on an f32 value is read from scratch, where it was put.
+    pub fn keep(&mut self, v: Value, k: Kept) {
+        self.kept.insert(v, k);
+    }
+
+    fn scratch_at(&mut self, k: &Kept, coords: &[Coord]) -> Addr {
+        let each = coords.iter().zip(&k.strides).map(|(c, &s)| c.times(&s.into()));
+        let at = each.fold(Coord::from(k.offset), |a, c| a.add(&c));
+        self.address(Base::Scratch, &at).0
+    }
+
+    /// Puts an f32 value at its place in scratch (all lanes).
+    pub fn put_scratch(&mut self, k: &Kept, coords: &[Coord], x: Reg) {
+        let addr = self.scratch_at(k, coords);
+        self.b.store(x, addr, hub_abi::Dtype::F32, None);
+    }
+
+    /// Reads a value that is kept.
+    pub fn take_kept(&mut self, v: Value, coords: &[Coord], lanes: usize) -> Option<Reg> {
+        let k = self.kept.get(&v).filter(|_| lanes == self.lanes)?.clone();
+        let addr = self.scratch_at(&k, coords);
+        Some(self.b.load(RegTy::new(Elem::F32, lanes), addr, hub_abi::Dtype::F32, None))
     }
 
     /// Was this value given (possibly at other coordinates)?

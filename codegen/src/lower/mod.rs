@@ -5,6 +5,7 @@
 //! the loops and decides coordinates; prologues and epilogues come from the generator. Values that
 //! do not change in a loop are lifted out of it afterwards ([`hoist`]).
 
+mod accum;
 pub mod contract;
 mod contract_grid;
 pub mod contract_mac;
@@ -19,6 +20,7 @@ pub mod hoist;
 pub mod map;
 mod math;
 pub mod nest;
+pub mod row;
 pub mod schedule;
 pub mod shape;
 pub mod study;
@@ -45,6 +47,6 @@ pub fn lower(task: &Task<'_>, kind: GroupKind, target: &Target) -> Result<Lowere
         GroupKind::Contract => contract::lower(task, target),
         GroupKind::Conv => conv::lower(task, target),
         GroupKind::Window => window::lower(task, target),
-        GroupKind::Row => Err(Refused::Unsupported("row groups".into())),
+        GroupKind::Row => row::row(task, target),
     }
 }

@@ -38,6 +38,11 @@ impl Domain {
         Domain { dims, axes }
     }
 
+    /// One loop an axis.
+    pub fn whole(shape: &[Dim]) -> Domain {
+        Domain { dims: shape.to_vec(), axes: (0..shape.len()).map(|a| vec![a]).collect() }
+    }
+
     /// Coordinates of the domain's axes, given those of its loop dims.
     pub fn coords(&self, at: &[Coord]) -> Vec<Coord> {
         let join = |parts: &Vec<usize>| {
@@ -214,25 +219,29 @@ impl Study {
         (sum + self.insts as f64 * 0.2) * fill
     }
 
+    /// The loop that serves best as vector axis.
+    pub fn best_vector(&self, cx: &LowerCx<'_>, loops: &[Loop]) -> Option<usize> {
+        let cost = |l: &Loop| self.vector_cost(cx, l);
+        (0..loops.len()).rev().min_by(|&a, &b| cost(&loops[a]).total_cmp(&cost(&loops[b])))
+    }
+
     /// Moves the best vector axis to the end, and merges loops that run through memory as one.
     pub fn arrange(&self, cx: &LowerCx<'_>, mut loops: Vec<Loop>) -> Vec<Loop> {
-        let cost = |l: &Loop| self.vector_cost(cx, l);
-        let best =
-            (0..loops.len()).rev().min_by(|&a, &b| cost(&loops[a]).total_cmp(&cost(&loops[b])));
-        if let Some(b) = best {
+        if let Some(b) = self.best_vector(cx, &loops) {
             let l = loops.remove(b);
             loops.push(l);
         }
+        self.merge(cx, loops, true)
+    }
+
+    /// Merges loops that run through memory as one; the last may be the vector axis.
+    pub fn merge(&self, cx: &LowerCx<'_>, loops: Vec<Loop>, vector: bool) -> Vec<Loop> {
         let mut out: Vec<Loop> = vec![];
         for l in loops.into_iter().rev() {
-            let innermost = out.len() == 1;
-            match out.last_mut() {
-                Some(inner) if inner.reduced == l.reduced => {
-                    match self.merged(cx, &l, inner, innermost) {
-                        Some(extent) => inner.extent = extent,
-                        None => out.push(l),
-                    }
-                }
+            let innermost = vector && out.len() == 1;
+            let extent = out.last().and_then(|inner| self.merged(cx, &l, inner, innermost));
+            match (extent, out.last_mut()) {
+                (Some(extent), Some(inner)) => inner.extent = extent,
                 _ => out.push(l),
             }
         }

@@ -46,6 +46,10 @@ impl LowerCx<'_> {
         if self.is_given(v) {
             return unsupported(format!("{v} is needed at other coordinates than it is made"));
         }
+        if let Some(r) = self.take_kept(v, &coords, lanes) {
+            self.remember(v, &coords, lanes, r);
+            return Ok(r);
+        }
         let r = match self.task.g.values[v].def {
             Def::Param(r, i) if r == self.task.region => self.load(i as usize, &coords, lanes)?,
             Def::Param(..) => return unsupported("a param of another region"),
@@ -108,6 +112,7 @@ impl LowerCx<'_> {
                 let r = self.value(ins[0], coords, lanes)?;
                 self.bitcast(r, g.dtype(ins[0]), *to)
             }
+            Prim::Reduce { axes, .. } if axes.is_empty() => self.value(ins[0], coords, lanes),
             Prim::Broadcast { .. } => self.value(ins[0], coords, lanes),
             Prim::Transpose { perm } => {
                 let mut inner = coords.to_vec();

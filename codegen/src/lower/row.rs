@@ -1,0 +1,466 @@
+//! Row groups: reductions over one set of axes with elementwise before, between and after.
+//!
+//! A row (the reduced axes at one position of the kept ones) is passed over once for every level of
+//! reductions, then once for outputs of the full shape. Vectors run along the axis that is
+//! contiguous: if it is reduced, several accumulators run side by side and fold their lanes at the
+//! end; if it is kept, several vectors of rows are reduced at once. What a pass computes and a later
+//! one needs is computed again, or kept in scratch where that is dear.
+
+use super::accum::{Acc, Kind};
+use super::coord::{AtomData, Coord};
+use super::cx::{Kept, LowerCx, Made, unsupported};
+use super::map::work;
+use super::nest::{At, Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
+use super::study::{Domain, Loop, Study, study};
+use super::value::with_lanes;
+use crate::kir::{Elem, Reg, RegTy};
+use crate::target::Target;
+use crate::task::{Lowered, Refused, Task};
+use hub_abi::Dim;
+use hub_abi::prim::Prim;
+use hub_ir::{Op, Value};
+use std::collections::HashMap;
+
+/// Lowers a row group.
+///
+/// # Errors
+/// [`Refused::Unsupported`] where the region holds what no kernel does.
+pub fn row(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    with_lanes(target.lanes(), |lanes| attempt(task, target, lanes))
+}
+
+/// A reduction of the region.
+struct Reduction {
+    input: Value,
+    output: Value,
+    kind: Kind,
+    /// The pass that makes it.
+    level: usize,
+}
+
+/// What is reduced, and in which passes.
+struct Rows {
+    full: Vec<Dim>,
+    reduced: Vec<bool>,
+    list: Vec<Reduction>,
+    /// Passes that must have run before a value can be made.
+    level: HashMap<Value, usize>,
+    passes: usize,
+}
+
+impl Rows {
+    fn of(task: &Task<'_>) -> Made<Rows> {
+        let g = task.g;
+        let mut shape: Option<(Vec<Dim>, Vec<u32>)> = None;
+        let (mut list, mut level) = (vec![], HashMap::new());
+        for &n in &g.regions[task.region].nodes {
+            let node = &g.nodes[n];
+            let ready = node.inputs.iter().filter_map(|v| level.get(v)).copied().max().unwrap_or(0);
+            let output = node.outputs[0];
+            let (kind, axes) = match &node.op {
+                Op::Prim(Prim::Reduce { op, axes, .. }) if !axes.is_empty() => {
+                    (Kind::Of(*op, g.dtype(node.inputs[0])), axes.clone())
+                }
+                Op::Prim(Prim::ArgReduce { max, axis, last, .. }) => {
+                    let dtype = g.dtype(node.inputs[0]);
+                    (Kind::Arg { max: *max, last: *last, dtype }, vec![*axis])
+                }
+                _ => {
+                    level.insert(output, ready);
+                    continue;
+                }
+            };
+            let input = node.inputs[0];
+            let this = (g.dims(input).to_vec(), axes);
+            if shape.get_or_insert_with(|| this.clone()) != &this {
+                return unsupported("reductions over different axes");
+            }
+            list.push(Reduction { input, output, kind, level: ready });
+            level.insert(output, ready + 1);
+        }
+        let Some((full, axes)) = shape else { return unsupported("a row group without reduction") };
+        let reduced = (0..full.len()).map(|a| axes.contains(&(a as u32))).collect();
+        let passes = list.iter().map(|r| r.level + 1).max().unwrap_or(0);
+        Ok(Rows { full, reduced, list, level, passes })
+    }
+
+    /// Coordinates of a value of the full or a reduced shape at a position of the domain.
+    fn coords(&self, dims: &[Dim], at: &[Coord]) -> Made<Vec<Coord>> {
+        if dims.len() == at.len() {
+            return Ok(at.to_vec());
+        }
+        let kept: Vec<Coord> =
+            at.iter().zip(&self.reduced).filter(|(_, r)| !**r).map(|(c, _)| c.clone()).collect();
+        if kept.len() != dims.len() {
+            return unsupported("a value of neither the full nor the reduced shape");
+        }
+        Ok(kept)
+    }
+
+    /// Is this the shape of a row's result?
+    fn is_reduced(&self, dims: &[Dim]) -> bool {
+        let kept = dims.len() != self.full.len();
+        kept || dims.iter().zip(&self.reduced).all(|(d, r)| !r || d.is(1))
+    }
+
+    fn count(&self) -> Dim {
+        let each = self.full.iter().zip(&self.reduced).filter(|(_, r)| **r).map(|(d, _)| d);
+        Dim::product(each)
+    }
+}
+
+struct Plan {
+    rows: Rows,
+    domain: Domain,
+    kept: Vec<Loop>,
+    reduced: Vec<Loop>,
+    /// The vector axis is reduced.
+    inside: bool,
+    tiling: Tiling,
+    wide: usize,
+    unroll: u32,
+    slack: bool,
+    /// Values kept in scratch from the pass that makes them.
+    kept_values: HashMap<Value, Kept>,
+}
+
+fn attempt<'t>(task: &'t Task<'t>, target: &'t Target, lanes: usize) -> Made<Lowered> {
+    let mut cx = LowerCx::new(task, target, "row", lanes);
+    let p = plan(&mut cx)?;
+    let grid = p.tiling.grid(&cx, &p.kept);
+    let vars = grid_vars(&mut cx, &grid, None);
+    let at = vec![Coord::zero(); p.domain.dims.len()];
+    tile(&mut cx, &p.kept, &p.tiling, &vars, at, &mut |cx, at, span| p.tile(cx, at, span))?;
+    let ops = p.rows.passes as i64 + 1;
+    let work = work(task, Dim::product(&grid), std::iter::once((&p.rows.full, ops)));
+    let schedule = p.describe(lanes);
+    Ok(cx.finish(work, schedule))
+}
+
+fn plan(cx: &mut LowerCx<'_>) -> Made<Plan> {
+    let rows = Rows::of(cx.task)?;
+    let results = &cx.task.g.regions[cx.task.region].results;
+    let domain = Domain::whole(&rows.full);
+    let found = study(cx.task, cx.target, cx.lanes, &domain, |cx, at| {
+        for r in &rows.list {
+            cx.value(r.input, at, cx.lanes)?;
+            let ty = cx.reg_ty(cx.task.g.dtype(r.output), cx.lanes)?;
+            let zero = cx.b.zero(ty);
+            let coords = rows.coords(cx.task.g.dims(r.output), at)?;
+            cx.give(r.output, &coords, zero);
+        }
+        (0..results.len()).try_for_each(|i| store(cx, &rows, i, at))
+    })?;
+    let loops = found.loops(cx, &domain, &rows.reduced);
+    let best = found.best_vector(cx, &loops);
+    let inside = best.is_none_or(|b| loops[b].reduced);
+    let side = |reduced: bool| {
+        let mut list: Vec<Loop> = loops.iter().filter(|l| l.reduced == reduced).cloned().collect();
+        if let Some(at) = best.and_then(|b| list.iter().position(|l| l.dim == loops[b].dim)) {
+            let l = list.remove(at);
+            list.push(l);
+        }
+        found.merge(cx, list, reduced == inside)
+    };
+    let (kept, reduced) = (side(false), side(true));
+    let count = cx.estimate(&rows.count()).max(1);
+    let target = if found.insts > 60 { 4096 } else { 16384 };
+    let align = if inside { 1 } else { cx.lanes as i64 };
+    let tiling = tiling(cx, &kept, (target / count).max(1), align);
+    let wide = width(cx, &found, &rows, inside);
+    let unroll = if found.insts > 24 { 0 } else { 2 };
+    let ends = if inside { &reduced } else { &kept };
+    let slack = ends.last().is_some_and(|l| slack(cx, &found, l));
+    let kept_values = if inside { keep(cx, &rows, &reduced) } else { HashMap::new() };
+    Ok(Plan { rows, domain, kept, reduced, inside, tiling, wide, unroll, slack, kept_values })
+}
+
+fn slack(cx: &LowerCx<'_>, found: &Study, l: &Loop) -> bool {
+    let lanes = cx.lanes as i64;
+    let extra = l.extent.as_const().map_or(lanes - 1, |n| (lanes - n % lanes) % lanes);
+    extra == 0 || found.has_slack(cx, l.dim, extra)
+}
+
+/// Vectors side by side: as many as registers bear.
+fn width(cx: &LowerCx<'_>, found: &Study, rows: &Rows, inside: bool) -> usize {
+    let accs = (0..rows.passes).map(|p| rows.list.iter().filter(|r| r.level == p).count());
+    let most = accs.max().unwrap_or(1).max(1);
+    let per = if rows.list.iter().any(|r| matches!(r.kind, Kind::Arg { .. })) { 2 } else { 1 };
+    let free = cx.target.vector_regs / if found.insts > 24 { 8 } else { 4 };
+    let cap = if inside { 4 } else { 8 };
+    let w = (free / (most * per)).clamp(1, cap);
+    1 << w.ilog2()
+}
+
+/// Values worth keeping in scratch between passes: needed by a later pass than the one that makes
+/// them, with a transcendental or division behind them, if the row is known to fit.
+fn keep(cx: &mut LowerCx<'_>, rows: &Rows, loops: &[Loop]) -> HashMap<Value, Kept> {
+    let mut out = HashMap::new();
+    let size: Option<i64> = loops.iter().map(|l| l.extent.as_const()).product();
+    let Some(bytes) = size.map(|n| 4 * (n + cx.lanes as i64)).filter(|b| *b <= 32 << 10) else {
+        return out;
+    };
+    let mut strides = vec![0; rows.full.len()];
+    let mut at = 4;
+    for l in loops.iter().rev() {
+        strides[l.dim] = at;
+        at *= l.extent.as_const().unwrap_or(1);
+    }
+    let g = cx.task.g;
+    let nodes = &g.regions[cx.task.region].nodes;
+    for v in rows.list.iter().map(|r| r.input).filter(|&v| dear(g, v)) {
+        let uses = nodes.iter().filter(|&&n| g.nodes[n].inputs.contains(&v)).count();
+        let later = uses > 1 || g.regions[cx.task.region].results.contains(&v);
+        let plain = g.dtype(v) == hub_abi::Dtype::F32 && g.dims(v) == rows.full;
+        if later && plain && !out.contains_key(&v) {
+            let offset = cx.b.scratch(bytes as u64);
+            out.insert(v, Kept { offset, strides: strides.clone() });
+        }
+    }
+    out
+}
+
+/// Is a value made by more than a few instructions?
+fn dear(g: &hub_ir::Graph, v: Value) -> bool {
+    use hub_ir::UnaryOp::*;
+    match g.as_prim(v) {
+        Some((_, Prim::Unary(op))) => {
+            !matches!(op, Neg | Abs | Sign | Floor | Ceil | Round | Trunc | Not | BitNot)
+        }
+        _ => false,
+    }
+}
+
+/// Stores result `i` at a position of the domain.
+fn store(cx: &mut LowerCx<'_>, rows: &Rows, i: usize, at: &[Coord]) -> Made {
+    let v = cx.task.g.regions[cx.task.region].results[i];
+    let mut coords = rows.coords(cx.task.g.dims(v), at)?;
+    if rows.is_reduced(cx.task.g.dims(v)) {
+        coords = super::value::aligned(cx.task.g.dims(v), &coords);
+    }
+    let r = cx.value(v, &coords, cx.lanes)?;
+    cx.store(i, &coords, r)
+}
+
+/// What a visit of a row's elements calls: the stream (accumulator) and the position.
+type Visit<'a, 't> = dyn FnMut(&mut LowerCx<'t>, usize, &[Coord]) -> Made + 'a;
+
+impl Plan {
+    fn describe(&self, lanes: usize) -> String {
+        let show = |l: &[Loop]| {
+            let d: Vec<String> = l.iter().map(|l| l.extent.to_string()).collect();
+            d.join("x")
+        };
+        let axis = if self.inside { "in" } else { "across" };
+        format!(
+            "row v{lanes}x{} {axis} {} / {} tile {}@{} passes {}",
+            self.wide,
+            show(&self.kept),
+            show(&self.reduced),
+            self.tiling.chunk,
+            self.tiling.cut,
+            self.rows.passes
+        )
+    }
+
+    fn tile<'t>(&self, cx: &mut LowerCx<'t>, at: At, span: Span) -> Made {
+        let Some(last) = self.kept.last() else { return self.rows_at(cx, at, &[]) };
+        if self.inside {
+            return cx.for_("row", span.count, 0, |cx, axis| {
+                let mut at = at;
+                at[last.dim] = cx.atom(span.base.plus(axis, 1i64)).into();
+                self.rows_at(cx, at, &[])
+            });
+        }
+        let how = VectorLoop { unroll: 0, slack: self.slack, wide: self.wide };
+        vectors(cx, &span, how, &mut |cx, vs| self.rows_at(cx, at.clone(), vs))
+    }
+
+    /// All passes over the rows at one position (`vs`: vectors of rows, where the vector axis is
+    /// kept).
+    fn rows_at<'t>(&self, cx: &mut LowerCx<'t>, at: At, vs: &[Coord]) -> Made {
+        let g = cx.task.g;
+        for pass in 0..self.rows.passes {
+            self.pass(cx, pass, &at, vs)?;
+            self.derived(cx, pass + 1, &at, vs)?;
+        }
+        let results = &g.regions[cx.task.region].results;
+        let (short, full): (Vec<usize>, Vec<usize>) =
+            (0..results.len()).partition(|&i| self.rows.is_reduced(g.dims(results[i])));
+        for i in short {
+            for j in 0..self.streams(vs) {
+                let coords = self.row_coords(&at, vs, j);
+                store(cx, &self.rows, i, &coords)?;
+            }
+        }
+        if full.is_empty() {
+            return Ok(());
+        }
+        self.visit(cx, &at, vs, true, &mut |cx, _, coords| {
+            full.iter().try_for_each(|&i| store(cx, &self.rows, i, coords))
+        })
+    }
+
+    fn streams(&self, vs: &[Coord]) -> usize {
+        vs.len().max(1)
+    }
+
+    /// The position of stream `j`'s row (0 along reduced axes).
+    fn row_coords(&self, at: &At, vs: &[Coord], j: usize) -> Vec<Coord> {
+        let mut at = at.clone();
+        if let (Some(v), Some(l)) = (vs.get(j), self.kept.last()) {
+            at[l.dim] = v.clone();
+        }
+        self.domain.coords(&at)
+    }
+
+    /// One pass: the reductions of a level.
+    fn pass<'t>(&self, cx: &mut LowerCx<'t>, pass: usize, at: &At, vs: &[Coord]) -> Made {
+        let list: Vec<&Reduction> = self.rows.list.iter().filter(|r| r.level == pass).collect();
+        let streams = if self.inside { self.wide } else { self.streams(vs) };
+        let mut accs = vec![];
+        for r in &list {
+            let one = (0..streams).map(|_| Acc::new(cx, r.kind, cx.lanes));
+            accs.push(one.collect::<Made<Vec<_>>>()?);
+        }
+        self.visit(cx, at, vs, false, &mut |cx, j, coords| {
+            for (r, acc) in list.iter().zip(&accs) {
+                let x = cx.value(r.input, coords, cx.lanes)?;
+                if let Some(k) = self.kept_values.get(&r.input) {
+                    cx.put_scratch(k, coords, x);
+                }
+                let pos = self.position(cx, r.kind, coords)?;
+                acc[j].update(cx, x, pos)?;
+            }
+            Ok(())
+        })?;
+        for r in &list {
+            if let Some(k) = self.kept_values.get(&r.input) {
+                cx.keep(r.input, k.clone());
+            }
+        }
+        for (r, acc) in list.iter().zip(&accs) {
+            for (j, value) in self.combined(cx, acc)?.iter().enumerate() {
+                let value = value.finish(cx, &self.rows.count())?;
+                let at = self.row_coords(at, vs, j);
+                let coords = self.rows.coords(cx.task.g.dims(r.output), &at)?;
+                cx.give(r.output, &coords, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// One accumulator a row.
+    fn combined(&self, cx: &mut LowerCx<'_>, acc: &[Acc]) -> Made<Vec<Acc>> {
+        if !self.inside {
+            return Ok(acc.to_vec());
+        }
+        let mut n = acc.len();
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                acc[i].merge(cx, &acc[i + n])?;
+            }
+        }
+        Ok(vec![acc[0].across_lanes(cx)?])
+    }
+
+    /// Positions along the reduced axis, for arg-reductions.
+    fn position(&self, cx: &mut LowerCx<'_>, kind: Kind, coords: &[Coord]) -> Made<Option<Reg>> {
+        let Kind::Arg { .. } = kind else { return Ok(None) };
+        let axis = self.rows.reduced.iter().position(|r| *r).expect("an axis is reduced");
+        if cx.bounds(&self.rows.full[axis]).1 >= 1 << 31 {
+            return unsupported("positions past 31 bits");
+        }
+        let ty = RegTy::new(Elem::I32, cx.lanes);
+        Ok(Some(cx.index_reg(&coords[axis], ty)?))
+    }
+
+    /// Makes values of the reduced shape that a level completes, so that loops find them made.
+    fn derived<'t>(&self, cx: &mut LowerCx<'t>, level: usize, at: &At, vs: &[Coord]) -> Made {
+        let g = cx.task.g;
+        for &n in &g.regions[cx.task.region].nodes {
+            let v = g.nodes[n].outputs[0];
+            let ready = self.rows.level.get(&v) == Some(&level);
+            if !ready || !self.rows.is_reduced(g.dims(v)) || cx.is_given(v) {
+                continue;
+            }
+            for j in 0..self.streams(vs) {
+                let at = self.row_coords(at, vs, j);
+                let coords = self.rows.coords(g.dims(v), &at)?;
+                cx.value(v, &coords, cx.lanes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `f` for every vector of a row's elements. `last`: nothing is summed, so slack may be
+    /// touched.
+    fn visit<'t>(
+        &self,
+        cx: &mut LowerCx<'t>,
+        at: &At,
+        vs: &[Coord],
+        last: bool,
+        f: &mut Visit<'_, 't>,
+    ) -> Made {
+        if !self.inside {
+            return self.nest(cx, &self.reduced, at.clone(), &mut |cx, at| {
+                (0..self.streams(vs)).try_for_each(|j| f(cx, j, &self.row_coords(&at, vs, j)))
+            });
+        }
+        let Some((vector, outer)) = self.reduced.split_last() else {
+            let count = Span { base: AtomData::konst(0i64, 1i64.into()), count: 1.into() };
+            return self.along(cx, at.clone(), None, &count, last, f);
+        };
+        self.nest(cx, outer, at.clone(), &mut |cx, at| {
+            let count = cx.scalar(&vector.extent);
+            let span = Span { base: AtomData::konst(0i64, vector.extent.clone()), count };
+            self.along(cx, at, Some(vector.dim), &span, last, f)
+        })
+    }
+
+    /// The vector loop of a row whose vector axis is reduced.
+    fn along<'t>(
+        &self,
+        cx: &mut LowerCx<'t>,
+        at: At,
+        dim: Option<usize>,
+        span: &Span,
+        last: bool,
+        f: &mut Visit<'_, 't>,
+    ) -> Made {
+        let how = match last {
+            true => VectorLoop { unroll: self.unroll, slack: self.slack, wide: 1 },
+            false => VectorLoop { unroll: 0, slack: false, wide: self.wide },
+        };
+        vectors(cx, span, how, &mut |cx, vs| {
+            for (j, v) in vs.iter().enumerate() {
+                let mut at = at.clone();
+                if let Some(d) = dim {
+                    at[d] = v.clone();
+                }
+                let coords = self.domain.coords(&at);
+                f(cx, j, &coords)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Loops over some dims.
+    fn nest<'t>(
+        &self,
+        cx: &mut LowerCx<'t>,
+        loops: &[Loop],
+        at: At,
+        f: &mut dyn FnMut(&mut LowerCx<'t>, At) -> Made,
+    ) -> Made {
+        let [first, rest @ ..] = loops else { return f(cx, at) };
+        let count = cx.scalar(&first.extent);
+        cx.for_(&format!("r{}", first.dim), count, 0, |cx, axis| {
+            let mut at = at;
+            at[first.dim] = cx.atom(AtomData::var(axis, first.extent.clone())).into();
+            self.nest(cx, rest, at, f)
+        })
+    }
+}
