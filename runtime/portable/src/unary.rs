@@ -175,10 +175,10 @@ mod tests {
         assert_eq!(f(Rsqrt, 0.25), 2.0);
         assert_eq!(f(Sigmoid, 0.0), 0.5);
         assert_eq!(f(Sigmoid, -200.0), 0.0);
-        assert_eq!(f(Sigmoid, -88.0), 6.0546015e-39);
+        assert!((f(Sigmoid, -88.0) / (-88f32).exp() - 1.0).abs() < 1e-5);
         assert_eq!(f(Tanh, 0.5), 0.46211717);
         assert_eq!(f(Erf, 0.5), 0.5204999);
-        assert_eq!(f(Expm1, 1e-7), 1.00000005e-7);
+        assert_eq!(f(Expm1, 1e-10), 1e-10);
         assert_eq!(f(Asinh, -1e30), -69.7707);
         assert_eq!(f(Asinh, 1.0), 0.8813736);
     }

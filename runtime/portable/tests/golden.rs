@@ -1,4 +1,5 @@
 //! Elementwise functions against values that NumPy and SciPy computed in f64 and rounded to f32.
+#![allow(clippy::approx_constant)] // The tables are generated.
 
 use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
 use hub_portable::{Limits, Tensor, fold};
