@@ -5,8 +5,7 @@ use hub_abi::prim::{Prim, ReduceOp, UnaryOp};
 use hub_abi::shape::{TensorType, Type};
 use hub_abi::{Dim, Dtype, Sym};
 use hub_portable::{
-    BytesStore, ExecFault, Frame, Limits, PrimError, Program, Tensor, Value, run,
-    run_node,
+    BytesStore, ExecFault, Frame, Limits, PrimError, Program, Tensor, Value, run, run_node,
 };
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ fn inputs_bind_symbols_and_are_checked() {
     let n = b.sym("N", 1, 4);
     // The first input's dim is an expression of a symbol that only the second binds.
     let x = b.t(Dtype::I64, &[n.times(2)]);
-    let y = b.t(Dtype::I64, &[n.clone()]);
+    let y = b.t(Dtype::I64, std::slice::from_ref(&n));
     let out = b.t(Dtype::I64, &[Dim::from(2i64)]);
     let dims = Prim::Dims { dims: vec![n.times(2), n.plus(1)], scalar: false };
     b.root(&[x, y], vec![prim(dims, &[], &[out])], &[out]);
@@ -55,7 +54,7 @@ fn values_bind_symbols_within_bounds() {
     let mut b = Build::default();
     let k = b.sym("K", 0, 3);
     let x = b.t(Dtype::I64, &[Dim::from(1i64)]);
-    let out = b.t(Dtype::I64, &[k.clone()]);
+    let out = b.t(Dtype::I64, std::slice::from_ref(&k));
     let bind = prim(Prim::BindSyms { syms: vec![Sym(0)] }, &[x], &[]);
     let iota = Prim::Iota { dtype: Dtype::I64, shape: vec![k], axis: 0 };
     b.root(&[x], vec![bind, prim(iota, &[], &[out])], &[out]);
@@ -71,7 +70,7 @@ fn non_zero_binds_its_count() {
     let c = b.sym("C", 0, 1 << 31);
     let x = b.t(Dtype::I64, &[Dim::from(4i64)]);
     let at = b.t(Dtype::I64, &[Dim::from(1i64), c.clone()]);
-    let flat = b.t(Dtype::I64, &[c.clone()]);
+    let flat = b.t(Dtype::I64, std::slice::from_ref(&c));
     let nodes = vec![
         prim(Prim::NonZero { count: Sym(0) }, &[x], &[at]),
         prim(Prim::Reshape { shape: vec![c] }, &[at], &[flat]),
@@ -86,10 +85,10 @@ fn branches_capture_and_may_differ_in_shape() {
     let n = b.sym("N", 0, 100);
     let r = b.sym("R", 0, 100);
     let cond = b.t(Dtype::Bool, &[]);
-    let x = b.t(Dtype::I64, &[n.clone()]);
+    let x = b.t(Dtype::I64, std::slice::from_ref(&n));
     let twice = b.t(Dtype::I64, &[n.times(2)]);
     let sum = b.t(Dtype::I64, &[n]);
-    let out = b.t(Dtype::I64, &[r.clone()]);
+    let out = b.t(Dtype::I64, std::slice::from_ref(&r));
     let dims = b.t(Dtype::I64, &[]);
     let then = b.region(&[], vec![prim(Prim::Concat { axis: 0 }, &[x, x], &[twice])], &[twice]);
     let orelse = b.region(&[], vec![add([x, x], sum)], &[sum]);
@@ -135,10 +134,10 @@ fn scans_go_both_ways() {
     let build = |reverse| {
         let mut b = Build::default();
         let n = b.sym("N", 0, 99);
-        let (s0, xs) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[n.clone()]));
+        let (s0, xs) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, std::slice::from_ref(&n)));
         let (s, x, y) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[]));
         let body = b.region(&[s, x], vec![add([s, x], y)], &[y, y]);
-        let (last, all) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[n.clone()]));
+        let (last, all) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, std::slice::from_ref(&n)));
         let op = Control::Scan { body, carried: 1, trip: n, reverse };
         b.root(&[s0, xs], vec![control(op, &[s0, xs], &[last, all])], &[last, all]);
         let out = b.run(&[Tensor::scalar(10i64), i64s(&[1, 2, 3])]).unwrap();
@@ -205,10 +204,8 @@ fn a_group_is_its_region_and_constants_come_from_the_store() {
     let store = BytesStore::new(Arc::new(bytes));
     let input = Value::from(Tensor::new(&[2], vec![1f32, 2.0]).unwrap());
     let want = Value::from(Tensor::new(&[2], vec![-11f32, -22.0]).unwrap());
-    assert_eq!(
-        run(&b.0, &store, std::slice::from_ref(&input), &Limits::default()).unwrap(),
-        [want.clone()]
-    );
+    let out = run(&b.0, &store, std::slice::from_ref(&input), &Limits::default()).unwrap();
+    assert_eq!(out[0], want);
     // The same, one node at a time.
     let program = Program::new(&b.0).unwrap();
     let mut frame = Frame::new(&b.0);
@@ -255,8 +252,11 @@ fn memory_is_bounded() {
     let (n, k) = (b.sym("N", 0, 1 << 40), b.sym("K", 0, 1 << 40));
     let trip = b.t(Dtype::I64, &[]);
     let x = b.t(Dtype::I64, &[n]);
-    let (i, inner, twice) =
-        (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[k.clone()]), b.t(Dtype::I64, &[k.times(2)]));
+    let (i, inner, twice) = (
+        b.t(Dtype::I64, &[]),
+        b.t(Dtype::I64, std::slice::from_ref(&k)),
+        b.t(Dtype::I64, &[k.times(2)]),
+    );
     let yes = b.t(Dtype::Bool, &[]);
     let f = b.sym("F", 0, 1 << 40);
     let last = b.t(Dtype::I64, &[f]);

@@ -14,7 +14,8 @@ use std::sync::Arc;
 fn mixed() -> PGraph {
     let mut b = Build::default();
     let n = b.sym("N", 0, 8);
-    let (count, xs) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[n.clone()]));
+    let dims = [n.clone()];
+    let (count, xs) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &dims));
     let seq = Type::Seq(Box::new(int_type()));
     let (s0, s1, s2) = (b.value(seq.clone()), b.value(seq.clone()), b.value(seq));
     let (i, yes) = (b.t(Dtype::I64, &[]), b.t(Dtype::Bool, &[]));
@@ -25,16 +26,16 @@ fn mixed() -> PGraph {
     let body = b.region(&[i, s1], body, &[yes, s2]);
     let (last, len, cond) =
         (b.value(Type::Seq(Box::new(int_type()))), b.t(Dtype::I64, &[]), b.t(Dtype::Bool, &[]));
-    let (p, q) = (b.t(Dtype::I64, &[n.clone()]), b.t(Dtype::I64, &[n.clone()]));
+    let (p, q) = (b.t(Dtype::I64, &dims), b.t(Dtype::I64, &dims));
     let then = b.region(&[], vec![add([xs, xs], p)], &[p]);
-    let neg = b.t(Dtype::I64, &[n.clone()]);
+    let neg = b.t(Dtype::I64, &dims);
     let group = b.region(&[q], vec![prim(Prim::Unary(UnaryOp::Neg), &[q], &[neg])], &[neg]);
-    let grouped = b.t(Dtype::I64, &[n.clone()]);
+    let grouped = b.t(Dtype::I64, &dims);
     let orelse = b.region(&[], vec![node(POp::Group(group), &[xs], &[grouped])], &[grouped]);
-    let chosen = b.t(Dtype::I64, &[n.clone()]);
+    let chosen = b.t(Dtype::I64, &dims);
     let (s, x, y) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[]));
     let step = b.region(&[s, x], vec![add([s, x], y)], &[y, y]);
-    let (total, sums) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[n.clone()]));
+    let (total, sums) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &dims));
     let nodes = vec![
         control(Control::SeqNew { elem: int_type() }, &[], &[s0]),
         control(

@@ -70,7 +70,7 @@ pub fn growing(trip: bool) -> Build {
     let (n, k, f, s) = (b.sym("N", 0, 99), b.sym("K", 0, 99), b.sym("F", 0, 99), b.sym("S", 0, 99));
     let count = b.t(Dtype::I64, &[]);
     let x = b.t(Dtype::I64, &[n]);
-    let (i, inner) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, &[k.clone()]));
+    let (i, inner) = (b.t(Dtype::I64, &[]), b.t(Dtype::I64, std::slice::from_ref(&k)));
     let one = b.t(Dtype::I64, &[Dim::from(1i64)]);
     let grown = b.t(Dtype::I64, &[k.plus(1)]);
     let len = b.t(Dtype::I64, &[]);
