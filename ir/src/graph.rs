@@ -185,10 +185,11 @@ impl Graph {
     pub fn new_sym(&mut self, name: &str, min: i64, max: i64) -> Sym {
         let taken = |n: &str| self.syms.iter().any(|s| s.name == n);
         let mut unique = name.to_string();
-        let mut i = 1;
+        // Where names repeat, the table's length is a number that is rarely taken.
+        let mut i = self.syms.len();
         while taken(&unique) {
-            i += 1;
             unique = format!("{name}_{i}");
+            i += 1;
         }
         self.syms.push(SymInfo { name: unique, min, max });
         Sym(self.syms.len() as u32 - 1)

@@ -4,14 +4,29 @@
 use super::table::Row;
 
 mod activation;
+mod control;
 mod elementwise;
+mod index;
 mod linalg;
 mod nn;
 mod pool;
 mod reduce;
+mod resize;
+mod sequence;
 mod shape;
 mod spatial;
 
 /// All rows.
-pub(crate) const TABLES: &[&[Row]] =
-    &[activation::OPS, elementwise::OPS, linalg::OPS, nn::OPS, pool::OPS, reduce::OPS, shape::OPS];
+pub(crate) const TABLES: &[&[Row]] = &[
+    activation::OPS,
+    control::OPS,
+    elementwise::OPS,
+    index::OPS,
+    linalg::OPS,
+    nn::OPS,
+    pool::OPS,
+    reduce::OPS,
+    resize::OPS,
+    sequence::OPS,
+    shape::OPS,
+];

@@ -1,0 +1,400 @@
+//! If, Loop, Scan: bodies become regions.
+//!
+//! What a body learns about sizes stays in it: symbols that it binds do not leave (an output whose
+//! size depends on one gets a symbol of its own, bound when the node is done), and equalities that
+//! it needs are checked in it, since it may not run, or run with other sizes each time.
+
+use crate::onnx::cx::{Cx, Got, invalid, unsupported};
+use crate::onnx::proto::GraphProto;
+use crate::onnx::table::{Row, op};
+use crate::options::DIM_MAX;
+use hub_abi::pgraph::Control;
+use hub_abi::prim::Prim;
+use hub_abi::shape::Type;
+use hub_abi::{Dim, Dtype};
+use hub_ir::{Builder, Region, Value};
+
+pub(crate) const OPS: &[Row] = &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 9, scan)];
+
+/// A body as a region, with the types of what it gives.
+pub(super) struct Body {
+    pub region: Region,
+    pub results: Vec<Value>,
+}
+
+/// Imports a body whose inputs have the given types. Its outputs after `head` fixed ones follow.
+fn body<'m>(
+    c: &mut Cx<'_, '_, 'm>,
+    graph: &'m GraphProto,
+    params: &[Type],
+    extra: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>,
+) -> Got<Body> {
+    let constraints = c.b.g.constraints.0.len();
+    let region = c.b.g.new_region();
+    let given: Vec<Value> = params.iter().map(|t| c.b.g.add_param(region, t.clone())).collect();
+    let unranked = c.imp.unranked.clone();
+    let name = c.b.name.clone();
+    let mut b = c.b.nested();
+    let named = extra(&mut b, &given);
+    if named.len() < graph.input.len() {
+        return invalid(format!("{} inputs for a body of {}", named.len(), graph.input.len()));
+    }
+    let names = graph.input.iter().map(|i| &*i.name).zip(named).collect();
+    let results = c.imp.body(&mut b, graph, names);
+    b.name = name;
+    let results = results.inspect_err(|_| c.imp.unranked = unranked)?;
+    check_inside(&mut b, constraints)?;
+    b.into_region(region);
+    c.b.g.regions[region].results = results.clone();
+    Ok(Body { region, results })
+}
+
+/// Turns equalities recorded since `from` into checks that run in the body: the difference is
+/// bound to a symbol that can only be 0.
+fn check_inside(b: &mut Builder<'_>, from: usize) -> Got<()> {
+    let pairs = b.g.constraints.0.split_off(from);
+    for (x, y) in pairs {
+        let zero = b.g.new_sym("zero", 0, 0);
+        let d = b.dim_scalar(x.sub(&y));
+        b.prim_n(Prim::BindSyms { syms: vec![zero] }, &[d])?;
+    }
+    Ok(())
+}
+
+/// Is it known outside a body, whose symbols start at `known`?
+fn outside(d: &Dim, known: u32) -> bool {
+    let mut all = true;
+    d.each_sym(&mut |s| all &= s.0 < known);
+    all
+}
+
+/// A fresh symbol for a size known when a node is done.
+fn fresh(c: &mut Cx<'_, '_, '_>, least: i64, most: i64) -> Dim {
+    let name = format!("{}.size", c.b.name);
+    c.b.g.new_sym(&name, least, most).into()
+}
+
+/// The size of a result that is `d` in one body (and `e` in another).
+fn joined_dim(c: &mut Cx<'_, '_, '_>, d: &Dim, e: &Dim, known: u32) -> Dim {
+    if d == e && outside(d, known) {
+        return d.clone();
+    }
+    let (a, b) = (d.bounds(&c.b.g.syms), e.bounds(&c.b.g.syms));
+    fresh(c, a.0.min(b.0).max(0), a.1.max(b.1).clamp(0, DIM_MAX))
+}
+
+/// The type that holds values of both.
+fn joined(c: &mut Cx<'_, '_, '_>, a: &Type, b: &Type, known: u32) -> Got<Type> {
+    Ok(match (a, b) {
+        (Type::Tensor(x), Type::Tensor(y)) => {
+            if x.dtype != y.dtype {
+                return invalid(format!("element types {} and {} differ", x.dtype, y.dtype));
+            }
+            if x.dims.len() != y.dims.len() {
+                return unsupported("a value whose rank is known only when the model runs");
+            }
+            let dims = x.dims.iter().zip(&y.dims);
+            let dims = dims.map(|(d, e)| joined_dim(c, d, e, known)).collect();
+            Type::tensor(x.dtype, dims)
+        }
+        (Type::Seq(x), Type::Seq(y)) => Type::Seq(Box::new(joined(c, x, y, known)?)),
+        (Type::Opt(x), Type::Opt(y)) => Type::Opt(Box::new(joined(c, x, y, known)?)),
+        (Type::Opt(_), _) | (_, Type::Opt(_)) => {
+            return unsupported("an optional in one branch that is a value in the other");
+        }
+        _ => return invalid("a tensor in one place is a sequence in another"),
+    })
+}
+
+/// Joins, where a sequence of unknown rank takes the other's type.
+fn joined_values(c: &mut Cx<'_, '_, '_>, a: Value, b: Value, known: u32) -> Got<(Type, bool)> {
+    let (ta, tb) = (c.b.g.ty(a).clone(), c.b.g.ty(b).clone());
+    let (ua, ub) = (c.imp.unranked.contains(&a), c.imp.unranked.contains(&b));
+    Ok(match (ua, ub) {
+        (true, true) => (ta, true),
+        (true, false) => (joined(c, &tb, &tb, known)?, false),
+        (false, true) => (joined(c, &ta, &ta, known)?, false),
+        _ => (joined(c, &ta, &tb, known)?, false),
+    })
+}
+
+/// Makes the node's outputs and remembers which are sequences of unknown rank.
+fn finish(
+    c: &mut Cx<'_, '_, '_>,
+    control: Control,
+    ins: &[Value],
+    types: Vec<(Type, bool)>,
+) -> Vec<Value> {
+    let (types, unranked): (Vec<Type>, Vec<bool>) = types.into_iter().unzip();
+    let outs = c.b.control(control, ins, types);
+    c.imp.unranked.extend(outs.iter().zip(unranked).filter(|(_, u)| *u).map(|(v, _)| *v));
+    outs
+}
+
+fn scalar_bool(c: &mut Cx<'_, '_, '_>, v: Value) -> Got {
+    if c.dtype(v) != Dtype::Bool {
+        return invalid(format!("a condition is {}", c.dtype(v)));
+    }
+    c.reshape(v, vec![])
+}
+
+fn branch(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let cond = c.tensor(0)?;
+    let graphs = [c.graph("then_branch")?, c.graph("else_branch")?];
+    // A branch that is known to be taken is no branch.
+    if let Some([k]) = c.known_ints(cond).as_deref() {
+        return c.imp.body(c.b, graphs[usize::from(*k == 0)], vec![]);
+    }
+    let cond = scalar_bool(c, cond)?;
+    let known = c.b.g.syms.len() as u32;
+    let [then, orelse] = graphs;
+    let then = body(c, then, &[], |_, _| vec![])?;
+    let orelse = body(c, orelse, &[], |_, _| vec![])?;
+    if then.results.len() != orelse.results.len() {
+        return invalid("the branches give different numbers of values");
+    }
+    let pairs = then.results.iter().zip(&orelse.results);
+    let types = pairs.map(|(&a, &b)| joined_values(c, a, b, known)).collect::<Got<Vec<_>>>()?;
+    let control = Control::If { then: then.region.0, orelse: orelse.region.0 };
+    Ok(finish(c, control, &[cond], types))
+}
+
+/// Rounds of widening before a loop's types must be stable.
+const ROUNDS: usize = 8;
+
+/// A carried value's type such that the body keeps it: dims that change become symbols, which each
+/// iteration binds anew. Gives the body once the types are stable.
+fn stable<'m>(
+    c: &mut Cx<'_, '_, 'm>,
+    start: &[Value],
+    mut import: impl FnMut(&mut Cx<'_, '_, 'm>, &[Type], &[bool]) -> Got<(Body, Vec<Value>)>,
+) -> Got<(Body, Vec<(Type, bool)>)> {
+    let mut types: Vec<(Type, bool)> =
+        start.iter().map(|&v| (c.b.g.ty(v).clone(), c.imp.unranked.contains(&v))).collect();
+    for _ in 0..ROUNDS {
+        let known = c.b.g.syms.len() as u32;
+        let (t, u): (Vec<Type>, Vec<bool>) = types.iter().cloned().unzip();
+        let (body, carried) = import(c, &t, &u)?;
+        let mut same = true;
+        for ((ty, unranked), v) in types.iter_mut().zip(&carried) {
+            let new = c.b.g.ty(*v).clone();
+            let new_unranked = c.imp.unranked.contains(v);
+            if *unranked && !new_unranked {
+                (*ty, *unranked, same) = (joined(c, &new, &new, known)?, false, false);
+            } else if !new_unranked && widens(ty, &new) {
+                (*ty, same) = (widened(c, ty, &new)?, false);
+            }
+        }
+        if same {
+            return Ok((body, types));
+        }
+    }
+    unsupported("a loop whose values' sizes do not settle")
+}
+
+/// Does a value of type `new` not fit `ty`? (Sequences hold elements of any sizes.)
+fn widens(ty: &Type, new: &Type) -> bool {
+    match (ty, new) {
+        (Type::Tensor(a), Type::Tensor(b)) => a != b,
+        (Type::Seq(a), Type::Seq(b)) => match (&**a, &**b) {
+            (Type::Tensor(a), Type::Tensor(b)) => {
+                a.dtype != b.dtype || a.dims.len() != b.dims.len()
+            }
+            _ => a != b,
+        },
+        _ => ty != new,
+    }
+}
+
+/// Every dim that differs becomes a symbol of its own.
+fn widened(c: &mut Cx<'_, '_, '_>, a: &Type, b: &Type) -> Got<Type> {
+    match (a, b) {
+        (Type::Tensor(x), Type::Tensor(y))
+            if x.dtype == y.dtype && x.dims.len() == y.dims.len() =>
+        {
+            let mut dims = x.dims.clone();
+            for (d, e) in dims.iter_mut().zip(&y.dims) {
+                if d != e {
+                    *d = fresh(c, 0, DIM_MAX);
+                }
+            }
+            Ok(Type::tensor(x.dtype, dims))
+        }
+        (Type::Tensor(x), Type::Tensor(y)) if x.dtype != y.dtype => {
+            invalid(format!("a carried value changes from {} to {}", x.dtype, y.dtype))
+        }
+        (Type::Tensor(_), Type::Tensor(_)) => unsupported("a carried value whose rank changes"),
+        _ => invalid("a carried value changes its kind"),
+    }
+}
+
+/// Types of a loop's carried outputs: sizes that the body binds get symbols of their own.
+fn carried_out(
+    c: &mut Cx<'_, '_, '_>,
+    types: Vec<(Type, bool)>,
+    known: u32,
+) -> Got<Vec<(Type, bool)>> {
+    types.into_iter().map(|(t, u)| Ok((joined(c, &t, &t, known)?, u))).collect()
+}
+
+/// Types of stacked results.
+fn stacked(
+    c: &mut Cx<'_, '_, '_>,
+    values: &[Value],
+    count: &Dim,
+    known: u32,
+) -> Got<Vec<(Type, bool)>> {
+    let mut types = vec![];
+    for &v in values {
+        let Some(t) = c.b.g.ty(v).as_tensor().cloned() else {
+            return unsupported("a scanned output that is no tensor");
+        };
+        let mut dims = vec![count.clone()];
+        for d in &t.dims {
+            dims.push(joined_dim(c, d, d, known));
+        }
+        types.push((Type::tensor(t.dtype, dims), false));
+    }
+    Ok(types)
+}
+
+fn repeat(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let graph = c.graph("body")?;
+    let (trip, cond) = (c.opt(0), c.opt(1));
+    let start: Vec<Value> = c.ins.get(2..).unwrap_or(&[]).to_vec();
+    let n = start.len();
+    if start.iter().any(|v| v.is_none()) || graph.input.len() != n + 2 || graph.output.len() < n + 1
+    {
+        return invalid("the body's inputs and outputs do not fit the carried values");
+    }
+    let mut heads = vec![];
+    if let Some(t) = trip {
+        let t = c.cast(t, Dtype::I64)?;
+        heads.push(c.reshape(t, vec![])?);
+    }
+    // A condition that is known to hold is none.
+    let always = match cond {
+        Some(v) => c.known_ints(v).is_some_and(|k| k == [1]),
+        None => true,
+    };
+    if let (Some(v), false) = (cond, always) {
+        heads.push(scalar_bool(c, v)?);
+    }
+    let known = c.b.g.syms.len() as u32;
+    let mut shown = None;
+    let (body, types) = stable(c, &start, |c, types, unranked| {
+        let params: Vec<Type> = std::iter::once(Type::tensor(Dtype::I64, vec![]))
+            .chain(types.iter().cloned())
+            .collect();
+        let mut marks = vec![];
+        let mut truth = Value::NONE;
+        let mut body = body(c, graph, &params, |b, given| {
+            // Within the body the condition holds.
+            truth = b.scalar(Dtype::Bool, 1.0);
+            marks = given[1..].iter().zip(unranked).filter(|(_, u)| **u).map(|(v, _)| *v).collect();
+            [&[given[0], truth], &given[1..]].concat()
+        });
+        if let Ok(body) = &mut body {
+            shown = Some(body.results[0] == truth);
+        }
+        c.imp.unranked.extend(marks);
+        let body = body?;
+        let carried = body.results[1..=n].to_vec();
+        Ok((body, carried))
+    })?;
+    let results = body.results.clone();
+    let count = match (trip, always && shown == Some(true)) {
+        (Some(t), true) => c.b.g.content.get(&t).and_then(|d| d.first().cloned()),
+        _ => None,
+    };
+    let count = match count {
+        Some(d) if d.bounds(&c.b.g.syms).0 >= 0 => d,
+        _ => fresh(c, 0, DIM_MAX),
+    };
+    if c.dtype(results[0]) != Dtype::Bool {
+        return invalid("the body's condition is not bool");
+    }
+    let mut outs = carried_out(c, types, known)?;
+    outs.extend(stacked(c, &results[n + 1..], &count, known)?);
+    let control = Control::Loop {
+        body: body.region.0,
+        has_trip: trip.is_some(),
+        has_cond: cond.is_some() && !always,
+        carried: n as u32,
+    };
+    let ins = [heads, start].concat();
+    Ok(finish(c, control, &ins, outs))
+}
+
+fn scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let graph = c.graph("body")?;
+    let inputs = (0..c.ins.len()).map(|i| c.tensor(i)).collect::<Got<Vec<_>>>()?;
+    let scans = c.int("num_scan_inputs", 0)?;
+    let m = usize::try_from(scans).ok().filter(|&m| m > 0 && m <= inputs.len());
+    let Some(m) = m else { return invalid(format!("num_scan_inputs is {scans}")) };
+    let n = inputs.len() - m;
+    if graph.input.len() != n + m || graph.output.len() < n {
+        return invalid("the body's inputs and outputs do not fit");
+    }
+    let k = graph.output.len() - n;
+    let list = |v: Option<Vec<i64>>, len: usize| match v {
+        None => Ok(vec![0; len]),
+        Some(v) if v.len() == len => Ok(v),
+        Some(v) => invalid(format!("{} axes or directions for {len} values", v.len())),
+    };
+    let in_axes = list(c.ints("scan_input_axes")?, m)?;
+    let in_back = list(c.ints("scan_input_directions")?, m)?;
+    let out_axes = list(c.ints("scan_output_axes")?, k)?;
+    let out_back = list(c.ints("scan_output_directions")?, k)?;
+    let start = inputs[..n].to_vec();
+    let mut rows = vec![];
+    for (i, &x) in inputs[n..].iter().enumerate() {
+        let axis = c.axis(in_axes[i], c.rank(x))?;
+        let x = moved(c, x, axis, 0)?;
+        rows.push(if in_back[i] != 0 { reversed(c, x)? } else { x });
+    }
+    let trip = c.dims(rows[0])[0].clone();
+    for &r in &rows[1..] {
+        let d = c.dims(r)[0].clone();
+        c.b.g.constraints.equal(&trip, &d)?;
+    }
+    let known = c.b.g.syms.len() as u32;
+    let row_types: Vec<Type> =
+        rows.iter().map(|&r| Type::tensor(c.dtype(r), c.dims(r)[1..].to_vec())).collect();
+    let (body, types) = stable(c, &start, |c, types, _| {
+        let params = [types, &row_types].concat();
+        let body = body(c, graph, &params, |_, given| given.to_vec())?;
+        let carried = body.results[..n].to_vec();
+        Ok((body, carried))
+    })?;
+    let results = body.results.clone();
+    let mut outs = carried_out(c, types, known)?;
+    outs.extend(stacked(c, &results[n..], &trip, known)?);
+    let control = Control::Scan { body: body.region.0, carried: n as u32, trip, reverse: false };
+    let mut outs = finish(c, control, &[start, rows].concat(), outs);
+    for i in 0..k {
+        let mut y = outs[n + i];
+        if out_back[i] != 0 {
+            y = reversed(c, y)?;
+        }
+        let axis = c.axis(out_axes[i], c.rank(y))?;
+        outs[n + i] = moved(c, y, 0, axis)?;
+    }
+    Ok(outs)
+}
+
+/// x with axis `from` at place `to`.
+fn moved(c: &mut Cx<'_, '_, '_>, x: Value, from: usize, to: usize) -> Got {
+    let mut perm: Vec<usize> = (0..c.rank(x)).filter(|&a| a != from).collect();
+    perm.insert(to, from);
+    Ok(c.b.transpose(x, &perm)?)
+}
+
+/// x backwards along its first axis.
+fn reversed(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
+    let len = c.dims(x);
+    let mut start = vec![Dim::from(0i64); len.len()];
+    let mut step = vec![1; len.len()];
+    (start[0], step[0]) = (len[0].plus(-1), -1);
+    c.prim(Prim::Slice { start, len, step }, &[x])
+}
