@@ -7,9 +7,10 @@
 use crate::error::Error;
 use hub_abi::Sym;
 use hub_abi::dim::Dim;
-use hub_abi::pgraph::{PGraph, PNode, POp};
-use hub_abi::plan::{Buf, Plan, Step};
+use hub_abi::pgraph::{Control, PGraph, PNode, POp, ValueId};
+use hub_abi::plan::{Buf, OutputSource, Plan, Step};
 use hub_abi::prim::Prim;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// How a plan's sizes become known as it runs; depends on plan and graph only.
@@ -18,6 +19,11 @@ pub struct Flow {
     pub stages: Vec<Range<usize>>,
     /// The stage of each buffer.
     pub buf_stage: Vec<usize>,
+    /// Heap values that no later step needs, by top-level step.
+    pub drops: Vec<Vec<ValueId>>,
+    /// Nodes of the root region that make constants which a host step reads from the heap, by
+    /// top-level step.
+    pub loads: Vec<Vec<u32>>,
 }
 
 impl Flow {
@@ -68,7 +74,68 @@ impl Flow {
             }
             buf_stage.push(stage);
         }
-        Ok(Flow { stages, buf_stage })
+        let drops = drops(plan, g, &stages);
+        Ok(Flow { stages, buf_stage, drops, loads: loads(plan, g) })
+    }
+}
+
+/// After which host step each heap value is freed. What a stage's last step gives stays: it is
+/// copied to buffers when the next stage is bound.
+fn drops(plan: &Plan, g: &PGraph, stages: &[Range<usize>]) -> Vec<Vec<ValueId>> {
+    let root = &g.regions[g.root as usize];
+    let mut needed: HashSet<ValueId> = HashSet::new();
+    needed.extend(plan.outputs.iter().filter_map(|o| match o {
+        OutputSource::Heap(v) => Some(*v),
+        OutputSource::Buf(_) => None,
+    }));
+    let mut drops = vec![vec![]; plan.steps.len()];
+    for (i, step) in plan.steps.iter().enumerate().rev() {
+        let Step::Host { node, inputs, .. } = step else { continue };
+        let n = &root.nodes[*node as usize];
+        let mut touched: Vec<ValueId> = inputs.iter().map(|(v, _)| *v).collect();
+        values_of(g, n, &mut |v| touched.push(v));
+        let closing = stages.iter().any(|s| s.end == i + 1) && i + 1 < plan.steps.len();
+        for v in touched {
+            if needed.insert(v) && !(closing && n.outputs.contains(&v)) {
+                drops[i].push(v);
+            }
+        }
+    }
+    drops
+}
+
+fn loads(plan: &Plan, g: &PGraph) -> Vec<Vec<u32>> {
+    let root = &g.regions[g.root as usize];
+    let consts = root.nodes.iter().enumerate().filter(|(_, n)| matches!(n.op, POp::Const(_)));
+    let made: HashMap<ValueId, u32> =
+        consts.flat_map(|(i, n)| n.outputs.iter().map(move |&v| (v, i as u32))).collect();
+    let of = |step: &Step| {
+        let Step::Host { node, inputs, .. } = step else { return vec![] };
+        let mut found = vec![];
+        values_of(g, &root.nodes[*node as usize], &mut |v| {
+            let listed = inputs.iter().any(|(i, _)| *i == v);
+            found.extend(made.get(&v).filter(|n| !listed && *n != node));
+        });
+        found.sort_unstable();
+        found.dedup();
+        found
+    };
+    plan.steps.iter().map(of).collect()
+}
+
+/// Values that a node reads or makes, in its regions too.
+fn values_of(g: &PGraph, n: &PNode, f: &mut dyn FnMut(ValueId)) {
+    n.inputs.iter().chain(&n.outputs).for_each(|&v| f(v));
+    let regions = match &n.op {
+        POp::Group(r) => vec![*r],
+        POp::Control(Control::If { then, orelse }) => vec![*then, *orelse],
+        POp::Control(Control::Loop { body, .. } | Control::Scan { body, .. }) => vec![*body],
+        _ => vec![],
+    };
+    for r in regions {
+        let region = &g.regions[r as usize];
+        region.params.iter().chain(&region.results).for_each(|&v| f(v));
+        region.nodes.iter().for_each(|n| values_of(g, n, f));
     }
 }
 

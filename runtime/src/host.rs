@@ -98,6 +98,13 @@ impl Host {
         self.frame.as_ref()?.get(v)
     }
 
+    /// Frees a value.
+    pub fn free(&mut self, v: u32) {
+        if let Some(f) = &mut self.frame {
+            drop(f.take(v));
+        }
+    }
+
     /// Runs node `i` of the root region: operands and results are on the heap, symbols in `env`.
     pub fn step(&mut self, shared: &Shared, i: usize, env: &mut SymEnv) -> Result<(), Error> {
         self.dirty = true;

@@ -229,8 +229,13 @@ impl Native {
             let tensor = tensor.map_err(|e| Error::plan(format!("value {v}: {e}")))?;
             self.host.set(model.graph(), *v, tensor.into());
         }
+        for &load in &tier.flow.loads[step] {
+            self.host.step(shared, load as usize, &mut self.env)?;
+        }
         self.host.step(shared, *node as usize, &mut self.env)?;
-        self.store_outputs(k, step)
+        self.store_outputs(k, step)?;
+        tier.flow.drops[step].iter().for_each(|&v| self.host.free(v));
+        Ok(())
     }
 
     /// Copies results of a host step to their buffers that belong to stage `k`.

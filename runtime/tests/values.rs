@@ -85,3 +85,38 @@ fn sessions_share_a_model_and_run_at_once() {
         });
     }
 }
+
+/// `out = in + w` in one host step; the constant is in no buffer.
+#[test]
+fn host_steps_find_constants_by_themselves() {
+    use hub_abi::pgraph::PConst;
+    use hub_abi::prim::{BinaryOp, Prim};
+    use hub_abi::shape::TensorType;
+    let ty = TensorType { dtype: Dtype::F32, dims: vec![dim(2)] };
+    let add = POp::Prim(Prim::Binary(BinaryOp::Add));
+    let mut g = graph(
+        &[],
+        vec![Type::Tensor(ty.clone()); 3],
+        vec![node(POp::Const(0), &[], &[1], "w"), node(add, &[0, 1], &[2], "add")],
+        &[0],
+        &[2],
+    );
+    g.consts = vec![PConst { ty, offset: 0, len: 8, packing: None }];
+    let p = plan(
+        vec![Buf::Input(0)],
+        vec![Step::Host { node: 1, inputs: vec![(0, 0)], outputs: vec![] }],
+        vec![OutputSource::Heap(2)],
+    );
+    let mut w = writer("const", g, Some(p));
+    w.add_const(bytes(&[10f32, 20.], f32::to_le_bytes));
+    let dir = Scratch::new("const");
+    let path = dir.write("m.hub", w);
+    for tier in if native() { &["avx2", "portable"][..] } else { &["portable"] } {
+        let mut s = session(&path, Some(tier), 1);
+        let data = bytes(&[1f32, 2.], f32::to_le_bytes);
+        for _ in 0..2 {
+            let view = TensorView { dtype: Dtype::F32, dims: &[2], data: &data };
+            assert_eq!(f32s(s.run(&[view]).unwrap().get(0).data), [11., 22.]);
+        }
+    }
+}
