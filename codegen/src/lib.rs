@@ -8,4 +8,5 @@ pub mod kir;
 pub mod lower;
 pub mod place;
 pub mod target;
+pub mod targets;
 pub mod task;

@@ -186,7 +186,7 @@ pub enum Inst {
         a: Reg,
     },
     /// `a × 2^n` with `n` an integral value of the same float type, rounded once. Defined for |a|
-    /// zero, in [1/4, 4], or not finite, and |n| ≤ 4096, or NaN (the result is NaN). f32 only.
+    /// zero, in [1/4, 4], or not finite, and |n| ≤ 4096 or both NaN. f32 only.
     Scale2 {
         dst: Reg,
         a: Reg,

@@ -251,11 +251,11 @@ fn round_int(to: Elem, x: f64) -> u64 {
 
 fn scale2(a: f32, n: f32) -> Result<u64, String> {
     let known = a.is_nan() || a.is_infinite() || a == 0.0 || (0.25..=4.0).contains(&a.abs());
-    if !known || n.abs() > 4096.0 || (n.is_finite() && n.fract() != 0.0) {
-        return Err(format!("scale2 of {a:e} by 2^{n:e} is not defined"));
-    }
-    if n.is_nan() {
+    if a.is_nan() && n.is_nan() {
         return Ok(f32::NAN.to_bits() as u64);
+    }
+    if !known || n.is_nan() || n.abs() > 4096.0 || n.fract() != 0.0 {
+        return Err(format!("scale2 of {a:e} by 2^{n:e} is not defined"));
     }
     let n = n.clamp(-1000.0, 1000.0) as i32;
     Ok(((a as f64 * 2f64.powi(n)) as f32).to_bits() as u64)

@@ -1,0 +1,114 @@
+//! Runs kernels as machine code and through the interpreter, on the same bytes.
+#![allow(dead_code, unsafe_code)]
+
+use hub_codegen::kir::interp::{self, Arg};
+use hub_codegen::kir::{Kernel, verify};
+use hub_codegen::targets::x86::{self, Refused, Target, Tier};
+use hub_testrun::{Aligned, JitBuffer};
+
+/// The tiers that this host runs; says by name which it lacks.
+pub fn tiers() -> Vec<Tier> {
+    let best = Target::host_tier();
+    [Tier::Avx2, Tier::Avx512]
+        .into_iter()
+        .filter(|t| {
+            let have = best.is_some_and(|b| *t <= b);
+            if !have {
+                eprintln!("skipped on tier {}: this host lacks it", t.name());
+            }
+            have
+        })
+        .collect()
+}
+
+/// Runs all tiles as machine code; returns the status word.
+pub fn native(k: &Kernel, tier: Tier, args: &[Arg], bufs: &mut [Vec<u8>]) -> Result<u32, Refused> {
+    let code = x86::emit(k, &Target::generic(tier))?;
+    let jit = JitBuffer::new(&code.bytes).expect("executable memory");
+    let mut mem: Vec<Aligned> = bufs.iter().map(|b| Aligned::from_bytes(b)).collect();
+    let mut scratch = Aligned::zeroed(k.scratch_bytes as usize);
+    let mut status = [0u32; 2];
+    let block: Vec<u64> = args
+        .iter()
+        .map(|a| match a {
+            Arg::Buf { buf, offset } => mem[*buf].addr().wrapping_add_signed(*offset),
+            Arg::Size(n) => *n as u64,
+            Arg::Status => status.as_mut_ptr() as u64,
+        })
+        .collect();
+    // SAFETY: the interpreter found every access of these tiles in bounds, the tier is the host's,
+    // and the block matches the kernel's parameters.
+    unsafe { jit.call(&block, 0, interp::tiles(k, args), scratch.addr() as *mut u8) };
+    for (b, m) in bufs.iter_mut().zip(&mem) {
+        b.copy_from_slice(m.bytes());
+    }
+    Ok(status[0])
+}
+
+/// How two results are compared.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Same {
+    /// Byte for byte.
+    Bits,
+    /// f32 by f32, any NaN equal to any other.
+    F32,
+    /// f64 by f64, any NaN equal to any other.
+    F64,
+    /// Two-byte floats: any NaN equal to any other.
+    F16,
+    /// As `F16`.
+    BF16,
+}
+
+fn nan(s: Same, c: &[u8]) -> bool {
+    match s {
+        Same::Bits => false,
+        Same::F32 => f32::from_le_bytes(c.try_into().unwrap()).is_nan(),
+        Same::F64 => f64::from_le_bytes(c.try_into().unwrap()).is_nan(),
+        Same::F16 => u16::from_le_bytes(c.try_into().unwrap()) & 0x7fff > 0x7c00,
+        Same::BF16 => u16::from_le_bytes(c.try_into().unwrap()) & 0x7fff > 0x7f80,
+    }
+}
+
+/// Whether two buffers agree.
+pub fn agree(s: Same, a: &[u8], b: &[u8]) -> bool {
+    let n = match s {
+        Same::Bits => 1,
+        Same::F16 | Same::BF16 => 2,
+        Same::F32 => 4,
+        Same::F64 => 8,
+    };
+    a.chunks(n).zip(b.chunks(n)).all(|(x, y)| x == y || (x.len() == n && nan(s, x) && nan(s, y)))
+}
+
+/// Runs `k` both ways on every tier and compares every buffer and the status. Returns how many
+/// tiers took the kernel.
+pub fn check(k: &Kernel, args: &[Arg], bufs: &[Vec<u8>], same: Same) -> usize {
+    verify(k).unwrap_or_else(|e| panic!("{e}\n{k}"));
+    let mut want = bufs.to_vec();
+    let status = interp::run(k, args, &mut want, 0..interp::tiles(k, args))
+        .unwrap_or_else(|e| panic!("{e}\n{k}"));
+    let mut ran = 0;
+    for tier in tiers() {
+        let mut got = bufs.to_vec();
+        match native(k, tier, args, &mut got) {
+            Ok(s) => {
+                assert_eq!(s, status, "status on {}\n{k}", tier.name());
+                for (n, (g, w)) in got.iter().zip(&want).enumerate() {
+                    let show = |b: &[u8]| format!("{:02x?}", &b[..b.len().min(256)]);
+                    assert!(
+                        agree(same, g, w),
+                        "buffer {n} on {}\nnative {}\nmeant  {}\n{k}",
+                        tier.name(),
+                        show(g),
+                        show(w)
+                    );
+                }
+                ran += 1;
+            }
+            Err(Refused::Unsupported { .. } | Refused::Registers { .. }) => {}
+            Err(e) => panic!("{e}\n{k}"),
+        }
+    }
+    ran
+}
