@@ -120,7 +120,16 @@ fn nan_and_infinity() {
 
 #[test]
 fn transposes_between_layouts() {
-    for shape in [[1, 3, 19, 18], [2, 40, 4, 5], [1, 16, 16, 16], [2, 1, 3, 3], [1, 50, 1, 1]] {
+    let shapes = [
+        [1, 3, 19, 18],
+        [1, 3, 16, 32],
+        [2, 40, 4, 5],
+        [1, 16, 16, 16],
+        [2, 1, 3, 3],
+        [1, 50, 1, 1],
+        [1, 21, 5, 37],
+    ];
+    for shape in shapes {
         let g = graph(&[(F, dims(&shape))], &[], |_, x| vec![x[0]]);
         let slack = (shape[1] as u64).next_multiple_of(16) as i64 - shape[1];
         for (a, b) in [(Lay::Dense, nhwc(slack)), (nhwc(slack), Lay::Dense), (nhwc(slack), nhwc(0))]
@@ -129,7 +138,19 @@ fn transposes_between_layouts() {
         }
     }
     map(&[(F, dims(&[6, 5, 9, 4]))], |b, x| vec![b.transpose(x[0], &[2, 0, 3, 1]).unwrap()]);
-    map(&[(F, dims(&[33, 70]))], |b, x| vec![b.transpose(x[0], &[1, 0]).unwrap()]);
+    for d in [F, Dtype::U8, Dtype::Bool, Dtype::F16, Dtype::I64] {
+        let s = map(&[(d, dims(&[33, 70]))], |b, x| vec![b.transpose(x[0], &[1, 0]).unwrap()]);
+        assert_eq!(s[1].contains("turn"), d != Dtype::I64, "{s:?}");
+    }
+    let (n, t) = (Dim::from(hub_abi::Sym(0)), Dim::from(hub_abi::Sym(1)));
+    let ins = [(F, vec![n.clone(), t.clone()]), (F, vec![t, n])];
+    let g = graph(&ins, &[("n", 0, 999), ("t", 0, 999)], |b, x| {
+        let y = b.transpose(x[0], &[1, 0]).unwrap();
+        vec![b.add(x[1], y).unwrap()]
+    });
+    for (n, t) in [(1, 1), (35, 17), (0, 5), (64, 32), (5, 0), (16, 70)] {
+        dense(&g, GroupKind::Map, &SymEnv(vec![Some(n), Some(t)]), 9);
+    }
 }
 
 #[test]

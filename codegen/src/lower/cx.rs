@@ -94,6 +94,8 @@ pub struct LowerCx<'t> {
     pub notes: Notes,
     /// Lanes that exist, where not all do (a tail).
     pub active: Option<Reg>,
+    /// Registers that stand for loads of an operand at a byte offset from its origin.
+    pub preloaded: HashMap<(Which, Coord), Reg>,
     args: HashMap<ParamId, TaskArg>,
     sizes: HashMap<Dim, ParamId>,
     ptrs: HashMap<Which, (ParamId, Dim)>,
@@ -114,6 +116,7 @@ impl<'t> LowerCx<'t> {
             lanes,
             notes: Notes::default(),
             active: None,
+            preloaded: HashMap::new(),
             args: HashMap::new(),
             sizes: HashMap::new(),
             ptrs: HashMap::new(),

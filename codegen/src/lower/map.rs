@@ -6,6 +6,7 @@ use super::coord::Coord;
 use super::cx::{LowerCx, Made, Work};
 use super::nest::{Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
 use super::study::{Domain, Loop, Study, study};
+use super::transpose::{self, Cross};
 use super::value::with_lanes;
 use crate::kir::{Affine, CmpOp, Cond, Reg, RegTy, Scalar, Var};
 use crate::target::Target;
@@ -80,6 +81,7 @@ struct Plan<'p> {
     tiling: Tiling,
     grid: Vec<Dim>,
     how: VectorLoop,
+    cross: Option<Cross>,
 }
 
 fn attempt(mut cx: LowerCx<'_>, name: &str, pieces: &[Piece]) -> Made<Lowered> {
@@ -127,13 +129,25 @@ fn plan<'p>(cx: &LowerCx<'_>, piece: &'p Piece) -> Made<Plan<'p>> {
     let domain = Domain::new(cx.task, &piece.shape, &roots);
     let found = study(cx.task, cx.target, cx.lanes, &domain, |cx, coords| body(cx, piece, coords))?;
     let reduced = vec![false; domain.dims.len()];
-    let loops = found.arrange(cx, found.loops(cx, &domain, &reduced));
+    let mut loops = found.arrange(cx, found.loops(cx, &domain, &reduced));
     let total = loops.iter().map(|l| cx.estimate(&l.extent).max(1)).fold(1, i64::saturating_mul);
     let most = if found.insts > 40 { 2048 } else { 8192 };
-    let tiling = tiling(cx, &loops, (total / 64).clamp(1024, most), 4 * cx.lanes as i64);
-    let grid = tiling.grid(cx, &loops);
     let how = vector_loop(cx, &found, &loops);
-    Ok(Plan { piece, domain, loops, tiling, grid, how })
+    let mut size = (total / 64).clamp(1024, most);
+    let mut align = 4 * cx.lanes as i64;
+    let cross = transpose::find(cx, &found, &loops);
+    if let Some(c) = &cross {
+        loops.retain(|l| l.dim != c.along.dim && l.dim != c.vector.dim);
+        loops.push(c.along.clone());
+        size = (size / cx.estimate(&c.vector.extent).max(1)).max(1);
+        align = cx.lanes as i64;
+    }
+    let tiling = tiling(cx, &loops, size, align);
+    let mut grid = tiling.grid(cx, &loops);
+    if let Some(c) = cross.as_ref().filter(|c| cx.bounds(&c.vector.extent).0 <= 0) {
+        grid[0] = grid[0].mul(&c.vector.extent.min_of(&1i64.into()));
+    }
+    Ok(Plan { piece, domain, loops, tiling, grid, how, cross })
 }
 
 /// How the vector loop of a nest runs: unrolled by weight, without a tail where there is slack.
@@ -154,7 +168,9 @@ pub fn vector_loop(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> VectorLoo
 fn describe(plans: &[Plan<'_>], lanes: usize) -> String {
     let one = |p: &Plan<'_>| {
         let dims: Vec<String> = p.loops.iter().map(|l| l.extent.to_string()).collect();
-        format!("{} tile {}@{}", dims.join("x"), p.tiling.chunk, p.tiling.cut)
+        let turn = p.cross.as_ref().map(|c| format!(" turn {}", c.vector.extent));
+        let (chunk, cut) = (p.tiling.chunk, p.tiling.cut);
+        format!("{}{} tile {chunk}@{cut}", dims.join("x"), turn.unwrap_or_default())
     };
     let parts: Vec<String> = plans.iter().map(one).collect();
     format!("v{lanes} {}", parts.join(" + "))
@@ -176,6 +192,9 @@ fn run<'t>(cx: &mut LowerCx<'t>, p: &Plan<'_>, grid: &[Var]) -> Made {
         return single(cx, p, at);
     }
     tile(cx, &p.loops, &p.tiling, grid, at, &mut |cx, at, span: Span| {
+        if let Some(c) = &p.cross {
+            return c.run(cx, &at, &span, &mut |cx, at| body(cx, p.piece, &p.domain.coords(at)));
+        }
         let dim = p.loops[p.loops.len() - 1].dim;
         vectors(cx, &span, p.how, &mut |cx, v| {
             let mut at = at.clone();

@@ -24,6 +24,7 @@ pub mod row;
 pub mod schedule;
 pub mod shape;
 pub mod study;
+pub mod transpose;
 pub mod value;
 pub mod window;
 

@@ -185,7 +185,7 @@ pub fn vectors<'t>(
 }
 
 /// `count / step` (rounded up where `up`), and the elements that these cover.
-fn whole_steps(cx: &mut LowerCx<'_>, count: Scalar, step: i64, up: bool) -> (Scalar, Scalar) {
+pub fn whole_steps(cx: &mut LowerCx<'_>, count: Scalar, step: i64, up: bool) -> (Scalar, Scalar) {
     let extra = if up { step - 1 } else { 0 };
     if let Scalar::Const(n) = count {
         let k = (n + extra) / step;
@@ -203,7 +203,8 @@ fn whole_steps(cx: &mut LowerCx<'_>, count: Scalar, step: i64, up: bool) -> (Sca
     (k.into(), done.into())
 }
 
-fn rest_of(cx: &mut LowerCx<'_>, count: Scalar, done: &Scalar) -> Scalar {
+/// `count - done`.
+pub fn rest_of(cx: &mut LowerCx<'_>, count: Scalar, done: &Scalar) -> Scalar {
     match (count, done) {
         (Scalar::Const(n), Scalar::Const(d)) => (n - d).into(),
         (n, d) => {

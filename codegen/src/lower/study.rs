@@ -171,7 +171,8 @@ impl Study {
         a.bytes.coef(Atom(dim as u32))
     }
 
-    fn is_pinned(&self, dim: usize) -> bool {
+    /// Is a dim used other than linearly in addresses?
+    pub fn is_pinned(&self, dim: usize) -> bool {
         self.notes.pinned.contains(&Atom(dim as u32))
     }
 

@@ -173,6 +173,27 @@ impl LowerCx<'_> {
             e => e,
         };
         let ty = self.vector(elem, lanes)?;
+        let r = match self.preloaded(of, coords, ty) {
+            Some(r) => r,
+            None => self.load_at(of, coords, ty)?,
+        };
+        if dtype != Dtype::Bool {
+            return Ok(r);
+        }
+        let zero = self.b.zero(ty);
+        Ok(self.b.cmp(CmpOp::Ne, r, zero))
+    }
+
+    fn preloaded(&self, of: Which, coords: &[Coord], ty: RegTy) -> Option<Reg> {
+        if self.preloaded.is_empty() {
+            return None;
+        }
+        let r = self.preloaded.get(&(of, self.byte_offset(of, coords))).copied();
+        r.filter(|&r| self.b.ty(r) == ty)
+    }
+
+    fn load_at(&mut self, of: Which, coords: &[Coord], ty: RegTy) -> Made<Reg> {
+        let (dtype, lanes) = (self.operand(of).dtype, ty.lanes as usize);
         let at = self.locate(of, coords, lanes)?;
         let size = dtype.size() as i64;
         let r = if lanes == 1 {
@@ -190,11 +211,7 @@ impl LowerCx<'_> {
             let step = self.coef(&at.step);
             self.b.load_strided(ty, at.addr, step, dtype, self.active)
         };
-        if dtype != Dtype::Bool {
-            return Ok(r);
-        }
-        let zero = self.b.zero(ty);
-        Ok(self.b.cmp(CmpOp::Ne, r, zero))
+        Ok(r)
     }
 
     /// Stores a value to element `coords` of an output; lanes that are off stay as they are.
