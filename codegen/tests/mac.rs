@@ -104,9 +104,7 @@ fn typed(
         }
         End::ResidualSilu => {
             v = b.add(v, params[specs.len()]).unwrap();
-            let s = b.un(UnaryOp::Abs, v).unwrap();
-            let s = b.bin_scalar(BinaryOp::Add, s, 1.0).unwrap();
-            let s = b.un(UnaryOp::Rsqrt, s).unwrap();
+            let s = b.un(UnaryOp::Sigmoid, v).unwrap();
             v = b.mul(v, s).unwrap();
         }
     }

@@ -1,7 +1,7 @@
 //! Contractions as multiply-accumulate problems: which operand is read in vectors, how a constant
 //! one is packed, and what each label is.
 
-use super::contract_mac::{Axis, Body, Mac, PANEL, elem_for, lower_mac};
+use super::contract_mac::{Axis, Body, Mac, PANEL, lower_mac};
 use super::cx::{Made, unsupported};
 use crate::target::Target;
 use crate::task::{Format, Lowered, Operand, Refused, Task};
@@ -46,6 +46,14 @@ pub fn param(task: &Task<'_>, v: Value) -> Result<usize, Refused> {
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    lower_mac(task, target, &problem(task)?)
+}
+
+/// The problem of a group around a [`Prim::Contract`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
     let (node, prim) = anchor(task, |p| matches!(p, Prim::Contract { .. }))?;
     let Prim::Contract { a, b, out } = prim else { unreachable!("the filter above") };
     let ins = &task.g.nodes[node].inputs;
@@ -54,8 +62,7 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
     let sides = [Labeled { input: ia, labels: a }, Labeled { input: ib, labels: b }];
     let vector = vector_side(task, &sides, anchor, out);
     let (v, s) = (&sides[vector], &sides[1 - vector]);
-    let mac = build(task, s, v, anchor, out).map_err(super::contract_mac::refused)?;
-    lower_mac(task, target, mac, elem_for(task, anchor)?)
+    build(task, s, v, anchor, out).map_err(super::contract_mac::refused)
 }
 
 /// An operand and its axes' labels.

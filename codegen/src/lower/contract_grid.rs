@@ -1,24 +1,19 @@
 //! The kernel around a multiply-accumulate tile: grid axes, blocks of rows, and which code runs
 //! where a tile is not whole.
 
-use super::contract_mac::{Axis, Mac, spare};
+use super::contract_mac::{Axis, Mac, elem_for, spare};
 use super::contract_tile::{Cols, Pos, Side, Tiler};
 use super::coord::{AtomData, Coord};
 use super::cx::{LowerCx, Made};
 use super::schedule::Schedule;
-use crate::kir::{BinOp, CmpOp, Cond, Elem, RegTy, Scalar};
+use crate::kir::{BinOp, CmpOp, Cond, RegTy, Scalar};
 use crate::target::Target;
 use crate::task::{Format, Lowered, Task, Which};
 use hub_abi::Dim;
 
 /// The kernel of one schedule.
-pub fn lower(
-    task: &Task<'_>,
-    target: &Target,
-    mac: &Mac,
-    sch: Schedule,
-    elem: Elem,
-) -> Made<Lowered> {
+pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made<Lowered> {
+    let elem = elem_for(task, mac.anchor)?;
     let lanes = sch.lanes as usize;
     let mut cx = LowerCx::new(task, target, mac.name, lanes);
     let one = Axis { dim: 1i64.into(), s: 0i64.into(), v: 0i64.into(), out: None };

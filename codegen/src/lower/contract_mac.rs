@@ -7,7 +7,7 @@
 use super::contract_grid;
 use super::coord::Coord;
 use super::cx::{Fail, LowerCx, Made, Work, unsupported};
-use super::schedule::{self, Facts, Schedule, Shape};
+use super::schedule::{self, Facts, Schedule, Shape, Taps};
 use super::value::{elem_of, with_lanes};
 use crate::kir::{Elem, Reg};
 use crate::target::Target;
@@ -126,10 +126,17 @@ impl Mac {
         }
     }
 
-    /// Taps along the innermost reduced axis whose vectors would be kept in registers.
-    pub fn last_taps(&self) -> i64 {
-        let taps = self.k.last().map_or(1, |k| likely(&k.dim));
-        if self.body == Body::Lanes { taps } else { 0 }
+    /// The reduced axes as a window's taps.
+    pub fn taps(&self) -> Taps {
+        let last = self.k.last();
+        let across = last.map_or(1, |k| likely(&k.dim));
+        let all: i64 = self.k.iter().map(|k| likely(&k.dim)).product();
+        let unit = last.and_then(|k| k.s.as_const());
+        let step = match (self.rows.last().and_then(|r| r.s.as_const()), unit) {
+            (Some(r), Some(k)) if k > 0 && r % k == 0 => r / k,
+            _ => across,
+        };
+        Taps { across, rows: all / across.max(1), step, filter: self.body == Body::Lanes }
     }
 
     /// Every axis.
@@ -231,40 +238,44 @@ pub fn spare(task: &Task<'_>, mac: &Mac) -> i64 {
     all.map(|o| o.slack).min().unwrap_or(0)
 }
 
+/// The schedules of a problem, the most promising first.
+pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> Vec<Schedule> {
+    let facts = Facts::of(target, lanes);
+    let shape = mac.shape(task.g.dtype(mac.anchor).size() as i64);
+    match mac.body {
+        Body::Broadcast => schedule::candidates(&shape, &facts, heavy(task)),
+        _ => schedule::tap_candidates(&shape, &facts, &mac.taps(), heavy(task)),
+    }
+}
+
 /// Lowers a problem by the first schedule that the target holds.
 ///
 /// # Errors
 /// What the generator cannot do.
-pub fn lower_mac(
-    task: &Task<'_>,
-    target: &Target,
-    mac: Mac,
-    elem: Elem,
-) -> Result<Lowered, Refused> {
+pub fn lower_mac(task: &Task<'_>, target: &Target, mac: &Mac) -> Result<Lowered, Refused> {
+    let elem = elem_for(task, mac.anchor)?;
     with_lanes(target.vector_bytes / elem.size(), |lanes| {
-        let facts = Facts::of(target, lanes);
-        let size = elem.size() as i64;
-        let all = match mac.body {
-            Body::Broadcast => schedule::candidates(&mac.shape(size), &facts, heavy(task)),
-            _ => schedule::tap_candidates(&mac.shape(size), &facts, mac.last_taps(), heavy(task)),
-        };
-        first_that_fits(&all, target, |sch| contract_grid::lower(task, target, &mac, sch, elem))
+        for sch in schedules(task, target, mac, lanes) {
+            let lowered = contract_grid::lower(task, target, mac, sch)?;
+            if fits(&lowered.kernel, target) {
+                return Ok(lowered);
+            }
+        }
+        unsupported("no schedule fits the registers")
     })
 }
 
-/// The first candidate whose kernel the target can emit.
-pub fn first_that_fits(
-    all: &[Schedule],
+/// Lowers a problem by a given schedule, fitting or not (a tuner's way).
+///
+/// # Errors
+/// What the generator cannot do.
+pub fn lower_as(
+    task: &Task<'_>,
     target: &Target,
-    mut make: impl FnMut(Schedule) -> Made<Lowered>,
-) -> Made<Lowered> {
-    for &sch in all {
-        let lowered = make(sch)?;
-        if fits(&lowered.kernel, target) {
-            return Ok(lowered);
-        }
-    }
-    unsupported("no schedule fits the registers")
+    mac: &Mac,
+    sch: Schedule,
+) -> Result<Lowered, Refused> {
+    contract_grid::lower(task, target, mac, sch).map_err(refused)
 }
 
 /// Whether the target can hold the kernel in its registers.

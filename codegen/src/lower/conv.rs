@@ -2,7 +2,7 @@
 //! overlapping rows, filters are packed by output channels. Any number of spatial axes.
 
 use super::contract::{anchor, param};
-use super::contract_mac::{Axis, Body, Mac, PANEL, elem_for, likely, lower_mac, refused};
+use super::contract_mac::{Axis, Body, Mac, PANEL, likely, lower_mac, refused};
 use super::cx::Made;
 use super::depthwise;
 use crate::target::Target;
@@ -17,6 +17,14 @@ use hub_ir::Value;
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    lower_mac(task, target, &problem(task)?)
+}
+
+/// The problem of a group around a [`Prim::Conv`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
     let (node, prim) = anchor(task, |p| matches!(p, Prim::Conv { .. }))?;
     let Prim::Conv { geo, groups } = prim else { unreachable!("the filter above") };
     let ins = &task.g.nodes[node].inputs;
@@ -25,10 +33,9 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
     padded(task, x, geo)?;
     let c = Conv { task, x, w, out, geo, groups: *groups };
     if c.is_depthwise() {
-        return depthwise::lower(task, target, &c);
+        return depthwise::problem(task, &c);
     }
-    let mac = c.build().map_err(refused)?;
-    lower_mac(task, target, mac, elem_for(task, out)?)
+    c.build().map_err(refused)
 }
 
 /// Asks for a halo where a window may lie partly outside.

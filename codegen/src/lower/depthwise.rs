@@ -2,23 +2,22 @@
 //! channels, and the taps along the innermost spatial axis are walked with every input vector
 //! loaded once and used by all the output columns it belongs to.
 
-use super::contract_mac::{Axis, Body, Mac, PANEL, elem_for, likely, lower_mac};
+use super::contract_mac::{Axis, Body, Mac, PANEL, likely};
 use super::contract_tile::{Cols, Pos, Tiler};
 use super::conv::{Conv, first_window};
 use super::cx::LowerCx;
 use crate::kir::{Addr, Base, BinOp, CmpOp, Coef, Elem, Reg, Stmt};
-use crate::target::Target;
-use crate::task::{Format, Lowered, Refused, Task};
+use crate::task::{Format, Refused, Task};
 use hub_abi::pgraph::Packing;
 use hub_abi::prim::Geometry;
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 
-/// Lowers a depthwise convolution (`groups == C == M`).
+/// The problem of a depthwise convolution (`groups == C == M`).
 ///
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
-pub fn lower(task: &Task<'_>, target: &Target, c: &Conv<'_, '_>) -> Result<Lowered, Refused> {
+pub fn problem(task: &Task<'_>, c: &Conv<'_, '_>) -> Result<Mac, Refused> {
     let w = &task.inputs[c.w];
     let taps = Dim::product(&w.dims[2..]).as_const().filter(|&t| t > 0);
     let (Some(taps), Some(n)) = (taps, w.dims[0].as_const()) else {
@@ -49,7 +48,7 @@ pub fn lower(task: &Task<'_>, target: &Target, c: &Conv<'_, '_>) -> Result<Lower
         at *= likely(&k.dim);
     }
     mac.simplify();
-    lower_mac(task, target, mac, elem_for(task, c.out)?)
+    Ok(mac)
 }
 
 /// The problem of sliding a window over `[N, C, spatial…]`, vectors along C; no second operand yet.
@@ -168,7 +167,7 @@ impl Tiler<'_> {
         let taps = one.map_or(1, |k| likely(&k.dim));
         let nv = at.w.len() as i64;
         let held = if self.mac.body == Body::Lanes { taps * nv } else { 0 };
-        let fits = held + (acc.len() as i64 + 1) * nv < cx.target.vector_regs as i64;
+        let fits = self.mac.taps().held(acc.len() as i64, nv, cx.target.vector_regs as i64);
         let tap_v = one.map_or(Coef::from(0), |k| cx.coef(&k.v.times(self.v.dtype.size() as i64)));
         let step = &self.rows[1].s;
         let tap = one.map_or(Dim::from(0i64), |k| k.s.clone());

@@ -148,34 +148,98 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
     out
 }
 
-/// Candidates for windows and depthwise filters, whose `taps` vectors along the innermost axis stay
-/// in registers: the largest tiles first, two vectors before one (neighbouring lines).
-pub fn tap_candidates(s: &Shape, f: &Facts, taps: i64, heavy: bool) -> Vec<Schedule> {
-    let mut out = vec![];
+/// What a window's or depthwise filter's taps look like.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Taps {
+    /// Along the innermost reduced axis.
+    pub across: i64,
+    /// Along all others.
+    pub rows: i64,
+    /// Distance between neighbouring output columns, in taps.
+    pub step: i64,
+    /// Each has a filter vector.
+    pub filter: bool,
+}
+
+impl Taps {
+    /// Whether a tile's accumulators leave room for the filter vectors of one row of taps; input
+    /// vectors are then loaded once a row.
+    pub fn held(&self, rows: i64, nv: i64, regs: i64) -> bool {
+        let filters = if self.filter { self.across * nv } else { 0 };
+        filters + (rows + 1) * nv < regs
+    }
+
+    /// Cycles of one tile: arithmetic, loads and latency of every row of taps, begin and end.
+    fn cycles(&self, th: i64, tw: i64, nv: i64, regs: i64) -> f64 {
+        let work = th * tw * self.across * nv;
+        let columns = if self.step < self.across {
+            (tw - 1) * self.step + self.across
+        } else {
+            tw * self.across
+        };
+        let held = self.held(th * tw, nv, regs);
+        let inputs = if held { th * columns * nv } else { work };
+        let filters = if self.filter { self.across * nv } else { 0 };
+        let busiest = work.max(inputs + filters) as f64 / 2.0;
+        let row = busiest.max((4 * self.across) as f64) + 3.0;
+        row * self.rows as f64 + TILE_OVERHEAD + (2 * th * tw * nv) as f64
+    }
+}
+
+/// Candidates for windows and depthwise filters, the most promising first.
+pub fn tap_candidates(s: &Shape, f: &Facts, taps: &Taps, heavy: bool) -> Vec<Schedule> {
     let step = last_vectors(s, f);
-    for nv in [2, 1, 4]
-        .into_iter()
-        .filter(|nv| nv % step == 0 && (*nv == step || nv * f.lanes <= s.n + f.lanes))
-    {
-        let most = ((f.regs - 2 - taps * nv) / nv).clamp(1, 16);
-        let mut tiles = row_tiles(s, most);
-        tiles.sort_by_key(|t| std::cmp::Reverse(t.0 * t.1));
-        for (th, tw) in tiles.into_iter().take(3) {
-            let x = Schedule { th, tw, nv, lanes: f.lanes, unroll: 1, block: 1, staged: heavy };
-            out.push(x);
+    let all = div_ceil(s.n, f.lanes);
+    let mut found = vec![];
+    for nv in [1, 2, 4].into_iter().filter(|nv| nv % step == 0 && (*nv == step || *nv <= all)) {
+        let most = ((f.regs - 2) / nv - 1).clamp(1, 20);
+        for (th, tw) in row_tiles(s, most) {
+            let mut total = 0.0;
+            each_tile(s, (th, tw, nv * f.lanes), &mut |count, h, w, n| {
+                total += count * taps.cycles(h, w, div_ceil(n, f.lanes), f.regs);
+            });
+            let block = tap_block(s, f, th, nv * f.lanes);
+            found.push((
+                total,
+                Schedule { th, tw, nv, lanes: f.lanes, unroll: 1, block, staged: heavy },
+            ));
+        }
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut out = vec![];
+    for (_, x) in found.into_iter().take(MAX) {
+        out.push(x);
+        if !x.staged {
             out.push(Schedule { staged: true, ..x });
         }
     }
-    out.push(Schedule {
-        th: 1,
-        tw: 1,
-        nv: step,
-        lanes: f.lanes,
-        unroll: 1,
-        block: 1,
-        staged: true,
-    });
+    let (nv, lanes) = (step, f.lanes);
+    out.push(Schedule { th: 1, tw: 1, nv, lanes, unroll: 1, block: 1, staged: true });
     out
+}
+
+/// Row tiles whose input stays in the first level while a tile's features are walked down the image.
+fn tap_block(s: &Shape, f: &Facts, th: i64, nr: i64) -> i64 {
+    let row = s.a / s.n.max(1) / s.h.max(1) * nr * s.size;
+    let fit = (f.l1 * 6 / 10 / row.max(1) - 2).max(1);
+    if fit >= s.h { 0 } else { (fit / th).max(1) }
+}
+
+/// Calls `f(count, h, w, n)` for every size of tile that `(th, tw, nr)` cuts a problem into.
+fn each_tile(s: &Shape, (th, tw, nr): (i64, i64, i64), f: &mut dyn FnMut(f64, i64, i64, i64)) {
+    let sizes = |total: i64, t: i64| -> [(i64, i64); 2] {
+        let tail = total % t;
+        [(total / t, t), (i64::from(tail > 0), tail)]
+    };
+    for (ch, h) in sizes(s.h, th) {
+        for (cw, w) in sizes(s.w, tw) {
+            for (cn, n) in sizes(s.n, nr) {
+                if ch * cw * cn > 0 {
+                    f((ch * cw * cn) as f64, h, w, n);
+                }
+            }
+        }
+    }
 }
 
 /// The fewest vectors that a tile may have.
@@ -243,29 +307,18 @@ pub fn div_ceil(a: i64, b: i64) -> i64 {
 fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
     let nr = x.nv * x.lanes;
     let (th, tw, tn) = (div_ceil(s.h, x.th), div_ceil(s.w, x.tw), div_ceil(s.n, nr));
+    // One vector of features takes every broadcast from memory, which does not keep up.
     let per_k = |rows: i64, nv: i64| -> f64 {
         let acc = (rows * nv) as f64;
-        let loads = if nv == 1 { acc + 1.0 } else { (rows + nv) as f64 };
+        let loads = if nv == 1 { 1.4 * acc + 1.0 } else { (rows + nv) as f64 };
         (acc / 2.0).max(loads / 2.0).max(4.0)
     };
-    // Tiles of every kind, tails included.
-    let sizes = |total: i64, t: i64| -> [(i64, i64); 2] {
-        let tail = total % t;
-        [(total / t, t), (i64::from(tail > 0), tail)]
-    };
     let mut compute = 0.0;
-    for (ch, h) in sizes(s.h, x.th) {
-        for (cw, w) in sizes(s.w, x.tw) {
-            for (cn, n) in sizes(s.n, nr) {
-                let count = (ch * cw * cn) as f64;
-                if count > 0.0 {
-                    let outs = (h * w * div_ceil(n, x.lanes)) as f64;
-                    let tile = per_k(h * w, div_ceil(n, x.lanes)) * s.k as f64;
-                    compute += count * (tile + TILE_OVERHEAD + 2.0 * outs);
-                }
-            }
-        }
-    }
+    each_tile(s, (x.th, x.tw, nr), &mut |count, h, w, n| {
+        let nv = div_ceil(n, x.lanes);
+        let tile = per_k(h * w, nv) * s.k as f64;
+        compute += count * (tile + TILE_OVERHEAD + (2 * h * w * nv) as f64);
+    });
     let (a, b) = ((s.a * s.size) as f64, (s.n * s.k * s.size) as f64);
     let row_tiles = blocked_tiles(s, x.th, x.tw);
     let block = if x.block == 0 { row_tiles } else { x.block.min(row_tiles) };

@@ -1,7 +1,7 @@
 //! Window reductions (pooling): vectors along channels, windows unrolled along the innermost axis.
 
 use super::contract::{anchor, param};
-use super::contract_mac::{Body, elem_for, lower_mac};
+use super::contract_mac::{Body, Mac, lower_mac};
 use super::conv::padded;
 use super::depthwise::{ordered, window_mac};
 use crate::target::Target;
@@ -13,6 +13,14 @@ use hub_abi::prim::{Prim, ReduceOp};
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    lower_mac(task, target, &problem(task)?)
+}
+
+/// The problem of a group around a [`Prim::Window`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
     let (node, prim) = anchor(task, |p| matches!(p, Prim::Window { .. }))?;
     let Prim::Window { op, kernel, geo } = prim else { unreachable!("the filter above") };
     let x = param(task, task.g.nodes[node].inputs[0])?;
@@ -30,7 +38,6 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
     if mac.k.is_empty() {
         return Err(Refused::Unsupported("a window without spatial axes".into()));
     }
-    mac.batch.retain(|a| !a.dim.is(1));
     mac.simplify();
-    lower_mac(task, target, mac, elem_for(task, out)?)
+    Ok(mac)
 }

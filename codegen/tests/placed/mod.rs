@@ -12,9 +12,6 @@ use hub_ir::{Graph, Op, Region, Value};
 use hub_portable::{Limits, Tensor, eval};
 use std::collections::HashMap;
 
-/// A lowering under test.
-pub type Lower = fn(&Task<'_>, &Target) -> Result<Lowered, Refused>;
-
 /// How a tensor lies in memory.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -210,7 +207,11 @@ impl Group {
     }
 
     /// Lowers, doing what the lowering asks for first.
-    pub fn lower(&mut self, target: &Target, lower: Lower) -> (Lowered, Vec<Placed>, Vec<Placed>) {
+    pub fn lower(
+        &mut self,
+        target: &Target,
+        lower: impl Fn(&Task<'_>, &Target) -> Result<Lowered, Refused>,
+    ) -> (Lowered, Vec<Placed>, Vec<Placed>) {
         let r = self.g.regions[self.region].clone();
         let mut packed: HashMap<usize, Packing> = HashMap::new();
         for _ in 0..8 {
@@ -286,7 +287,11 @@ impl Group {
     }
 
     /// Interprets the kernel and compares every result with the reference.
-    pub fn check(&mut self, target: &Target, lower: Lower) -> String {
+    pub fn check(
+        &mut self,
+        target: &Target,
+        lower: impl Fn(&Task<'_>, &Target) -> Result<Lowered, Refused>,
+    ) -> String {
         let want = self.reference();
         let (l, ins, outs) = self.lower(target, lower);
         let args = self.args(&l, &ins, &outs);
