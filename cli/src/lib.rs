@@ -1,2 +1,42 @@
-//! hub-cli
+//! The programs `hub` and `hubc`: one file a command, over the library crates.
+//!
+//! Invariants: results go to standard output, everything else to standard error; progress is shown
+//! on a terminal only; every failure ends in [`Failure`] with the exit code of the design.
 #![forbid(unsafe_code)]
+
+pub mod args;
+pub mod commands;
+pub mod compile;
+pub mod failure;
+pub mod progress;
+pub mod report;
+pub mod tensors;
+mod verify;
+
+pub use failure::Failure;
+
+use std::process::ExitCode;
+
+/// Runs a program's command and turns its result into an exit code.
+pub fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(f) => {
+            eprintln!("{f}");
+            ExitCode::from(f.code)
+        }
+    }
+}
+
+/// Runs `f`; a panic is a bug of ours and ends in exit code 70 with a message that says so.
+pub fn guarded(f: impl FnOnce() -> Result<(), Failure> + std::panic::UnwindSafe) -> ExitCode {
+    match std::panic::catch_unwind(f) {
+        Ok(r) => finish(r),
+        Err(_) => {
+            eprintln!(
+                "error: internal error: this is a bug in Hub; please report it with the model"
+            );
+            ExitCode::from(failure::INTERNAL)
+        }
+    }
+}

@@ -1,8 +1,6 @@
 //! What a lowering and a code generator know of the machine that will run a kernel: data, so that
 //! the host that compiles need not be the host that runs.
 
-use crate::targets::x86;
-
 /// Instruction set tiers, each containing the ones before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Tier {
@@ -49,12 +47,6 @@ impl Target {
         let (vector_bytes, vector_regs) = if tier == Tier::Avx2 { (32, 16) } else { (64, 32) };
         let (l1, l2) = if tier == Tier::Avx2 { (32 << 10, 512 << 10) } else { (48 << 10, 1 << 20) };
         Target { tier, vector_bytes, vector_regs, l1, l2 }
-    }
-
-    /// The machine as the x86 code generator sees it.
-    pub fn x86(&self) -> x86::Target {
-        let tier = if self.tier == Tier::Avx2 { x86::Tier::Avx2 } else { x86::Tier::Avx512 };
-        x86::Target { l1: self.l1, l2: self.l2, ..x86::Target::generic(tier) }
     }
 
     /// f32 lanes of a vector register.

@@ -15,8 +15,6 @@ mod group;
 mod host;
 mod layout;
 mod scan;
-#[cfg(test)]
-mod tests;
 mod view;
 
 pub use backend::Backend;

@@ -11,6 +11,7 @@ mod addr;
 pub mod alloc;
 mod arith;
 pub mod asm;
+mod backend;
 pub mod check;
 mod cvt;
 mod lanes;
@@ -25,6 +26,7 @@ mod strided;
 pub mod target;
 
 pub use asm::Code;
+pub use backend::{X86Backend, disassemble};
 pub use target::{Target, Tier};
 
 use crate::kir::{Kernel, verify};

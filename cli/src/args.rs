@@ -1,0 +1,250 @@
+//! Command lines. The texts here are what `--help` prints.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const CODES: &str = "Exit codes: 0 ok, 2 usage, 3 unsupported operator or target, 4 invalid input, \
+5 accuracy gate or mismatch, 6 speed gate, 7 integrity, 8 I/O, 9 limit exceeded, 70 internal error.";
+
+/// Deploys neural networks: freezes a trained model into one bundle file that runs at once.
+#[derive(Parser, Debug)]
+#[command(name = "hub", version, after_help = CODES)]
+pub struct Hub {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: HubCommand,
+}
+
+/// Commands of `hub`.
+#[derive(Subcommand, Debug)]
+pub enum HubCommand {
+    /// Compiles a model (ONNX or Paddle) into a bundle
+    Export(Export),
+    /// Prints a shell's completion script
+    Completions(Completions),
+}
+
+/// Hub's compiler for build pipelines and compiler engineers.
+#[derive(Parser, Debug)]
+#[command(name = "hubc", version, after_help = CODES)]
+pub struct Hubc {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: HubcCommand,
+}
+
+/// Commands of `hubc`.
+#[derive(Subcommand, Debug)]
+pub enum HubcCommand {
+    /// Compiles a model into a bundle, showing what the compiler does on request
+    Optimize(Optimize),
+    /// Runs a bundle on tensors from a safetensors file
+    Run(Run),
+    /// Measures a bundle
+    Bench(Bench),
+    /// Runs a model or bundle and compares its outputs with a golden file
+    Compare(Compare),
+    /// Says what a model or bundle is, and what each step of it does
+    Inspect(Inspect),
+    /// Prints a shell's completion script
+    Completions(Completions),
+}
+
+/// Number formats of weights and activations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Precision {
+    F32,
+    Bf16,
+    F16,
+    Int8,
+}
+
+/// What both compiling commands take.
+#[derive(Args, Debug)]
+pub struct Build {
+    /// An ONNX file, a Paddle .json or .pdmodel file, __model__, or a folder that holds one
+    pub model: PathBuf,
+    /// The bundle to write
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Devices to compile for: cpu, cuda, opencl, ascend (this version has cpu)
+    #[arg(long, value_delimiter = ',', default_value = "cpu")]
+    pub target: Vec<String>,
+    /// CPU tiers to compile for: avx512, avx2, portable [default: avx2 and this machine's best]
+    #[arg(long, value_delimiter = ',')]
+    pub cpu: Vec<String>,
+    /// Admit no algorithm that adds rounding error
+    #[arg(long)]
+    pub exact: bool,
+    /// Search schedules for this many seconds (not in this version)
+    #[arg(long, value_name = "S")]
+    pub tune: Option<f64>,
+    /// Number format (this version has f32)
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Calibration inputs for int8 (not in this version)
+    #[arg(long, value_name = "DATA.safetensors")]
+    pub calibrate: Option<PathBuf>,
+    /// Accuracy that quantization may cost (not in this version)
+    #[arg(long, value_name = "F")]
+    pub max_drop: Option<f64>,
+    /// Inclusive bounds of a dimension; an anonymous one is INPUT.AXIS
+    #[arg(long = "dim", value_name = "NAME=MIN..MAX")]
+    pub dims: Vec<String>,
+    /// Fixes a dimension
+    #[arg(long, value_name = "NAME=N")]
+    pub specialize: Vec<String>,
+    /// Check the bundle against the reference on generated inputs (exit code 5 if it is off)
+    #[arg(long)]
+    pub verify: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hub export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// What and how.
+    #[command(flatten)]
+    pub build: Build,
+}
+
+/// What `--emit` prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Emit {
+    /// The graph after the last pass.
+    Ir,
+    /// Every kernel in the kernel IR.
+    Kernels,
+    /// Every kernel's machine code, disassembled.
+    Asm,
+}
+
+/// `hubc optimize`.
+#[derive(Args, Debug)]
+pub struct Optimize {
+    /// What and how.
+    #[command(flatten)]
+    pub build: Build,
+    /// Print the graph after this pass ("all" for every pass); repeatable
+    #[arg(long, value_name = "PASS")]
+    pub print_after: Vec<String>,
+    /// Verify the graph after every pass
+    #[arg(long)]
+    pub check_ir: bool,
+    /// Print an intermediate form to standard output
+    #[arg(long, value_enum)]
+    pub emit: Vec<Emit>,
+}
+
+/// How a bundle is run.
+#[derive(Args, Clone, Debug)]
+pub struct Running {
+    /// Threads; 0 means the cores that this process may use
+    #[arg(long, default_value_t = 0)]
+    pub threads: i32,
+    /// Device: cpu
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Force a CPU tier that the bundle holds: avx512, avx2, portable
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// Do not check the weights' hash first
+    #[arg(long)]
+    pub no_verify: bool,
+}
+
+/// `hubc run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The bundle
+    pub bundle: PathBuf,
+    /// Input tensors, by the model's names
+    #[arg(long, value_name = "IN.safetensors")]
+    pub inputs: PathBuf,
+    /// Where outputs go
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub outputs: Option<PathBuf>,
+    /// How.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// `hubc bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// The bundle
+    pub bundle: PathBuf,
+    /// Input tensors; without them, generated ones
+    #[arg(long, value_name = "IN.safetensors")]
+    pub inputs: Option<PathBuf>,
+    /// Size of a dynamic dimension in generated inputs
+    #[arg(long = "dim", value_name = "NAME=N")]
+    pub dims: Vec<String>,
+    /// How long to measure
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Exit with code 6 if the median is above this
+    #[arg(long, value_name = "F")]
+    pub max_ms: Option<f64>,
+    /// Print each step's time
+    #[arg(long)]
+    pub profile: bool,
+    /// Write a trace for Perfetto
+    #[arg(long, value_name = "OUT.json")]
+    pub trace: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// `hubc compare`.
+#[derive(Args, Debug)]
+pub struct Compare {
+    /// A model (compiled first) or a bundle
+    pub model: PathBuf,
+    /// Expected outputs `out:NAME`, and perhaps inputs `in:NAME`
+    #[arg(long, value_name = "G.safetensors")]
+    pub golden: PathBuf,
+    /// Input tensors, if the golden file has none
+    #[arg(long, value_name = "IN.safetensors")]
+    pub inputs: Option<PathBuf>,
+    /// Greatest difference allowed, as a share of the greatest golden magnitude
+    #[arg(long, default_value_t = 1e-4)]
+    pub rtol: f64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// `hubc inspect`.
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// A model or a bundle
+    pub model: PathBuf,
+    /// Tier whose steps are listed [default: the one that runs here]
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// Size of a dynamic dimension, to evaluate sizes with
+    #[arg(long = "dim", value_name = "NAME=N")]
+    pub dims: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completions`.
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

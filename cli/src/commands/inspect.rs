@@ -1,0 +1,149 @@
+//! `hubc inspect`: what a model or bundle is.
+
+use super::compare::is_bundle;
+use crate::args::{Inspect, Running};
+use crate::failure::Failure;
+use crate::report::{SCHEMA, kib};
+use crate::tensors::{self, Opened};
+use hub_abi::bundle::{IoInfo, Manifest};
+use hub_abi::shape::Type;
+use hub_frontend::LoadOptions;
+use hub_ir::{Graph, Op};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Prints inputs, outputs, and operators (of a model) or steps (of a bundle).
+pub fn run(a: Inspect) -> Result<(), Failure> {
+    if is_bundle(&a.model) { bundle(&a) } else { model(&a) }
+}
+
+fn bundle(a: &Inspect) -> Result<(), Failure> {
+    let running = Running { threads: 1, device: "cpu".into(), cpu: a.cpu.clone(), no_verify: true };
+    let mut o = tensors::open(&a.model, &running)?;
+    // Sizes of steps are those of a binding; a model with dynamic dims gets one made up.
+    let inputs = tensors::generated(&o.model, &tensors::sizes(&a.dims)?, 1)?;
+    let dims: Vec<&[usize]> = inputs.iter().map(|t| &t.shape[..]).collect();
+    o.session.bind(&dims)?;
+    if a.json {
+        println!("{}", bundle_json(a, &o));
+    } else {
+        bundle_text(a, &o);
+    }
+    Ok(())
+}
+
+fn bundle_json(a: &Inspect, o: &Opened) -> Value {
+    let m = o.model.manifest();
+    let steps: Vec<Value> = o
+        .session
+        .steps()
+        .iter()
+        .map(|s| {
+            json!({ "node": s.node, "kernel": s.kernel, "schedule": s.schedule, "tier": s.tier,
+                    "calls": s.calls, "tiles": s.tiles, "flops": s.flops, "bytes": s.bytes })
+        })
+        .collect();
+    let sections: Vec<Value> =
+        m.sections.iter().map(|s| json!({ "name": s.name, "bytes": s.len })).collect();
+    let s = o.session.summary();
+    json!({ "schema": SCHEMA, "bundle": a.model, "name": m.name, "precision": m.precision,
+            "source": m.provenance.format, "compiler": m.provenance.compiler,
+            "inputs": io_json(&m.inputs, m), "outputs": io_json(&m.outputs, m),
+            "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
+            "tier": o.session.tier(), "sections": sections, "steps": steps,
+            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
+            "constant_bytes": s.constants })
+}
+
+fn io_json(io: &[IoInfo], m: &Manifest) -> Vec<Value> {
+    io.iter().map(|i| json!({ "name": i.name, "type": type_text(&i.ty, m) })).collect()
+}
+
+fn type_text(t: &Type, m: &Manifest) -> String {
+    match t {
+        Type::Tensor(t) => {
+            let dims: Vec<String> = t.dims.iter().map(|d| d.display(&m.syms).to_string()).collect();
+            format!("{}[{}]", t.dtype, dims.join(", "))
+        }
+        Type::Seq(t) => format!("seq({})", type_text(t, m)),
+        Type::Opt(t) => format!("opt({})", type_text(t, m)),
+    }
+}
+
+fn bundle_text(a: &Inspect, o: &Opened) {
+    let m = o.model.manifest();
+    println!("{} {}: from {}, {}", a.model.display(), m.name, m.provenance.format, m.precision);
+    for (what, io) in [("input", &m.inputs), ("output", &m.outputs)] {
+        for i in io {
+            println!("  {what:<7} {}: {}", i.name, type_text(&i.ty, m));
+        }
+    }
+    for s in &m.syms {
+        println!("  symbol  {} in {}..={}", s.name, s.min, s.max);
+    }
+    for s in &m.sections {
+        println!("  section {:<20} {}", s.name, kib(s.len));
+    }
+    let s = o.session.summary();
+    println!("  arena   {} (lower bound {})", kib(s.arena), kib(s.arena_bound));
+    let tiers: Vec<&str> = m.tiers.iter().map(|t| &t.name[..]).collect();
+    println!("  tiers   {}; runs {}", tiers.join(", "), o.session.tier());
+    let number = |n: Option<i64>| n.map_or("?".into(), |n| n.to_string());
+    for (i, s) in o.session.steps().iter().enumerate() {
+        let calls = s.calls.filter(|c| *c != 1).map_or(String::new(), |c| format!(" ×{c}"));
+        println!(
+            "  {i:>4}  {:<9} {:<28} {:<34} tiles {:>5}{calls}  {}",
+            s.tier,
+            s.kernel,
+            s.schedule,
+            number(s.tiles),
+            s.node
+        );
+    }
+}
+
+fn model(a: &Inspect) -> Result<(), Failure> {
+    let loaded = hub_frontend::load(&a.model, &LoadOptions::default())?;
+    let g = &loaded.graph;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for n in g.walk() {
+        *counts.entry(op_name(g, n)).or_default() += 1;
+    }
+    let root = &g.regions[g.root()];
+    let io = |names: &[String], values: &[hub_ir::Value]| {
+        let m = Manifest { syms: g.syms.clone(), ..Manifest::default() };
+        let typed = names.iter().zip(values);
+        typed.map(|(n, &v)| (n.clone(), type_text(g.ty(v), &m))).collect::<Vec<_>>()
+    };
+    let (ins, outs) = (io(&g.inputs, &root.params), io(&g.outputs, &root.results));
+    if a.json {
+        let pairs = |v: &[(String, String)]| -> Vec<Value> {
+            v.iter().map(|(n, t)| json!({ "name": n, "type": t })).collect()
+        };
+        println!(
+            "{}",
+            json!({ "schema": SCHEMA, "model": a.model, "format": loaded.provenance.format,
+                    "inputs": pairs(&ins), "outputs": pairs(&outs), "operators": counts })
+        );
+        return Ok(());
+    }
+    println!("{}: {}", a.model.display(), loaded.provenance.format);
+    ins.iter().for_each(|(n, t)| println!("  input   {n}: {t}"));
+    outs.iter().for_each(|(n, t)| println!("  output  {n}: {t}"));
+    counts.iter().for_each(|(o, n)| println!("  {n:>6}  {o}"));
+    Ok(())
+}
+
+/// Name of a node's operation, as `inspect` and reports count it.
+pub fn op_name(g: &Graph, n: hub_ir::Node) -> String {
+    match &g.nodes[n].op {
+        Op::Const(_) => "const".into(),
+        Op::Prim(p) => hub_ir::build::prim_name(p),
+        Op::Source(s) => s.name().into(),
+        Op::Group { kind, .. } => format!("group {kind:?}"),
+        Op::Control(c) => {
+            let text = format!("{c:?}");
+            text.split([' ', '{']).next().unwrap_or_default().to_string()
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One file a command.
+
+pub mod bench;
+pub mod compare;
+pub mod completions;
+pub mod export;
+pub mod inspect;
+pub mod optimize;
+pub mod run;

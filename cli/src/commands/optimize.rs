@@ -1,0 +1,18 @@
+//! `hubc optimize`: `hub export` with the compiler laid open.
+
+use crate::args::{Emit, Optimize};
+use crate::compile::{Job, compile};
+use crate::failure::Failure;
+
+/// Compiles and writes; prints forms and the report.
+pub fn run(a: Optimize) -> Result<(), Failure> {
+    let mut job = Job::of(&a.build)?;
+    job.check_ir = a.check_ir;
+    job.print_after = a.print_after;
+    job.emit_ir = a.emit.contains(&Emit::Ir);
+    job.emit_kernels = a.emit.contains(&Emit::Kernels);
+    job.emit_asm = a.emit.contains(&Emit::Asm);
+    let report = compile(&job)?;
+    report.print(a.build.json);
+    report.verdict()
+}

@@ -1,0 +1,20 @@
+//! `hubc run`: a bundle on given tensors.
+
+use crate::args::Run;
+use crate::failure::Failure;
+use crate::tensors;
+
+/// Runs once and writes the outputs, or shows their first values.
+pub fn run(a: Run) -> Result<(), Failure> {
+    let mut o = tensors::open(&a.bundle, &a.running)?;
+    let file = tensors::read(&a.inputs)?;
+    let inputs = tensors::inputs_for(&o, &file.tensors)?;
+    let out = o.run(&inputs)?;
+    if let Some(path) = &a.outputs {
+        return tensors::write(path, &o, &out);
+    }
+    for (name, t) in &out {
+        println!("{name}: {} {:?} {}", t.dtype, t.shape, tensors::glimpse(t));
+    }
+    Ok(())
+}

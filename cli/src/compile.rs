@@ -1,0 +1,271 @@
+//! The way from a model to a bundle, as every compiling command takes it.
+
+use crate::args::{Build, Precision};
+use crate::failure::{Failure, INTERNAL, UNSUPPORTED, USAGE};
+use crate::progress::Progress;
+use crate::report::{Report, TierReport};
+use crate::{tensors, verify};
+use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
+use hub_codegen::place::{self, Backend};
+use hub_codegen::targets::x86::X86Backend;
+use hub_frontend::{LoadOptions, Loaded};
+use hub_ir::{Graph, Op};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What to compile, and how.
+pub struct Job {
+    /// The model.
+    pub model: PathBuf,
+    /// The bundle.
+    pub output: PathBuf,
+    /// Native tiers, best first; empty for a portable bundle.
+    pub tiers: Vec<String>,
+    /// Dimensions and limits.
+    pub load: LoadOptions,
+    /// Admit no algorithm that adds error.
+    pub exact: bool,
+    /// Check parity with the reference.
+    pub verify: bool,
+    /// Verify the graph after each pass.
+    pub check_ir: bool,
+    /// Passes to print the graph after; `all` for every one.
+    pub print_after: Vec<String>,
+    /// Print the optimised graph.
+    pub emit_ir: bool,
+    /// Print kernels.
+    pub emit_kernels: bool,
+    /// Print machine code.
+    pub emit_asm: bool,
+}
+
+/// CPU tiers that a bundle may hold, best first.
+const TIERS: [&str; 2] = ["avx512", "avx2"];
+
+impl Job {
+    /// A job with defaults.
+    pub fn plain(model: &Path, output: &Path) -> Job {
+        Job {
+            model: model.to_path_buf(),
+            output: output.to_path_buf(),
+            tiers: default_tiers(),
+            load: LoadOptions::default(),
+            exact: false,
+            verify: false,
+            check_ir: false,
+            print_after: vec![],
+            emit_ir: false,
+            emit_kernels: false,
+            emit_asm: false,
+        }
+    }
+
+    /// The job that a command line asks for.
+    pub fn of(b: &Build) -> Result<Job, Failure> {
+        refuse_what_is_not_there(b)?;
+        let mut job = Job::plain(&b.model, &b.output);
+        if !b.cpu.is_empty() {
+            job.tiers = tiers(&b.cpu)?;
+        }
+        for d in &b.dims {
+            let (name, bounds) = bounds(d)?;
+            job.load.bounds.insert(name, bounds);
+        }
+        job.load.fixed = tensors::sizes(&b.specialize)?;
+        (job.exact, job.verify) = (b.exact, b.verify);
+        Ok(job)
+    }
+}
+
+/// Options that the command line fixes but that this version has no meaning for.
+fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
+    let absent = |what: String| Failure::new(UNSUPPORTED, format!("{what} is not in this version"));
+    if let Some(t) = b.target.iter().find(|t| *t != "cpu") {
+        let known = ["cuda", "opencl", "ascend"].contains(&&t[..]);
+        let failure = match known {
+            true => absent(format!("target {t}")),
+            false => Failure::new(USAGE, format!("there is no target '{t}'")),
+        };
+        return Err(failure.help("use --target cpu"));
+    }
+    if b.precision != Precision::F32 {
+        let what = format!("precision {:?}", b.precision).to_lowercase();
+        return Err(absent(what).help("use --precision f32"));
+    }
+    let later = [
+        ("--tune", b.tune.is_some()),
+        ("--calibrate", b.calibrate.is_some()),
+        ("--max-drop", b.max_drop.is_some()),
+    ];
+    later.iter().find(|o| o.1).map_or(Ok(()), |(option, _)| Err(absent(option.to_string())))
+}
+
+/// AVX2 and this machine's best.
+fn default_tiers() -> Vec<String> {
+    let best = hub_runtime::best_tier();
+    let of = |t: &&&str| **t == "avx2" || Some(**t) == best;
+    TIERS.iter().filter(of).map(|t| t.to_string()).collect()
+}
+
+fn tiers(asked: &[String]) -> Result<Vec<String>, Failure> {
+    for t in asked {
+        if !TIERS.contains(&&t[..]) && t != "portable" {
+            let failure = match t == "amx" {
+                true => Failure::new(UNSUPPORTED, "tier amx is not in this version"),
+                false => Failure::new(USAGE, format!("there is no CPU tier '{t}'")),
+            };
+            return Err(failure.help("tiers: avx512, avx2, portable"));
+        }
+    }
+    let has = |t: &&&str| asked.iter().any(|a| a == **t);
+    Ok(TIERS.iter().filter(has).map(|t| t.to_string()).collect())
+}
+
+fn bounds(option: &str) -> Result<(String, (i64, i64)), Failure> {
+    let parsed = option.rsplit_once('=').and_then(|(name, range)| {
+        let (lo, hi) = range.split_once("..")?;
+        let hi = hi.strip_prefix('=').unwrap_or(hi);
+        Some((name.to_string(), (lo.parse().ok()?, hi.parse().ok()?)))
+    });
+    parsed.filter(|(_, (lo, hi))| 0 <= *lo && lo <= hi).ok_or_else(|| {
+        Failure::new(USAGE, format!("'{option}' is not NAME=MIN..MAX with 0 <= MIN <= MAX"))
+    })
+}
+
+/// Loads, optimises, compiles, writes and, where asked, verifies; gives what was done.
+pub fn compile(job: &Job) -> Result<Report, Failure> {
+    let start = Instant::now();
+    let progress = Progress::new();
+    progress.say("reading the model");
+    let mut loaded = hub_frontend::load(&job.model, &job.load)?;
+    let mut report = Report {
+        model: job.model.display().to_string(),
+        format: loaded.provenance.format.clone(),
+        before: nodes(&loaded.graph),
+        bundle: job.output.display().to_string(),
+        warnings: std::mem::take(&mut loaded.warnings),
+        ..Report::default()
+    };
+    progress.say("optimising the graph");
+    report.rules = optimise(job, &mut loaded.graph)?;
+    report.after = nodes(&loaded.graph);
+    if job.emit_ir {
+        println!("{}", hub_ir::text::print(&loaded.graph));
+    }
+    progress.say("compiling kernels");
+    let backends: Option<Vec<X86Backend>> =
+        job.tiers.iter().map(|t| X86Backend::of_tier(t)).collect();
+    let backends = backends.ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
+    let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
+    let compiled = place::compile(&mut loaded.graph, &backends)?;
+    report.tiers = compiled.tiers.iter().map(tier_report).collect();
+    emit(job, &compiled);
+    progress.say("writing the bundle");
+    report.bytes = write(job, &loaded, compiled)?;
+    if job.verify {
+        progress.say("checking parity with the reference");
+        report.parity = verify::parity(&job.output, &job.tiers)?;
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Runs the passes; gives how often each rewrite fired.
+fn optimise(job: &Job, g: &mut Graph) -> Result<Vec<(String, usize)>, Failure> {
+    let wanted = |pass: &str| job.print_after.iter().any(|p| p == pass || p == "all");
+    let mut seen = vec![];
+    let mut after = |pass: &str, g: &Graph| {
+        seen.push(pass.to_string());
+        if wanted(pass) {
+            println!("// after {pass}\n{}", hub_ir::text::print(g));
+        }
+    };
+    let mut options = hub_passes::Options::default();
+    options.check_ir |= job.check_ir;
+    let r = hub_passes::run(g, &options, &mut after);
+    let r = r.map_err(|e| Failure::new(INTERNAL, e.to_string()))?;
+    if let Some(p) = job.print_after.iter().find(|p| *p != "all" && !seen.contains(p)) {
+        let help = format!("passes: {}", seen.join(", "));
+        return Err(Failure::new(USAGE, format!("there is no pass '{p}'")).help(help));
+    }
+    Ok(r.fired.into_iter().map(|(rule, n)| (rule.to_string(), n as usize)).collect())
+}
+
+/// Living nodes, constants and the insides of groups aside.
+fn nodes(g: &Graph) -> usize {
+    let mut regions = vec![g.root()];
+    let mut n = 0;
+    while let Some(r) = regions.pop() {
+        for &m in &g.regions[r].nodes {
+            match g.nodes[m].op {
+                Op::Const(_) => continue,
+                Op::Control(_) => regions.extend(g.regions_of(m)),
+                _ => {}
+            }
+            n += 1;
+        }
+    }
+    n
+}
+
+fn tier_report(t: &place::Tier) -> TierReport {
+    TierReport {
+        name: t.plan.tier.clone(),
+        steps: t.plan.steps.len(),
+        kernels: t.plan.kernels.len(),
+        code: t.code.len(),
+        host: t.refused.clone(),
+    }
+}
+
+fn emit(job: &Job, c: &place::Compiled) {
+    for t in &c.tiers {
+        if job.emit_kernels {
+            println!("// tier {}", t.plan.tier);
+            t.kernel_texts.iter().for_each(|k| println!("{k}"));
+        }
+        if job.emit_asm {
+            for k in &t.plan.kernels {
+                let code = &t.code[k.offset as usize..(k.offset + k.len) as usize];
+                println!("{} ({}, {})", k.name, t.plan.tier, k.schedule);
+                print!("{}", hub_codegen::targets::x86::disassemble(code));
+            }
+        }
+    }
+}
+
+/// Lays out and writes the bundle; gives its size.
+fn write(job: &Job, loaded: &Loaded, mut c: place::Compiled) -> Result<u64, Failure> {
+    let name = job.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut manifest = Manifest::of(&name, &c.graph);
+    manifest.precision = "f32".into();
+    manifest.provenance = Provenance {
+        format: loaded.provenance.format.clone(),
+        producer: loaded.provenance.producer.clone(),
+        compiler: concat!("hub ", env!("CARGO_PKG_VERSION")).into(),
+        options: options(job).into_iter().collect(),
+        ..Provenance::default()
+    };
+    let mut w = BundleWriter::new(manifest, Default::default());
+    c.lay_out(&mut |b| w.add_const(b))?;
+    w.graph = c.graph;
+    w.tiers = c.tiers.into_iter().map(|t| TierCode { plan: t.plan, code: t.code }).collect();
+    w.write(&job.output).map_err(|e| Failure::io(&job.output, e))
+}
+
+/// Options that shape the bundle, for its provenance.
+fn options(job: &Job) -> BTreeMap<String, String> {
+    let mut o = BTreeMap::new();
+    o.insert("cpu".to_string(), job.tiers.join(","));
+    if job.exact {
+        o.insert("exact".into(), "true".into());
+    }
+    for (n, (lo, hi)) in &job.load.bounds {
+        o.insert(format!("dim {n}"), format!("{lo}..{hi}"));
+    }
+    for (n, v) in &job.load.fixed {
+        o.insert(format!("specialize {n}"), v.to_string());
+    }
+    o
+}

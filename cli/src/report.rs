@@ -1,0 +1,130 @@
+//! What an export did, for people and for programs.
+
+use crate::failure::{Failure, MISMATCH};
+use serde_json::json;
+
+/// Version of the JSON that `--json` prints; it changes when a field changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// One compiled tier.
+#[derive(Clone, Debug, Default)]
+pub struct TierReport {
+    /// `avx512`, `avx2`…
+    pub name: String,
+    /// Steps of the plan.
+    pub steps: usize,
+    /// Distinct kernels.
+    pub kernels: usize,
+    /// Bytes of machine code.
+    pub code: usize,
+    /// Nodes left to the portable interpreter, and why.
+    pub host: Vec<(String, String)>,
+}
+
+/// One export.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The model's file.
+    pub model: String,
+    /// `onnx`, `paddle-pir` or `paddle-program`.
+    pub format: String,
+    /// Nodes as imported, constants aside.
+    pub before: usize,
+    /// Nodes after fusion, constants aside.
+    pub after: usize,
+    /// How often each rewrite fired.
+    pub rules: Vec<(String, usize)>,
+    /// Tiers, best first.
+    pub tiers: Vec<TierReport>,
+    /// The bundle's file.
+    pub bundle: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// With `--verify`: tier, and its greatest difference from the reference as a share of the
+    /// reference's greatest magnitude.
+    pub parity: Vec<(String, f64)>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Parity that `--verify` asks for.
+pub const PARITY: f64 = 1e-4;
+
+impl Report {
+    /// Prints it to standard output.
+    pub fn print(&self, as_json: bool) {
+        match as_json {
+            true => println!("{}", self.json()),
+            false => self.text(),
+        }
+    }
+
+    fn text(&self) {
+        for w in &self.warnings {
+            eprintln!("warning: {w}");
+        }
+        println!("{} ({})", self.model, self.format);
+        println!("  operators  {} before, {} after", self.before, self.after);
+        let rules: Vec<String> = self.rules.iter().map(|(r, n)| format!("{r} {n}")).collect();
+        println!(
+            "  rewrites   {}",
+            if rules.is_empty() { "none".into() } else { rules.join(", ") }
+        );
+        for t in &self.tiers {
+            let host = match t.host.len() {
+                0 => String::new(),
+                n => format!(", {n} on the host"),
+            };
+            let (s, k, c) = (t.steps, t.kernels, kib(t.code as u64));
+            println!("  {:<10} {s} steps, {k} kernels, {c} of code{host}", t.name);
+        }
+        println!("  bundle     {}, {}", self.bundle, kib(self.bytes));
+        for (tier, e) in &self.parity {
+            println!("  parity     {tier}: {e:.1e} (at most {PARITY:.0e})");
+        }
+        println!("  time       {:.2} s", self.seconds);
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let tiers: Vec<_> = self
+            .tiers
+            .iter()
+            .map(|t| {
+                let host: Vec<_> =
+                    t.host.iter().map(|(n, w)| json!({ "node": n, "why": w })).collect();
+                json!({ "name": t.name, "steps": t.steps, "kernels": t.kernels,
+                        "code_bytes": t.code, "host": host })
+            })
+            .collect();
+        let rules: serde_json::Map<_, _> =
+            self.rules.iter().map(|(r, n)| (r.clone(), json!(n))).collect();
+        let parity: serde_json::Map<_, _> =
+            self.parity.iter().map(|(t, e)| (t.clone(), json!(e))).collect();
+        json!({ "schema": SCHEMA, "model": self.model, "format": self.format,
+                "operators_before": self.before, "operators_after": self.after,
+                "rewrites": rules, "tiers": tiers, "bundle": self.bundle,
+                "bundle_bytes": self.bytes, "seconds": self.seconds, "parity": parity,
+                "warnings": self.warnings })
+    }
+
+    /// Fails where parity was asked for and is off.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        let off = self.parity.iter().find(|(_, e)| e.is_nan() || *e > PARITY);
+        off.map_or(Ok(()), |(tier, e)| {
+            let what =
+                format!("{tier} differs from the reference by {e:.1e} (at most {PARITY:.0e})");
+            Err(Failure::new(MISMATCH, what).help("please report this with the model: it is a bug"))
+        })
+    }
+}
+
+/// Bytes for people.
+pub fn kib(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}

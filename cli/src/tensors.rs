@@ -1,0 +1,223 @@
+//! Between safetensors files and sessions.
+
+use crate::args::Running;
+use crate::failure::{Failure, INVALID, IO, USAGE};
+use hub_abi::Dtype;
+use hub_abi::dim::{Dim, SymInfo};
+use hub_models::{NamedTensor, TensorFile, Tensors};
+use hub_runtime::{Model, OpenOptions, Session, SessionOptions, TensorView};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A bundle that is open and ready to run.
+pub struct Opened {
+    /// The bundle.
+    pub model: Model,
+    /// A session on it.
+    pub session: Session,
+}
+
+/// safetensors' names of dtypes.
+const NAMES: &[(Dtype, &str)] = &[
+    (Dtype::F32, "F32"),
+    (Dtype::F64, "F64"),
+    (Dtype::F16, "F16"),
+    (Dtype::BF16, "BF16"),
+    (Dtype::I64, "I64"),
+    (Dtype::I32, "I32"),
+    (Dtype::I16, "I16"),
+    (Dtype::I8, "I8"),
+    (Dtype::U64, "U64"),
+    (Dtype::U32, "U32"),
+    (Dtype::U16, "U16"),
+    (Dtype::U8, "U8"),
+    (Dtype::Bool, "BOOL"),
+    (Dtype::C64, "C64"),
+    (Dtype::F8E4M3FN, "F8_E4M3"),
+    (Dtype::F8E5M2, "F8_E5M2"),
+    (Dtype::F8E4M3FNUZ, "F8_E4M3FNUZ"),
+    (Dtype::F8E5M2FNUZ, "F8_E5M2FNUZ"),
+];
+
+/// The name under which a dtype is stored: its own, or where safetensors has none, the name of
+/// bytes as wide.
+fn stored_as(d: Dtype) -> &'static str {
+    let own = NAMES.iter().find(|n| n.0 == d).map(|n| n.1);
+    own.unwrap_or(if d == Dtype::I4 { "I8" } else { "U8" })
+}
+
+/// Opens a bundle; checks the weights' hash unless told not to.
+pub fn open(path: &Path, how: &Running) -> Result<Opened, Failure> {
+    let model = Model::open(path, &OpenOptions::default())?;
+    if !how.no_verify {
+        model.verify()?;
+    }
+    let options = SessionOptions {
+        threads: usize::try_from(how.threads).unwrap_or(0),
+        device: how.device.clone(),
+        tier: how.cpu.clone(),
+        ..SessionOptions::default()
+    };
+    let session = Session::new(&model, &options)?;
+    if !session.warning().is_empty() {
+        eprintln!("warning: {}", session.warning());
+    }
+    Ok(Opened { model, session })
+}
+
+/// Reads a safetensors file.
+pub fn read(path: &Path) -> Result<TensorFile, Failure> {
+    hub_models::read(path).map_err(|e| match path.exists() {
+        true => Failure::new(INVALID, e.to_string()),
+        false => Failure::new(IO, format!("{}: there is no such file", path.display())),
+    })
+}
+
+/// The model's inputs, in its order, from a file's tensors. Others are ignored with a warning.
+pub fn inputs_for(o: &Opened, given: &Tensors) -> Result<Vec<NamedTensor>, Failure> {
+    let inputs = &o.model.manifest().inputs;
+    for name in given.keys().filter(|n| !inputs.iter().any(|i| i.name == **n)) {
+        eprintln!("warning: the model has no input '{name}': ignored");
+    }
+    let mut out = vec![];
+    for i in inputs {
+        let known = || given.keys().cloned().collect::<Vec<_>>().join(", ");
+        let t = given.get(&i.name).ok_or_else(|| {
+            Failure::new(USAGE, format!("input '{}' is missing", i.name))
+                .help(format!("the file has: {}", known()))
+        })?;
+        let want = i.ty.as_tensor().map(|t| t.dtype);
+        if want.is_some_and(|d| stored_as(d) != t.dtype) {
+            let want = want.map_or("no tensor", stored_as);
+            let what = format!("input '{}' is {}, the model takes {want}", i.name, t.dtype);
+            return Err(Failure::new(USAGE, what));
+        }
+        out.push(t.clone());
+    }
+    Ok(out)
+}
+
+impl Opened {
+    /// Runs once; gives the outputs by name.
+    pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Tensors, Failure> {
+        let dtypes: Vec<Dtype> = self.dtypes()?;
+        let views: Vec<TensorView<'_>> = inputs
+            .iter()
+            .zip(dtypes)
+            .map(|(t, dtype)| TensorView { dtype, dims: &t.shape, data: &t.data })
+            .collect();
+        let names: Vec<String> =
+            self.model.manifest().outputs.iter().map(|o| o.name.clone()).collect();
+        let outputs = self.session.run(&views)?;
+        let made = outputs.iter().map(|t| NamedTensor {
+            dtype: stored_as(t.dtype).to_string(),
+            shape: t.dims.to_vec(),
+            data: t.data.to_vec(),
+        });
+        Ok(names.into_iter().zip(made).collect())
+    }
+
+    /// Runs once, leaving the outputs where they are.
+    pub fn run_only(&mut self, inputs: &[NamedTensor]) -> Result<(), Failure> {
+        let dtypes = self.dtypes()?;
+        let views: Vec<TensorView<'_>> = inputs
+            .iter()
+            .zip(dtypes)
+            .map(|(t, dtype)| TensorView { dtype, dims: &t.shape, data: &t.data })
+            .collect();
+        self.session.run(&views)?;
+        Ok(())
+    }
+
+    fn dtypes(&self) -> Result<Vec<Dtype>, Failure> {
+        let inputs = self.model.manifest().inputs.iter();
+        let dtype = |i: &hub_abi::bundle::IoInfo| {
+            i.ty.as_tensor().map(|t| t.dtype).ok_or_else(|| {
+                let what = format!("input '{}' is a sequence or optional", i.name);
+                Failure::new(USAGE, what).help("use the Rust interface: Session::run_values")
+            })
+        };
+        inputs.map(dtype).collect()
+    }
+}
+
+/// Writes outputs; dtypes that safetensors lacks are named in the metadata.
+pub fn write(path: &Path, o: &Opened, outputs: &Tensors) -> Result<(), Failure> {
+    let mut metadata = BTreeMap::new();
+    for i in &o.model.manifest().outputs {
+        if let Some(t) = i.ty.as_tensor()
+            && !NAMES.iter().any(|n| n.0 == t.dtype)
+        {
+            metadata.insert(format!("dtype:{}", i.name), t.dtype.name().to_string());
+        }
+    }
+    let file = TensorFile { tensors: outputs.clone(), metadata };
+    hub_models::write(path, &file).map_err(|e| Failure::io(path, e))
+}
+
+/// The first values of a tensor, for people.
+pub fn glimpse(t: &NamedTensor) -> String {
+    let shown: Vec<String> = match &t.dtype[..] {
+        "F32" => t.as_f32().iter().flatten().take(6).map(|x| format!("{x:.6}")).collect(),
+        "I64" => t.as_i64().iter().flatten().take(6).map(|x| x.to_string()).collect(),
+        _ => t.data.iter().take(12).map(|b| format!("{b:02x}")).collect(),
+    };
+    format!("[{}, …]", shown.join(", "))
+}
+
+/// `NAME=N` options as a map.
+pub fn sizes(options: &[String]) -> Result<BTreeMap<String, i64>, Failure> {
+    let one = |s: &String| {
+        let (name, n) = s.rsplit_once('=')?;
+        Some((name.to_string(), n.parse::<i64>().ok().filter(|n| *n >= 0)?))
+    };
+    let wrong = |s: &String| Failure::new(USAGE, format!("'{s}' is not NAME=N"));
+    options.iter().map(|s| one(s).ok_or_else(|| wrong(s))).collect()
+}
+
+/// Inputs made up for a model: floats in [-1, 1), integers 0 and 1, the same for the same seed.
+/// Dynamic dimensions take the size given, else 2 (within their bounds).
+pub fn generated(
+    model: &Model,
+    sizes: &BTreeMap<String, i64>,
+    seed: u64,
+) -> Result<Vec<NamedTensor>, Failure> {
+    let m = model.manifest();
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut out = vec![];
+    for i in &m.inputs {
+        let Some(t) = i.ty.as_tensor() else {
+            return Err(Failure::new(USAGE, format!("input '{}' is no tensor", i.name)));
+        };
+        let size = |d: &Dim| size_of(d, &m.syms, sizes);
+        let shape: Vec<usize> = t.dims.iter().map(size).collect::<Result<_, _>>()?;
+        let n: usize = shape.iter().product();
+        let data: Vec<u8> = (0..n).flat_map(|_| element(t.dtype, next() >> 11)).collect();
+        out.push(NamedTensor { dtype: stored_as(t.dtype).to_string(), shape, data });
+    }
+    Ok(out)
+}
+
+fn size_of(d: &Dim, syms: &[SymInfo], sizes: &BTreeMap<String, i64>) -> Result<usize, Failure> {
+    let env = hub_abi::SymEnv(
+        syms.iter()
+            .map(|s| Some(sizes.get(&s.name).copied().unwrap_or(2).clamp(s.min, s.max)))
+            .collect(),
+    );
+    let n = d.eval(&env).map_err(|e| Failure::new(USAGE, e.to_string()))?;
+    usize::try_from(n).map_err(|_| Failure::new(USAGE, format!("a dimension would be {n}")))
+}
+
+fn element(d: Dtype, bits: u64) -> Vec<u8> {
+    let unit = (bits & 0xFF_FFFF) as f64 / f64::from(1 << 23) - 1.0;
+    if d.is_float() {
+        return hub_ir::build::scalar_bytes(d, unit);
+    }
+    hub_ir::build::scalar_bytes(d, (bits & 1) as f64)
+}

@@ -1,0 +1,69 @@
+//! The x86 tiers as placement sees them.
+
+use crate::kir::Kernel;
+use crate::lower;
+use crate::place::Backend;
+use crate::target::{Target, Tier};
+use crate::task::{Lowered, Operand, Refused, Task};
+use hub_abi::Dim;
+use hub_ir::GroupKind;
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+
+/// One tier of x86-64.
+pub struct X86Backend {
+    target: Target,
+    machine: super::Target,
+}
+
+impl X86Backend {
+    /// The tier of that name, if there is a code generator for it.
+    pub fn of_tier(name: &str) -> Option<X86Backend> {
+        let (tier, own) = match name {
+            "avx2" => (Tier::Avx2, super::Tier::Avx2),
+            "avx512" => (Tier::Avx512, super::Tier::Avx512),
+            _ => return None,
+        };
+        Some(X86Backend { target: Target::of(tier), machine: super::Target::generic(own) })
+    }
+}
+
+impl Backend for X86Backend {
+    fn tier(&self) -> &str {
+        self.target.tier.name()
+    }
+
+    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
+        lower::lower(task, kind, &self.target)
+    }
+
+    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused> {
+        lower::lower_copy(src, dst, &self.target)
+    }
+
+    fn halo(
+        &self,
+        image: &Operand,
+        before: &[Dim],
+        after: &[Dim],
+        fill: f64,
+    ) -> Result<Lowered, Refused> {
+        lower::lower_halo_fill(image, before, after, fill, &self.target)
+    }
+
+    fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String> {
+        super::emit(kernel, &self.machine).map(|c| c.bytes).map_err(|e| e.to_string())
+    }
+}
+
+/// Machine code as text, an instruction a line, in GNU syntax; data after the code reads as
+/// instructions that mean nothing.
+pub fn disassemble(code: &[u8]) -> String {
+    let mut format = GasFormatter::new();
+    let mut text = String::new();
+    for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter() {
+        text.push_str(&format!("{:6x}  ", i.ip()));
+        format.format(&i, &mut text);
+        text.push('\n');
+    }
+    text
+}

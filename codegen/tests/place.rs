@@ -1,0 +1,308 @@
+//! Placement against the reference: whole plans run by the kernel interpreter, the arena placed as
+//! the runtime places it and checked by the independent checker; answers compare with the portable
+//! meaning of the graph before fusion.
+
+use hub_abi::arena;
+use hub_abi::dim::SymEnv;
+use hub_abi::plan::{Arg, Buf, Step};
+use hub_abi::{Dim, Dtype};
+use hub_codegen::kir::{Kernel, interp};
+use hub_codegen::lower;
+use hub_codegen::place::{Backend, Tier, compile};
+use hub_codegen::target::{self, Target};
+use hub_codegen::task::{Lowered, Operand, Refused, Task};
+use hub_ir::ops::{activation::Activation, conv::Conv, norm};
+use hub_ir::{BinaryOp, Builder, Geometry, Graph, GroupKind, Prim, ReduceOp, Type, Value};
+use hub_portable::{Limits, Tensor};
+use std::cell::RefCell;
+
+/// Lowers as the x86 target does; keeps kernels instead of emitting them.
+struct Interpreted {
+    target: Target,
+    kernels: RefCell<Vec<Kernel>>,
+}
+
+impl Backend for Interpreted {
+    fn tier(&self) -> &str {
+        "interpreted"
+    }
+    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
+        lower::lower(task, kind, &self.target)
+    }
+    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused> {
+        lower::lower_copy(src, dst, &self.target)
+    }
+    fn halo(&self, i: &Operand, b: &[Dim], a: &[Dim], fill: f64) -> Result<Lowered, Refused> {
+        lower::lower_halo_fill(i, b, a, fill, &self.target)
+    }
+    fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String> {
+        self.kernels.borrow_mut().push(kernel.clone());
+        Ok(vec![0xC3])
+    }
+}
+
+/// The plan on interpreted kernels.
+struct Machine<'a> {
+    tier: &'a Tier,
+    kernels: &'a [Kernel],
+    env: SymEnv,
+    /// Memory: the arena, constants, inputs, outputs.
+    mem: Vec<Vec<u8>>,
+    /// Where each buffer lies: memory and offset.
+    at: Vec<(usize, i64)>,
+}
+
+impl<'a> Machine<'a> {
+    fn new(
+        tier: &'a Tier,
+        kernels: &'a [Kernel],
+        consts: &[u8],
+        inputs: &[Vec<u8>],
+        env: SymEnv,
+    ) -> Self {
+        let size = |d: &Dim| u64::try_from(d.eval(&env).expect("bound")).expect("not negative");
+        let mut blocks = vec![];
+        for b in &tier.plan.bufs {
+            if let Buf::Arena { bytes, first, last } = b {
+                blocks.push(arena::Block { bytes: size(bytes), first: *first, last: *last });
+            }
+        }
+        let placed = arena::place(&blocks).expect("fits");
+        arena::check(&blocks, &placed).expect("the placement is right");
+        // Not zeros: whatever is read before it is written must show.
+        let mut mem = vec![vec![0xFF; placed.total as usize], consts.to_vec()];
+        mem.extend(inputs.iter().cloned());
+        let (mut at, mut next) = (vec![], placed.offsets.iter());
+        for b in &tier.plan.bufs {
+            at.push(match b {
+                Buf::Arena { .. } => (0, *next.next().expect("one a block") as i64),
+                Buf::Const { offset, .. } => (1, *offset as i64),
+                Buf::Input(i) => (2 + *i as usize, 0),
+                Buf::Output { bytes, .. } => {
+                    mem.push(vec![0xFF; size(bytes) as usize]);
+                    (mem.len() - 1, 0)
+                }
+            });
+        }
+        Machine { tier, kernels, env, mem, at }
+    }
+
+    fn eval(&self, d: &Dim) -> i64 {
+        d.eval(&self.env).expect("bound")
+    }
+
+    fn step(&mut self, s: &Step, iteration: i64) {
+        match s {
+            Step::Kernel { kernel, args, tiles, node, .. } => {
+                let args: Vec<interp::Arg> = args
+                    .iter()
+                    .map(|a| match a {
+                        Arg::Ptr { buf, offset, bump, .. } => {
+                            let (buf, base) = self.at[*buf as usize];
+                            let offset = base + self.eval(offset) + iteration * self.eval(bump);
+                            interp::Arg::Buf { buf, offset }
+                        }
+                        Arg::Size(d) => interp::Arg::Size(self.eval(d)),
+                        Arg::Status => interp::Arg::Status,
+                    })
+                    .collect();
+                let tiles = self.eval(tiles) as u64;
+                let k = &self.kernels[*kernel as usize];
+                assert_eq!(tiles, interp::tiles(k, &args), "tiles of {node}");
+                let status = interp::run(k, &args, &mut self.mem, 0..tiles);
+                assert_eq!(status.unwrap_or_else(|e| panic!("{node}: {e}")), 0, "{node}");
+            }
+            Step::Repeat { trip, body } => {
+                for i in 0..self.eval(trip) {
+                    body.iter().for_each(|s| self.step(s, i));
+                }
+            }
+            Step::Host { .. } => panic!("a host step: {:?}", self.tier.refused),
+        }
+    }
+}
+
+fn bytes(x: &[f32]) -> Vec<u8> {
+    x.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut s = seed.wrapping_mul(2_654_435_761) | 1;
+    (0..n)
+        .map(|_| {
+            s ^= s << 13;
+            s ^= s >> 17;
+            s ^= s << 5;
+            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Compiles `g` for both vector widths and compares with its reference on inputs of these dims.
+fn check(g: &Graph, dims: &[&[usize]]) {
+    let inputs: Vec<Vec<f32>> =
+        dims.iter().enumerate().map(|(i, d)| noise(d.iter().product(), i as u32 + 7)).collect();
+    let tensors: Vec<_> = inputs
+        .iter()
+        .zip(dims)
+        .map(|(x, d)| Tensor::from_bytes(Dtype::F32, d, &bytes(x)).expect("a tensor").into())
+        .collect();
+    let (pg, store) = hub_ir::portable::to_portable(g).expect("expands");
+    let mut flat = vec![0; store.len as usize];
+    for (at, b) in &store.pieces {
+        flat[*at as usize..*at as usize + b.len()].copy_from_slice(b);
+    }
+    let flat = hub_portable::BytesStore::new(std::sync::Arc::new(flat));
+    let want = hub_portable::run(&pg, &flat, &tensors, &Limits::default()).expect("runs");
+    for tier in [target::Tier::Avx2, target::Tier::Avx512] {
+        let mut fused = g.clone();
+        hub_passes::optimize(&mut fused, &hub_passes::Options::default()).expect("passes");
+        let backend = Interpreted { target: Target::of(tier), kernels: RefCell::default() };
+        let mut c = compile(&mut fused, &[&backend]).expect("places");
+        let mut consts: Vec<u8> = vec![];
+        c.lay_out(&mut |b| {
+            consts.resize(consts.len().next_multiple_of(64), 0);
+            consts.extend_from_slice(&b);
+            (consts.len() - b.len()) as u64
+        })
+        .expect("lays out");
+        let mut env = SymEnv::new(fused.syms.len());
+        for (&p, d) in fused.regions[fused.root()].params.iter().zip(dims) {
+            for (dim, n) in fused.dims(p).iter().zip(*d) {
+                if let Some(s) = dim.as_sym() {
+                    env.set(s, *n as i64);
+                }
+            }
+        }
+        let raw: Vec<Vec<u8>> = inputs.iter().map(|x| bytes(x)).collect();
+        let kernels = backend.kernels.into_inner();
+        let mut m = Machine::new(&c.tiers[0], &kernels, &consts, &raw, env);
+        for s in &c.tiers[0].plan.steps {
+            m.step(s, 0);
+        }
+        for (o, w) in c.tiers[0].plan.outputs.iter().zip(&want) {
+            let hub_abi::plan::OutputSource::Buf(b) = o else { panic!("on the heap") };
+            let (mem, at) = m.at[*b as usize];
+            let hub_portable::Value::Tensor(w) = w else { panic!("no tensor") };
+            let got = &m.mem[mem][at as usize..];
+            compare(got, w.bytes());
+        }
+    }
+}
+
+fn compare(got: &[u8], want: &[u8]) {
+    assert_eq!(got.len(), want.len());
+    let f = |b: &[u8]| f32::from_le_bytes(b.try_into().expect("4 bytes"));
+    let top = want.chunks_exact(4).map(|b| f(b).abs()).fold(0.0, f32::max);
+    for (i, (a, b)) in got.chunks_exact(4).zip(want.chunks_exact(4)).enumerate() {
+        let (a, b) = (f(a), f(b));
+        assert!((a - b).abs() <= 1e-4 * top, "element {i}: {a} for {b} (greatest {top})");
+    }
+}
+
+fn input(g: &mut Graph, name: &str, dims: &[i64]) -> Value {
+    let dims = dims
+        .iter()
+        .map(|&d| if d < 0 { g.new_sym(name, 1, 1 << 20).into() } else { Dim::from(d) })
+        .collect();
+    g.add_input(name, Type::tensor(Dtype::F32, dims))
+}
+
+fn weights(b: &mut Builder<'_>, dims: &[i64], seed: u32) -> Value {
+    let n: i64 = dims.iter().product();
+    b.floats(dims, &noise(n as usize, seed))
+}
+
+fn conv(b: &mut Builder<'_>, x: Value, m: i64, k: i64, stride: i64, groups: i64) -> Value {
+    let c = b.g.dims(x)[1].as_const().expect("channels");
+    let w = weights(b, &[m, c / groups, k, k], (m + k) as u32);
+    let bias = weights(b, &[m], m as u32);
+    let pad = vec![Dim::from(k / 2); 2];
+    let geo =
+        Geometry { stride: vec![stride; 2], dilation: vec![1; 2], before: pad.clone(), after: pad };
+    b.source(Conv { geo, groups }, &[x, w, bias]).expect("a convolution")
+}
+
+fn finish(mut g: Graph, build: impl FnOnce(&mut Builder<'_>) -> Vec<Value>) -> Graph {
+    let root = g.root();
+    let mut b = Builder::new(&mut g, "test");
+    let outs = build(&mut b);
+    b.into_region(root);
+    for (i, v) in outs.into_iter().enumerate() {
+        g.add_output(&format!("y{i}"), v);
+    }
+    g
+}
+
+#[test]
+fn a_small_network_of_convolutions() {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[1, 3, 12, 10]);
+    let g = finish(g, |b| {
+        let a = conv(b, x, 20, 3, 2, 1);
+        let a = b.source(Activation::Relu, &[a]).expect("relu");
+        let d = conv(b, a, 20, 3, 1, 20);
+        let h = b.source(Activation::HardSwish { offset: 3.0, threshold: 6.0, scale: 6.0 }, &[d]);
+        let r = conv(b, h.expect("hard swish"), 20, 1, 1, 1);
+        let s = b.add(r, a).expect("residual");
+        let pool = b.reduce(ReduceOp::Mean, s, &[2, 3], true).expect("mean");
+        let gate = conv(b, pool, 20, 1, 1, 1);
+        let y = b.mul(s, gate).expect("gate");
+        vec![
+            b.prim(Prim::Reduce { op: ReduceOp::Max, axes: vec![2, 3], keep: false }, &[y])
+                .expect("max"),
+            y,
+        ]
+    });
+    check(&g, &[&[1, 3, 12, 10]]);
+}
+
+#[test]
+fn a_concatenation_by_pitch_and_a_padded_window() {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[2, 16, 9, 9]);
+    let g = finish(g, |b| {
+        let a = conv(b, x, 16, 1, 1, 1);
+        let c = conv(b, x, 24, 3, 1, 1);
+        let cat = b.concat(&[a, c], 1).expect("concat");
+        let one = vec![Dim::from(1i64); 2];
+        let geo =
+            Geometry { stride: vec![2; 2], dilation: vec![1; 2], before: one.clone(), after: one };
+        let p = Prim::Window { op: ReduceOp::Max, kernel: vec![3, 3], geo };
+        let pooled = b.prim(p, &[cat]).expect("pool");
+        let out = conv(b, cat, 8, 3, 1, 1);
+        vec![pooled, out]
+    });
+    check(&g, &[&[2, 16, 9, 9]]);
+}
+
+#[test]
+fn an_attention_head_block_of_any_length() {
+    let mut g = Graph::new();
+    let x = input(&mut g, "n", &[1, -1, 32]);
+    let g = finish(g, |b| {
+        let dims = b.g.dims(x).to_vec();
+        let split = vec![dims[0].clone(), dims[1].clone(), 2i64.into(), 16i64.into()];
+        let mut qkv = vec![];
+        for i in 0..3 {
+            let w = weights(b, &[32, 32], i + 1);
+            let p = b.matmul(x, w).expect("projection");
+            let p = b.reshape(p, split.clone()).expect("heads");
+            qkv.push(b.transpose(p, &[0, 2, 1, 3]).expect("heads first"));
+        }
+        let kt = b.transpose(qkv[1], &[0, 1, 3, 2]).expect("keys");
+        let s = b.matmul(qkv[0], kt).expect("scores");
+        let s = b.bin_scalar(BinaryOp::Mul, s, 0.25).expect("scale");
+        let p = b.source(norm::Softmax { axis: 3, log: false }, &[s]).expect("softmax");
+        let o = b.matmul(p, qkv[2]).expect("mix");
+        let o = b.transpose(o, &[0, 2, 1, 3]).expect("tokens first");
+        let o = b.reshape(o, dims).expect("merged");
+        let w = weights(b, &[32, 32], 9);
+        let o = b.matmul(o, w).expect("output");
+        let o = b.add(o, x).expect("residual");
+        let (gain, bias) = (weights(b, &[32], 4), weights(b, &[32], 5));
+        vec![b.source(norm::LayerNorm { axis: 2, eps: 1e-5 }, &[o, gain, bias]).expect("norm")]
+    });
+    check(&g, &[&[1, 7, 32]]);
+    check(&g, &[&[1, 18, 32]]);
+}

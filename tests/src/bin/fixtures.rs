@@ -1,0 +1,67 @@
+//! Every fixture, exported once and run on every tier at one and two threads, beside its golden:
+//! one table. `cargo run --release -p hub-tests --bin fixtures [NAME…]`; a name is matched anywhere.
+//! Exits with 1 if anything is off.
+
+use hub_models::{Case, Tolerance};
+use hub_tests::{check, export, tiers};
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let cases = match hub_models::cases() {
+        Ok(c) => c,
+        Err(e) => {
+            eprintln!("error: {e}");
+            return ExitCode::from(8);
+        }
+    };
+    let tiers = tiers();
+    print!("{:<42} {:>7} {:>6} {:>5}", "model", "export", "steps", "host");
+    tiers.iter().for_each(|t| print!(" {:>10} {:>10}", format!("{t} ×1"), "×2"));
+    println!();
+    let asked = |c: &&Case| wanted.is_empty() || wanted.iter().any(|w| c.name.contains(w));
+    let rows: Vec<bool> = cases.iter().filter(asked).map(|c| row(c, &tiers)).collect();
+    let right = rows.iter().filter(|r| **r).count();
+    println!("{right} of {} right", rows.len());
+    ExitCode::from(u8::from(right != rows.len() || rows.is_empty()))
+}
+
+/// Prints one row; true if every cell is right.
+fn row(case: &Case, tiers: &[&str]) -> bool {
+    let bundle = std::env::temp_dir().join(format!("hub-fixtures-{}.hub", std::process::id()));
+    let start = Instant::now();
+    print!("{:<42}", case.name);
+    let report = match export(case, &bundle) {
+        Ok(r) => r,
+        Err(e) => {
+            println!(" {e}");
+            return false;
+        }
+    };
+    let host = report.tiers.iter().map(|t| t.host.len()).max().unwrap_or(0);
+    let steps = report.tiers.iter().map(|t| t.steps).max().unwrap_or(0);
+    print!(" {:>5.1} s {steps:>6} {host:>5}", start.elapsed().as_secs_f64());
+    let mut problems = vec![];
+    for tier in tiers {
+        for threads in [1, 2] {
+            let cell = match check(case, &bundle, tier, threads, Tolerance::default()) {
+                Ok(c) => {
+                    if !c.ok() {
+                        problems.push(format!("  {tier} ×{threads}: {c}"));
+                    }
+                    format!("{:.1e}", c.error())
+                }
+                Err(e) => {
+                    problems.push(format!("  {tier} ×{threads}: {e}"));
+                    "fails".to_string()
+                }
+            };
+            print!(" {cell:>10}");
+        }
+    }
+    println!();
+    problems.iter().for_each(|p| println!("{p}"));
+    let _gone_already = std::fs::remove_file(&bundle);
+    problems.is_empty()
+}
