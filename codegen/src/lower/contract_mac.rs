@@ -279,6 +279,7 @@ pub fn lower_as(
 }
 
 /// Whether the target can hold the kernel in its registers.
-fn fits(_kernel: &crate::kir::Kernel, _target: &Target) -> bool {
-    true
+fn fits(kernel: &crate::kir::Kernel, target: &Target) -> bool {
+    use crate::targets::x86;
+    x86::emit(kernel, &x86::Target::from(target)).is_ok()
 }

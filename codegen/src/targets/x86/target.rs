@@ -69,3 +69,14 @@ impl Target {
         None
     }
 }
+
+impl From<&crate::target::Target> for Target {
+    fn from(t: &crate::target::Target) -> Target {
+        let tier = match t.tier {
+            crate::target::Tier::Avx2 => Tier::Avx2,
+            _ => Tier::Avx512,
+        };
+        let (lanes, vregs) = (t.vector_bytes / 4, t.vector_regs);
+        Target { lanes, vregs, l1: t.l1, l2: t.l2, ..Target::generic(tier) }
+    }
+}

@@ -1,0 +1,287 @@
+//! Times native kernels of representative layers, as parts of the multiply-add peak that the same
+//! run measures. `cargo run --release -p hub-codegen --example layers [--all] [--avx2] [FILTER]`; with `--all` every
+//! schedule of each layer
+
+#[path = "../tests/placed/mod.rs"]
+mod placed;
+
+use hub_abi::prim::{BinaryOp, Geometry, Prim, ReduceOp};
+use hub_abi::shape::{TensorType, Type};
+use hub_abi::{Dim, Dtype, SymEnv};
+use hub_codegen::kir::interp::{self, Arg};
+use hub_codegen::kir::{Access, Addr, Elem, Kernel, KernelBuilder, RegTy};
+use hub_codegen::lower::contract_mac::{Mac, lower_as, lower_mac, schedules};
+use hub_codegen::lower::schedule::Schedule;
+use hub_codegen::lower::{contract, conv, window};
+use hub_codegen::target::{Target, Tier};
+use hub_codegen::targets::x86;
+use hub_codegen::task::{Lowered, Refused, Task};
+use hub_ir::Graph;
+use hub_ir::build::Builder;
+use hub_testrun::{Aligned, JitBuffer};
+use placed::{Group, Input, Layout, Placed, random};
+use std::time::Instant;
+
+type Problem = fn(&Task<'_>) -> Result<Mac, Refused>;
+
+/// A layer: a name, its primitive, operand shapes, and how the input and the output lie.
+struct Layer {
+    name: &'static str,
+    prim: Prim,
+    x: Vec<usize>,
+    w: Option<Vec<usize>>,
+    problem: Problem,
+    pad: i64,
+}
+
+fn conv2(
+    name: &'static str,
+    c: usize,
+    m: usize,
+    hw: usize,
+    k: i64,
+    stride: i64,
+    groups: i64,
+) -> Layer {
+    let pad = k / 2;
+    let geo = Geometry {
+        stride: vec![stride; 2],
+        dilation: vec![1; 2],
+        before: vec![pad.into(); 2],
+        after: vec![pad.into(); 2],
+    };
+    Layer {
+        name,
+        prim: Prim::Conv { geo, groups },
+        x: vec![1, c, hw, hw],
+        w: Some(vec![m, c / groups as usize, k as usize, k as usize]),
+        problem: conv::problem,
+        pad,
+    }
+}
+
+fn matmul(name: &'static str, m: usize, k: usize, n: usize) -> Layer {
+    Layer {
+        name,
+        prim: Prim::Contract { a: vec![0, 1], b: vec![1, 2], out: vec![0, 2] },
+        x: vec![m, k],
+        w: Some(vec![k, n]),
+        problem: contract::problem,
+        pad: 0,
+    }
+}
+
+fn pool(name: &'static str, c: usize, hw: usize, k: i64, stride: i64) -> Layer {
+    let pad = k / 2;
+    let geo = Geometry {
+        stride: vec![stride; 2],
+        dilation: vec![1; 2],
+        before: vec![pad.into(); 2],
+        after: vec![pad.into(); 2],
+    };
+    Layer {
+        name,
+        prim: Prim::Window { op: ReduceOp::Max, kernel: vec![k; 2], geo },
+        x: vec![1, c, hw, hw],
+        w: None,
+        problem: window::problem,
+        pad,
+    }
+}
+
+fn layers() -> Vec<Layer> {
+    vec![
+        conv2("conv 1x1 64->256 @56", 64, 256, 56, 1, 1, 1),
+        conv2("conv 1x1 256->64 @56", 256, 64, 56, 1, 1, 1),
+        conv2("conv 3x3 64->64 @56", 64, 64, 56, 3, 1, 1),
+        conv2("conv 3x3 128->128 @28", 128, 128, 28, 3, 1, 1),
+        conv2("conv 1x1 128->512 @28", 128, 512, 28, 1, 1, 1),
+        conv2("conv 3x3 256->256 @14", 256, 256, 14, 3, 1, 1),
+        conv2("conv 1x1 1024->256 @14", 1024, 256, 14, 1, 1, 1),
+        conv2("conv 3x3 512->512 @7", 512, 512, 7, 3, 1, 1),
+        conv2("conv 1x1 2048->512 @7", 2048, 512, 7, 1, 1, 1),
+        conv2("conv 7x7s2 3->64 @224", 3, 64, 224, 7, 2, 1),
+        conv2("depthwise 3x3 120 @28", 120, 120, 28, 3, 1, 120),
+        conv2("depthwise 5x5 960 @7", 960, 960, 7, 5, 1, 960),
+        conv2("depthwise 3x3s2 64 @112", 64, 64, 112, 3, 2, 64),
+        conv2("conv 1x1 16->64 @112", 16, 64, 112, 1, 1, 1),
+        conv2("conv 1x1 112->672 @14", 112, 672, 14, 1, 1, 1),
+        pool("maxpool 3x3s2 64 @112", 64, 112, 3, 2),
+        matmul("matmul 128x768x768", 128, 768, 768),
+        matmul("matmul 128x768x3072", 128, 768, 3072),
+        matmul("matmul 128x3072x768", 128, 3072, 768),
+        matmul("gemv 1x2048x1000", 1, 2048, 1000),
+        matmul("lstm 1x128x512", 1, 128, 512),
+        matmul("matmul 16x64x64", 16, 64, 64),
+    ]
+}
+
+/// Channel-last with a halo of `pad` and a pitch that fills lines.
+fn image(dims: &[usize], pad: i64, fill: f64) -> Layout {
+    let mut l = Layout::unit(4, 1);
+    let c = dims[1] as i64;
+    if c >= 8 {
+        l.slack = (c + 15) / 16 * 16 - c;
+        if (c + l.slack) % 1024 == 0 {
+            l.slack += 16;
+        }
+    }
+    l.halo = (pad > 0).then_some((pad, fill));
+    l
+}
+
+/// The layer with a bias and relu.
+fn group(l: &Layer) -> Group {
+    let mut g = Graph::new();
+    let region = g.new_region();
+    let mut seed = 1;
+    let mut inputs = vec![];
+    let mut params = vec![];
+    let mut operand = |g: &mut Graph, dims: &[usize], constant: bool, layout: Layout| {
+        let sym: Vec<Dim> = dims.iter().map(|&d| d.into()).collect();
+        params.push(g.add_param(region, Type::Tensor(TensorType { dtype: Dtype::F32, dims: sym })));
+        inputs.push(Input { tensor: random(&mut seed, dims), constant, layout });
+    };
+    let fill = if l.w.is_none() { f64::NEG_INFINITY } else { 0.0 };
+    let x = if l.x.len() == 4 { image(&l.x, l.pad, fill) } else { Layout::dense(2) };
+    operand(&mut g, &l.x, false, x);
+    if let Some(w) = &l.w {
+        operand(&mut g, w, true, Layout::dense(w.len()));
+    }
+    let features = match (&l.w, l.x.len()) {
+        (Some(w), 4) => w[0],
+        (Some(w), _) => w[1],
+        (None, _) => l.x[1],
+    };
+    let bias = if l.x.len() == 4 { vec![features, 1, 1] } else { vec![features] };
+    operand(&mut g, &bias, true, Layout::dense(bias.len()));
+    let mut b = Builder::new(&mut g, "layer");
+    let last = params.len() - 1;
+    let v = b.prim(l.prim.clone(), &params[..last]).expect("the layer is well formed");
+    let v = b.add(v, params[last]).expect("the bias fits");
+    let zero = b.scalar(Dtype::F32, 0.0);
+    let v = b.bin(BinaryOp::Max, v, zero).expect("relu fits");
+    b.into_region(region);
+    g.regions[region].results.push(v);
+    let dims: Vec<usize> =
+        g.dims(v).iter().map(|d| d.as_const().expect("constant sizes") as usize).collect();
+    let out = if dims.len() == 4 { image(&dims, 0, 0.0) } else { Layout::dense(2) };
+    let env = SymEnv::new(0);
+    Group { g, region, inputs, outputs: vec![out], fill, env, poison: false }
+}
+
+/// Seconds of one call, the least of several rounds.
+fn time(mut f: impl FnMut()) -> f64 {
+    f();
+    let mut best = f64::INFINITY;
+    let start = Instant::now();
+    let mut n = 1;
+    while start.elapsed().as_secs_f64() < 0.25 {
+        let t = Instant::now();
+        (0..n).for_each(|_| f());
+        let each = t.elapsed().as_secs_f64() / n as f64;
+        best = best.min(each);
+        n = ((0.01 / each) as usize).clamp(1, 100_000);
+    }
+    best
+}
+
+/// Schedules of a layer; the first is what the compiler takes.
+fn choices(l: &Layer, target: &Target) -> Vec<Schedule> {
+    let found = std::cell::RefCell::new(vec![]);
+    group(l).lower(target, |task, target| {
+        let mac = (l.problem)(task)?;
+        *found.borrow_mut() = schedules(task, target, &mac, target.lanes());
+        lower_mac(task, target, &mac)
+    });
+    found.into_inner()
+}
+
+fn run(l: &Layer, target: &Target, peak: f64, forced: Option<Schedule>) {
+    let mut g = group(l);
+    let want = g.reference();
+    let (low, ins, outs): (Lowered, Vec<Placed>, Vec<Placed>) = g.lower(target, |task, target| {
+        let mac = (l.problem)(task)?;
+        match forced {
+            None => lower_mac(task, target, &mac),
+            Some(s) => lower_as(task, target, &mac, s),
+        }
+    });
+    let args = g.args(&low, &ins, &outs);
+    let tiles = interp::tiles(&low.kernel, &args);
+    let mut bufs: Vec<Aligned> =
+        ins.iter().chain(&outs).map(|p| Aligned::from_bytes(&p.bytes)).collect();
+    let block: Vec<u64> = args
+        .iter()
+        .map(|a| match a {
+            Arg::Buf { buf, offset } => bufs[*buf].addr().wrapping_add_signed(*offset),
+            Arg::Size(n) => *n as u64,
+            Arg::Status => 0,
+        })
+        .collect();
+    let mut scratch = Aligned::zeroed(low.kernel.scratch_bytes as usize + 64);
+    let code = emitted(&low.kernel, target);
+    let s = scratch.addr();
+    // SAFETY: the arguments are the kernel's, in buffers that live to the end of this function.
+    let one = time(|| unsafe { code.call(&block, 0, tiles, s as *mut u8) });
+    let bytes: Vec<Vec<u8>> = bufs[ins.len()..].iter().map(|b| b.bytes().to_vec()).collect();
+    g.compare(&want, &outs, &bytes, &low.schedule);
+    let flops = low.flops.as_const().unwrap_or(0) as f64;
+    let moved = low.bytes.as_const().unwrap_or(0) as f64;
+    println!(
+        "{:26} {:34} {:5} tiles {:9.1} us {:6.1} GFLOP/s {:5.1}% {:6.1} GB/s",
+        l.name,
+        low.schedule,
+        tiles,
+        one * 1e6,
+        flops / one / 1e9,
+        100.0 * flops / one / peak,
+        moved / one / 1e9,
+    );
+}
+
+fn emitted(k: &Kernel, target: &Target) -> JitBuffer {
+    let code = x86::emit(k, &x86::Target::from(target)).expect("the schedule fits");
+    JitBuffer::new(&code.bytes).expect("executable memory")
+}
+
+/// Floating-point operations a second of independent multiply-adds, one core.
+fn peak(target: &Target) -> f64 {
+    let lanes = target.lanes();
+    let n = if target.vector_regs == 32 { 24 } else { 12 };
+    let ty = RegTy::new(Elem::F32, lanes);
+    let mut b = KernelBuilder::new("peak");
+    let out = b.ptr("out", Dtype::F32, Access::Write);
+    let from = b.ptr("x", Dtype::F32, Access::Read);
+    let x = b.load(ty, Addr::param(from), Dtype::F32, None);
+    let acc: Vec<_> = (0..n).map(|_| b.zero(ty)).collect();
+    b.for_("i", 100_000, 4, |b, _| acc.iter().for_each(|&r| b.fma_acc(r, x, x)));
+    for (i, &r) in acc.iter().enumerate() {
+        b.store(r, Addr::param(out).offset((i * lanes * 4) as i64), Dtype::F32, None);
+    }
+    let code = emitted(&b.finish(), target);
+    let mut room = Aligned::zeroed(n * lanes * 4);
+    let mut x = Aligned::from_f32(&vec![0.5; lanes]);
+    let args = [room.addr(), x.addr()];
+    // SAFETY: the kernel reads a vector, writes `n` and uses no scratch.
+    let each = time(|| unsafe { code.call(&args, 0, 1, std::ptr::null_mut()) });
+    (100_000 * n * lanes * 2) as f64 / each
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let all = words.iter().any(|w| w == "--all");
+    let filter = words.iter().find(|w| !w.starts_with("--")).cloned().unwrap_or_default();
+    let narrow = words.iter().any(|w| w == "--avx2");
+    let target = Target::of(if narrow { Tier::Avx2 } else { Tier::Avx512 });
+    let peak = peak(&target);
+    println!("peak {:.1} GFLOP/s a core", peak / 1e9);
+    for l in layers().iter().filter(|l| l.name.contains(&filter)) {
+        run(l, &target, peak, None);
+        if all {
+            for s in choices(l, &target).into_iter().filter(|s| !s.staged) {
+                run(l, &target, peak, Some(s));
+            }
+        }
+    }
+}
