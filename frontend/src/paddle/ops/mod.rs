@@ -17,6 +17,8 @@ mod norm;
 mod reduce;
 mod rnn;
 mod shape;
+#[cfg(test)]
+mod tests;
 
 /// A row of a table.
 pub struct Row {
