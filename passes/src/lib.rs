@@ -14,7 +14,12 @@ pub mod dce;
 pub mod expand;
 pub mod fold;
 pub mod fuse;
+pub mod konst;
+pub mod lower;
+pub mod movement;
+pub mod norm;
 pub mod order;
+pub mod raise;
 pub mod rewrite;
 pub mod simplify;
 
@@ -47,10 +52,15 @@ pub const PASSES: &[Pass] = &[
     pass("dce", dce::run, Stage::Imported),
     pass("fold", fold::run, Stage::Typed),
     pass("simplify", simplify::run, Stage::Typed),
+    pass("cse-typed", cse::run, Stage::Typed),
+    pass("raise", raise::run, Stage::Raised),
     pass("expand", expand::run, Stage::Raised),
     pass("fold-prims", fold::run, Stage::Raised),
     pass("cse", cse::run, Stage::Raised),
     pass("simplify-prims", simplify::run, Stage::Raised),
+    pass("lower", lower::run, Stage::Raised),
+    pass("movement", movement::run, Stage::Raised),
+    pass("fold-norm", norm::run, Stage::Raised),
     pass("clean", dce::run, Stage::Raised),
     pass("fuse", fuse::run, Stage::Fused),
 ];

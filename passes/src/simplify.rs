@@ -25,16 +25,16 @@ const fn rule(
 /// The rules.
 pub const RULES: &[Rule] = &[
     rule("constant-right", constant_left, float_or_int, swap),
-    rule("add-0", || Pat::add(Slot(0), Num(0.0)), same_dims, operand),
-    rule("sub-0", || Pat::sub(Slot(0), Num(0.0)), same_dims, operand),
-    rule("mul-1", || Pat::mul(Slot(0), Num(1.0)), same_dims, operand),
-    rule("div-1", || Pat::div(Slot(0), Num(1.0)), same_dims, operand),
+    rule("add-0", || Pat::plus(Slot(0), Num(0.0)), same_dims, operand),
+    rule("sub-0", || Pat::minus(Slot(0), Num(0.0)), same_dims, operand),
+    rule("mul-1", || Pat::times(Slot(0), Num(1.0)), same_dims, operand),
+    rule("div-1", || Pat::over(Slot(0), Num(1.0)), same_dims, operand),
     rule("pow", || Pat::bin(BinaryOp::Pow, Slot(0), NumIn(0)), simple_power, power),
-    rule("div-2^k", || Pat::div(Slot(0), NumIn(0)), power_of_two, times_inverse),
+    rule("div-2^k", || Pat::over(Slot(0), NumIn(0)), power_of_two, times_inverse),
     rule("rsqrt", reciprocal_root, always, rsqrt),
     rule("neg-neg", || twice(UnaryOp::Neg), always, operand),
     rule("not-not", || twice(UnaryOp::Not), always, operand),
-    rule("add-neg", || Pat::add(Slot(0), Pat::un(UnaryOp::Neg, Slot(1))), always, subtract),
+    rule("add-neg", || Pat::plus(Slot(0), Pat::un(UnaryOp::Neg, Slot(1))), always, subtract),
     rule("cast-none", || P(is_cast, vec![Slot(0)]), cast_to_same, operand),
     rule("cast-cast", || P(is_cast, vec![P(is_cast, vec![Slot(0)]).named(1)]), lossless, recast),
     rule("reshape-none", || P(is_reshape, vec![Slot(0)]), same_dims, operand),
@@ -111,7 +111,7 @@ fn constant_left() -> Pat {
 
 fn reciprocal_root() -> Pat {
     let root = || Pat::un(UnaryOp::Sqrt, Slot(0));
-    Pat::Any(vec![Pat::div(Num(1.0), root()), Pat::un(UnaryOp::Recip, root())])
+    Pat::Any(vec![Pat::over(Num(1.0), root()), Pat::un(UnaryOp::Recip, root())])
 }
 
 type When = Result<(), &'static str>;

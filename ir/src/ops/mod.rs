@@ -108,6 +108,8 @@ source_ops! {
     BatchNorm(norm::BatchNorm) "batch_norm" ["x", "scale", "bias", "mean", "var"],
     /// Normalisation over the trailing axes.
     LayerNorm(norm::LayerNorm) "layer_norm" ["x", "scale?", "bias?"],
+    /// Division by the root of the mean square over the trailing axes.
+    RmsNorm(norm::RmsNorm) "rms_norm" ["x", "scale?"],
     /// Softmax or its logarithm along one axis.
     Softmax(norm::Softmax) "softmax" ["x"],
     /// An activation function of one argument.

@@ -35,6 +35,32 @@ pub struct Softmax {
     pub log: bool,
 }
 
+/// `(x, scale: x.shape[axis..]?)`: `x / sqrt(mean(x²) + eps) * scale`, the mean over `axis..`.
+/// ONNX RMSNormalization; Paddle rms_norm; what exporters write of Llama's norm.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RmsNorm {
+    /// First normalised axis (not negative).
+    pub axis: usize,
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+impl SourceOp for RmsNorm {
+    fn expand(&self, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
+        let x = ins[0];
+        let axes: Vec<usize> = (self.axis..b.g.dims(x).len()).collect();
+        let sq = b.mul(x, x)?;
+        let mean = b.reduce(ReduceOp::Mean, sq, &axes, true)?;
+        let mean = b.bin_scalar(BinaryOp::Add, mean, self.eps.into())?;
+        let inv = b.un(UnaryOp::Rsqrt, mean)?;
+        let y = b.mul(x, inv)?;
+        match ins.get(1).and_then(|v| v.some()) {
+            Some(scale) => Ok(vec![b.mul(y, scale)?]),
+            None => Ok(vec![y]),
+        }
+    }
+}
+
 impl SourceOp for BatchNorm {
     fn expand(&self, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
         let rank = b.g.dims(ins[0]).len();

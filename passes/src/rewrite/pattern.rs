@@ -47,19 +47,19 @@ impl Pat {
         Pat::Bin(op, Box::new(a), Box::new(b))
     }
     /// `a + b`.
-    pub fn add(a: Pat, b: Pat) -> Pat {
+    pub fn plus(a: Pat, b: Pat) -> Pat {
         Pat::bin(BinaryOp::Add, a, b)
     }
     /// `a - b`.
-    pub fn sub(a: Pat, b: Pat) -> Pat {
+    pub fn minus(a: Pat, b: Pat) -> Pat {
         Pat::bin(BinaryOp::Sub, a, b)
     }
     /// `a * b`.
-    pub fn mul(a: Pat, b: Pat) -> Pat {
+    pub fn times(a: Pat, b: Pat) -> Pat {
         Pat::bin(BinaryOp::Mul, a, b)
     }
     /// `a / b`.
-    pub fn div(a: Pat, b: Pat) -> Pat {
+    pub fn over(a: Pat, b: Pat) -> Pat {
         Pat::bin(BinaryOp::Div, a, b)
     }
     /// Binds the value of this pattern.

@@ -21,7 +21,8 @@ impl ConstStore for Pieces {
         // Pieces of no bytes share an offset with the next.
         let len = p.consts[index as usize].len as usize;
         let found = self.0.pieces[i..].iter().take_while(|piece| piece.0 == at);
-        let piece = found.map(|piece| &piece.1).find(|b| b.len() == len).expect("a constant's bytes");
+        let piece =
+            found.map(|piece| &piece.1).find(|b| b.len() == len).expect("a constant's bytes");
         let mut local = p.clone_const(index);
         local.consts[0].offset = 0;
         BytesStore::new(Arc::new(piece.clone())).load(&local, 0)

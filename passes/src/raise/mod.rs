@@ -1,0 +1,32 @@
+//! Raising: source operators recovered from what exporters decompose, so that one definition (and one
+//! lowering) serves every exporter. Each rule matches one operator in all its known spellings.
+
+mod activation;
+mod norm;
+
+use crate::context::{Changed, Context, PassError};
+use crate::rewrite::{Match, Pat, Replacement, Rule, apply};
+use hub_ir::build::Builder;
+use hub_ir::{Graph, Source};
+
+/// The pass.
+pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
+    let functions = apply(g, cx, activation::RULES)?;
+    Ok(apply(g, cx, norm::RULES)? || functions)
+}
+
+type When = Result<(), &'static str>;
+
+const fn rule(
+    name: &'static str,
+    pattern: fn() -> Pat,
+    when: fn(&Graph, &Match) -> When,
+    build: fn(&mut Builder<'_>, &Match) -> Replacement,
+) -> Rule {
+    Rule { name, pattern, shared: false, when, build }
+}
+
+/// A source operator on slot 0.
+fn on_slot_0(b: &mut Builder<'_>, m: &Match, s: impl Into<Source>) -> Replacement {
+    b.source_n(s, &[m.v(0)])
+}
