@@ -13,6 +13,7 @@ pub mod detection;
 pub mod matmul;
 pub mod norm;
 pub mod pool;
+pub mod quant;
 pub mod resize;
 pub mod rnn;
 
@@ -122,6 +123,10 @@ source_ops! {
     LpPool(pool::LpPool) "lp_pool" ["x"],
     /// Pooling into a given number of bins.
     AdaptivePool(pool::AdaptivePool) "adaptive_pool" ["x"],
+    /// To integers or small floats by scale and zero point.
+    Quantize(quant::Quantize) "quantize" ["x", "scale", "zero?"],
+    /// Back from them.
+    Dequantize(quant::Dequantize) "dequantize" ["x", "scale", "zero?"],
     /// Interpolation along axes.
     Resize(resize::Resize) "resize" ["x"],
     /// One direction of an LSTM layer.

@@ -5,11 +5,15 @@ use super::table::Row;
 
 mod activation;
 mod control;
+mod einsum;
 mod elementwise;
 mod index;
 mod linalg;
+mod loss;
 mod nn;
 mod pool;
+mod quant;
+mod recurrent;
 mod reduce;
 mod resize;
 mod sequence;
@@ -19,6 +23,10 @@ mod spatial;
 /// All rows.
 pub(crate) const TABLES: &[&[Row]] = &[
     activation::OPS,
+    loss::OPS,
+    einsum::OPS,
+    recurrent::OPS,
+    quant::OPS,
     control::OPS,
     elementwise::OPS,
     index::OPS,
