@@ -124,7 +124,18 @@ fn read_values(set: &Path, kind: &str, types: &[Type]) -> Result<Vec<Value>, Fai
 fn decode(bytes: &[u8], ty: &Type) -> Result<Value, String> {
     let text = |e: prost::DecodeError| e.to_string();
     match ty {
-        Type::Tensor(_) => tensor(&TensorProto::decode(bytes).map_err(text)?),
+        Type::Tensor(t) => {
+            let v = tensor(&TensorProto::decode(bytes).map_err(text)?)?;
+            // The suite stores bfloat16 as its bits.
+            match &v {
+                Value::Tensor(x) if t.dtype == hub_ir::Dtype::BF16 && x.dtype() != t.dtype => {
+                    let to = hub_ir::Prim::Bitcast { to: t.dtype };
+                    let out = hub_portable::fold(&to, std::slice::from_ref(x), &Limits::default());
+                    Ok(out.map_err(|e| e.to_string())?.remove(0).into())
+                }
+                _ => Ok(v),
+            }
+        }
         Type::Seq(_) => sequence(&SequenceProto::decode(bytes).map_err(text)?),
         Type::Opt(_) => {
             let o = OptionalProto::decode(bytes).map_err(text)?;

@@ -128,7 +128,7 @@ source_ops! {
     /// Back from them.
     Dequantize(quant::Dequantize) "dequantize" ["x", "scale", "zero?"],
     /// Interpolation along axes.
-    Resize(resize::Resize) "resize" ["x"],
+    Resize(resize::Resize) "resize" ["x", "scales?"],
     /// One direction of an LSTM layer.
     Lstm(rnn::Lstm) "lstm" ["x", "w", "r", "bias?", "h0?", "c0?", "lengths?", "peephole?"],
     /// One direction of a GRU layer.

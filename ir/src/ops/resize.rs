@@ -11,7 +11,8 @@ use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use serde::{Deserialize, Serialize};
 
-/// `(x)`: x resampled along some axes.
+/// `(x, scales: f32 [axes]?)`: x resampled along some axes. `scales` are output over input size where
+/// the model computes them; they count for axes whose [`ResizeAxis::scale`] is not known.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Resize {
     /// What is resampled, in the order in which it is done.
@@ -115,17 +116,29 @@ impl SourceOp for Resize {
             y = b.cast(y, Dtype::F32)?;
         }
         let mut masks = vec![];
-        for a in &self.axes {
+        let scales = ins.get(1).and_then(|v| v.some());
+        for (i, a) in self.axes.iter().enumerate() {
             let Some(size) = b.g.dims(y).get(a.axis).cloned() else {
                 return Err(OpError::new(format!("axis {} is past the rank", a.axis)));
             };
             match (size.as_const(), a.out.as_const()) {
-                (Some(size), Some(out)) if size <= MOST && (0..=MOST).contains(&out) => {
+                (Some(size), Some(out))
+                    if scales.is_none() && size <= MOST && (0..=MOST).contains(&out) =>
+                {
                     let Some(taps) = self.taps(a, size, out)? else { continue };
                     y = self.apply(b, y, a.axis, &taps)?;
                     masks.extend(taps.outside.contains(&true).then_some((a.axis, taps.outside)));
                 }
-                _ => y = self.computed(b, y, a, &size)?,
+                _ => {
+                    let scale = match scales {
+                        Some(s) if a.scale.is_none() => {
+                            let s = b.narrow(s, 0, i.into(), 1i64.into())?;
+                            Some(b.reshape(s, vec![])?)
+                        }
+                        _ => None,
+                    };
+                    y = self.computed(b, y, a, &size, scale)?;
+                }
             }
         }
         for (axis, outside) in masks {
@@ -255,16 +268,21 @@ impl Resize {
         b.select(mask, fill, y)
     }
 
-    /// An axis whose sizes are known only when the graph runs.
-    fn computed(&self, b: &mut Builder<'_>, y: Value, a: &ResizeAxis, size: &Dim) -> Built {
-        let crops = self.coord == ResizeCoord::TfCropAndResize;
-        if self.antialias || self.exclude_outside || crops {
+    /// An axis whose sizes (or scale) are known only when the graph runs.
+    fn computed(
+        &self,
+        b: &mut Builder<'_>,
+        y: Value,
+        a: &ResizeAxis,
+        size: &Dim,
+        scale: Option<Value>,
+    ) -> Built {
+        if self.antialias || self.coord == ResizeCoord::TfCropAndResize {
             return Err(OpError::new(
-                "antialias, exclude_outside and tf_crop_and_resize need sizes that are known; fix \
-                 the dimension",
+                "antialias and tf_crop_and_resize need sizes that are known; fix the dimension",
             ));
         }
-        let x = self.source_value(b, a, size)?;
+        let x = self.source_value(b, a, size, scale)?;
         let gather = Prim::Gather { axis: a.axis as u32 };
         let last = b.dim_scalar(size.plus(-1));
         let last = b.cast(last, Dtype::F32)?;
@@ -273,23 +291,8 @@ impl Resize {
             let at = clamp_index(b, at, last)?;
             return b.prim(gather, &[y, at]);
         }
-        let base = b.un(UnaryOp::Floor, x)?;
-        let part = b.sub(x, base)?;
-        let offsets: &[f64] =
-            if self.mode == ResizeMode::Linear { &[0.0, 1.0] } else { &[-1.0, 0.0, 1.0, 2.0] };
         let mut sum = None;
-        for &k in offsets {
-            let at = b.bin_scalar(BinaryOp::Add, base, k)?;
-            let at = clamp_index(b, at, last)?;
-            let d = b.bin_scalar(BinaryOp::Sub, part, k)?;
-            let d = b.un(UnaryOp::Abs, d)?;
-            let w = match self.mode {
-                ResizeMode::Cubic { a } => cubic_value(b, a.into(), d, k == 0.0 || k == 1.0)?,
-                _ => {
-                    let n = b.un(UnaryOp::Neg, d)?;
-                    b.bin_scalar(BinaryOp::Add, n, 1.0)?
-                }
-            };
+        for (at, w) in self.computed_taps(b, x, last)? {
             let w = b.cast(w, b.g.dtype(y))?;
             let mut shape = vec![Dim::from(1i64); b.g.dims(y).len() - a.axis];
             shape[0] = a.out.clone();
@@ -301,11 +304,61 @@ impl Resize {
                 None => term,
             });
         }
-        Ok(sum.expect("a filter has taps"))
+        sum.ok_or_else(|| OpError::new("an interpolation without weights"))
+    }
+
+    /// Indices and weights of each tap about coordinates x.
+    fn computed_taps(
+        &self,
+        b: &mut Builder<'_>,
+        x: Value,
+        last: Value,
+    ) -> Built<Vec<(Value, Value)>> {
+        let base = b.un(UnaryOp::Floor, x)?;
+        let part = b.sub(x, base)?;
+        let offsets: &[f64] =
+            if self.mode == ResizeMode::Linear { &[0.0, 1.0] } else { &[-1.0, 0.0, 1.0, 2.0] };
+        let mut taps = vec![];
+        for &k in offsets {
+            let at = b.bin_scalar(BinaryOp::Add, base, k)?;
+            let d = b.bin_scalar(BinaryOp::Sub, part, k)?;
+            let d = b.un(UnaryOp::Abs, d)?;
+            let mut w = match self.mode {
+                ResizeMode::Cubic { a } => cubic_value(b, a.into(), d, k == 0.0 || k == 1.0)?,
+                _ => {
+                    let n = b.un(UnaryOp::Neg, d)?;
+                    b.bin_scalar(BinaryOp::Add, n, 1.0)?
+                }
+            };
+            if self.exclude_outside {
+                let low = b.bin_scalar(BinaryOp::Ge, at, 0.0)?;
+                let high = b.bin(BinaryOp::Le, at, last)?;
+                let inside = b.bin(BinaryOp::And, low, high)?;
+                let zero = b.scalar(Dtype::F32, 0.0);
+                w = b.select(inside, w, zero)?;
+            }
+            taps.push((clamp_index(b, at, last)?, w));
+        }
+        if self.exclude_outside {
+            let mut sum = taps[0].1;
+            for t in &taps[1..] {
+                sum = b.add(sum, t.1)?;
+            }
+            for t in &mut taps {
+                t.1 = b.div(t.1, sum)?;
+            }
+        }
+        Ok(taps)
     }
 
     /// [`Resize::source`] of every output element, as a f32 vector.
-    fn source_value(&self, b: &mut Builder<'_>, a: &ResizeAxis, size: &Dim) -> Built {
+    fn source_value(
+        &self,
+        b: &mut Builder<'_>,
+        a: &ResizeAxis,
+        size: &Dim,
+        scale: Option<Value>,
+    ) -> Built {
         use BinaryOp::{Add, Div, Max, Mul, Sub};
         let float = |b: &mut Builder<'_>, d: Dim| {
             let v = b.dim_scalar(d);
@@ -314,9 +367,10 @@ impl Resize {
         let i = Prim::Iota { dtype: Dtype::F32, shape: vec![a.out.clone()], axis: 0 };
         let i = b.prim(i, &[])?;
         let (n, m) = (float(b, size.clone())?, float(b, a.out.clone())?);
-        let scale = match a.scale {
-            Some(s) => b.scalar(Dtype::F32, s.into()),
-            None => b.div(m, n)?,
+        let scale = match (a.scale, scale) {
+            (Some(s), _) => b.scalar(Dtype::F32, s.into()),
+            (_, Some(s)) => s,
+            _ => b.div(m, n)?,
         };
         let half = |b: &mut Builder<'_>| {
             let t = b.bin_scalar(Add, i, 0.5)?;

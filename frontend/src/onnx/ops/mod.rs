@@ -5,6 +5,7 @@ use super::table::Row;
 
 mod activation;
 mod control;
+mod dynamic;
 mod einsum;
 mod elementwise;
 mod index;

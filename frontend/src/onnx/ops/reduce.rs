@@ -1,6 +1,7 @@
 //! Reductions, arg-reductions, running sums.
 
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use super::dynamic;
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op};
 use hub_abi::Dtype;
 use hub_abi::prim::{BinaryOp, Prim, ReduceOp, UnaryOp};
@@ -41,6 +42,12 @@ fn widened(d: Dtype) -> Dtype {
     if d.is_float() { d } else { Dtype::F64 }
 }
 
+/// The operand that holds the axes, where they are known only when the model runs.
+fn computed_axes(c: &Cx<'_, '_, '_>, moved: i64) -> Option<Value> {
+    let v = c.opt(1).filter(|_| c.version >= moved)?;
+    c.known_ints(v).is_none().then_some(v)
+}
+
 /// The axes of a reduction: attribute, or an operand from version `moved` on. None: no reduction.
 fn axes(c: &mut Cx<'_, '_, '_>, rank: usize, moved: i64) -> Got<Option<Vec<usize>>> {
     let given = if c.version >= moved { c.ints_or_input("axes", 1)? } else { c.ints("axes")? };
@@ -53,6 +60,9 @@ fn axes(c: &mut Cx<'_, '_, '_>, rank: usize, moved: i64) -> Got<Option<Vec<usize
 
 fn over_axes(c: &mut Cx<'_, '_, '_>, x: Value, op: ReduceOp, moved: i64) -> Got {
     let rank = c.rank(x);
+    if let Some(v) = computed_axes(c, moved) {
+        return dynamic::reduce(c, x, op, v);
+    }
     match axes(c, rank, moved)? {
         None => Ok(x),
         Some(axes) => {
@@ -81,6 +91,11 @@ fn sum_square(c: &mut Cx<'_, '_, '_>) -> Got {
 /// `max + log(sum(exp(x - max)))`, the max taken as 0 where it is not finite.
 fn log_sum_exp(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
+    if let Some(v) = computed_axes(c, 18) {
+        let e = c.un(UnaryOp::Exp, x)?;
+        let s = dynamic::reduce(c, e, ReduceOp::Sum, v)?;
+        return one(c.un(UnaryOp::Log, s)?);
+    }
     let Some(axes) = axes(c, c.rank(x), 18)? else { return one(x) };
     let keep = c.flag("keepdims", true)?;
     let (dtype, wide) = (c.dtype(x), widened(c.dtype(x)));
@@ -113,11 +128,21 @@ fn arg(c: &mut Cx<'_, '_, '_>, max: bool) -> Got<Vec<Value>> {
 
 fn cumulative(c: &mut Cx<'_, '_, '_>, op: ReduceOp) -> Got<Vec<Value>> {
     let (x, axis) = (c.tensor(0)?, c.tensor(1)?);
-    let axis = match c.known_ints(axis).as_deref() {
-        Some([a]) => c.axis(*a, c.rank(x))? as u32,
-        Some(_) => return invalid("'axis' is not one number"),
-        None => return unsupported("'axis' is computed when the model runs"),
-    };
     let (exclusive, reverse) = (c.flag("exclusive", false)?, c.flag("reverse", false)?);
-    one(c.prim(Prim::Cumulative { op, axis, exclusive, reverse }, &[x])?)
+    let along = |axis: usize| Prim::Cumulative { op, axis: axis as u32, exclusive, reverse };
+    match c.known_ints(axis).as_deref() {
+        Some([a]) => {
+            let axis = c.axis(*a, c.rank(x))?;
+            one(c.prim(along(axis), &[x])?)
+        }
+        Some(_) => invalid("'axis' is not one number"),
+        None => {
+            let at = dynamic::mask(c, axis, c.rank(x))?;
+            let mut y = x;
+            for i in 0..c.rank(x) {
+                y = dynamic::where_axis(c, at, i, y, |b| Ok(b.prim(along(i), &[x])?))?;
+            }
+            one(y)
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
 use crate::onnx::table::{Row, op};
-use hub_abi::prim::{BinaryOp, UnaryOp};
+use hub_abi::prim::{BinaryOp, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 use hub_ir::ops::resize::{NearestRound, Resize, ResizeAxis, ResizeCoord, ResizeMode};
@@ -45,7 +45,7 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
         None => (0..dims.len()).collect(),
     };
     let named: Vec<Dim> = axes.iter().map(|&a| dims[a].clone()).collect();
-    let outs = match old.sizes_at.and_then(|i| c.opt(i)) {
+    let (outs, computed) = match old.sizes_at.and_then(|i| c.opt(i)) {
         Some(v) => from_sizes(c, v, &named)?,
         None => from_scales(c, &old, &named)?,
     };
@@ -75,6 +75,9 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
     if list.is_empty() {
         return one(x);
     }
+    let mut ins = vec![x];
+    // Computed scales make every size a symbol, so every axis is listed.
+    ins.extend(computed);
     let op = Resize {
         axes: list,
         mode,
@@ -83,10 +86,11 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
         exclude_outside: c.flag("exclude_outside", false)?,
         extrapolate: c.float("extrapolation_value", 0.0)?,
     };
-    one(c.source(op, &[x])?)
+    one(c.source(op, &ins)?)
 }
 
-type Sized = Vec<(Dim, Option<f32>)>;
+/// Sizes and known scales of the axes; and the scales, as f32, where they are computed.
+type Sized = (Vec<(Dim, Option<f32>)>, Option<Value>);
 
 fn from_sizes(c: &mut Cx<'_, '_, '_>, v: Value, named: &[Dim]) -> Got<Sized> {
     let sizes = c.sizes(v, "size")?;
@@ -95,11 +99,11 @@ fn from_sizes(c: &mut Cx<'_, '_, '_>, v: Value, named: &[Dim]) -> Got<Sized> {
     }
     let policy = c.string("keep_aspect_ratio_policy", "stretch")?;
     if policy == "stretch" {
-        return Ok(sizes.into_iter().map(|s| (s, None)).collect());
+        return Ok((sizes.into_iter().map(|s| (s, None)).collect(), None));
     }
     let known = |d: &[Dim]| d.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>();
     let (Some(sizes), Some(from)) = (known(&sizes), known(named)) else {
-        return unsupported("keep_aspect_ratio_policy with sizes that are not known");
+        return kept_aspect(c, v, named, &policy);
     };
     let ratios = sizes.iter().zip(&from).map(|(&s, &f)| s as f32 / f as f32);
     let scale = match &*policy {
@@ -108,7 +112,27 @@ fn from_sizes(c: &mut Cx<'_, '_, '_>, v: Value, named: &[Dim]) -> Got<Sized> {
         p => return invalid(format!("keep_aspect_ratio_policy '{p}'")),
     };
     let size = |&f: &i64| (((scale * f as f32) + 0.5).floor() as i64).into();
-    Ok(from.iter().map(|f| (size(f), Some(scale))).collect())
+    Ok((from.iter().map(|f| (size(f), Some(scale))).collect(), None))
+}
+
+/// One scale for all axes, of sizes known only when the model runs.
+fn kept_aspect(c: &mut Cx<'_, '_, '_>, sizes: Value, named: &[Dim], policy: &str) -> Got<Sized> {
+    let op = match policy {
+        "not_larger" => ReduceOp::Min,
+        "not_smaller" => ReduceOp::Max,
+        p => return invalid(format!("keep_aspect_ratio_policy '{p}'")),
+    };
+    let from = c.b.dims_vector(named.to_vec());
+    let (from, sizes) = (c.cast(from, Dtype::F32)?, c.cast(sizes, Dtype::F32)?);
+    let ratios = c.bin(BinaryOp::Div, sizes, from)?;
+    let scale = c.reduce(op, ratios, &[0], true)?;
+    let n = c.bin(BinaryOp::Mul, from, scale)?;
+    let n = c.bin_scalar(BinaryOp::Add, n, 0.5)?;
+    let n = c.un(UnaryOp::Floor, n)?;
+    let n = c.cast(n, Dtype::I64)?;
+    let sizes = c.sizes(n, "size")?;
+    let scales = c.b.broadcast(scale, vec![named.len().into()])?;
+    Ok((sizes.into_iter().map(|d| (d, None)).collect(), Some(scales)))
 }
 
 fn from_scales(c: &mut Cx<'_, '_, '_>, old: &Old, named: &[Dim]) -> Got<Sized> {
@@ -135,7 +159,7 @@ fn from_scales(c: &mut Cx<'_, '_, '_>, old: &Old, named: &[Dim]) -> Got<Sized> {
             out.last_mut().expect("just pushed").0 = v;
         }
     }
-    Ok(out)
+    Ok((out, None))
 }
 
 /// `floor(d * s)`; -1 where no expression says it.
@@ -170,7 +194,9 @@ fn computed_sizes(c: &mut Cx<'_, '_, '_>, scales: Value, named: &[Dim]) -> Got<S
     let n = c.bin(BinaryOp::Mul, n, s)?;
     let n = c.un(UnaryOp::Floor, n)?;
     let n = c.cast(n, Dtype::I64)?;
-    Ok(c.sizes(n, "size")?.into_iter().map(|d| (d, None)).collect())
+    let sizes = c.sizes(n, "size")?;
+    let scales = c.cast(scales, Dtype::F32)?;
+    Ok((sizes.into_iter().map(|d| (d, None)).collect(), Some(scales)))
 }
 
 /// Starts, then ends.
