@@ -143,7 +143,7 @@ pub struct Shape {
 /// The shape of a row-major tensor whose axis `last` moves to the end.
 pub fn unit_shape(t: &TensorType, last: usize) -> Shape {
     let mut order: Vec<usize> = (0..t.dims.len()).filter(|&a| a != last).collect();
-    order.push(last);
+    order.extend((last < t.dims.len()).then_some(last));
     let dims: Vec<Dim> = order.iter().map(|&a| t.dims[a].clone()).collect();
     let mut strides = vec![Dim::from(0i64); dims.len()];
     for (s, a) in dense_strides(&dims).into_iter().zip(order) {
