@@ -7,9 +7,11 @@ use hub_abi::{Dim, Dtype, SymEnv};
 use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::verify;
 use hub_codegen::target::Target;
+use hub_codegen::targets::x86;
 use hub_codegen::task::{Format, Lowered, Operand, Refused, Task, TaskArg, Which};
 use hub_ir::{Graph, Op, Region, Value};
 use hub_portable::{Limits, Tensor, eval};
+use hub_testrun::{Aligned, JitBuffer};
 use std::collections::HashMap;
 
 /// How a tensor lies in memory.
@@ -302,7 +304,44 @@ impl Group {
             .unwrap_or_else(|e| panic!("{e}\n{}", l.kernel));
         assert_eq!(status, 0);
         self.compare(&want, &outs, &bufs[ins.len()..], &l.schedule);
+        self.native(target, &l, &ins, &outs, &bufs);
         l.schedule
+    }
+
+    /// Runs the kernel as machine code, where this host can, and compares with the interpreter: the
+    /// same bits but for NaN payloads, and nothing else written.
+    fn native(&self, t: &Target, l: &Lowered, ins: &[Placed], outs: &[Placed], want: &[Vec<u8>]) {
+        let x = x86::Target::from(t);
+        let code = x86::emit(&l.kernel, &x).unwrap_or_else(|e| panic!("{}: {e}", l.schedule));
+        if x86::Target::host_tier().is_none_or(|host| host < x.tier) {
+            return;
+        }
+        let mut bufs: Vec<Aligned> =
+            ins.iter().chain(outs).map(|p| Aligned::from_bytes(&p.bytes)).collect();
+        let args = self.args(l, ins, outs);
+        let tiles = interp::tiles(&l.kernel, &args);
+        let mut status = Aligned::zeroed(4);
+        let block: Vec<u64> = args
+            .iter()
+            .map(|a| match a {
+                Arg::Buf { buf, offset } => bufs[*buf].addr().wrapping_add_signed(*offset),
+                Arg::Size(n) => *n as u64,
+                Arg::Status => status.addr(),
+            })
+            .collect();
+        let mut scratch = Aligned::zeroed(l.kernel.scratch_bytes as usize);
+        let code = JitBuffer::new(&code.bytes).unwrap();
+        // SAFETY: the interpreter has just run this kernel on equal buffers without a fault.
+        unsafe { code.call(&block, 0, tiles, scratch.addr() as *mut u8) };
+        for (i, (b, w)) in bufs.iter().zip(want).enumerate() {
+            let d = if i < ins.len() { ins[i].op.dtype } else { outs[i - ins.len()].op.dtype };
+            let flat =
+                |b: &[u8]| numbers(&Tensor::from_bytes(d, &[b.len() / d.size()], b).unwrap());
+            for (at, (x, y)) in flat(b.bytes()).iter().zip(&flat(w)).enumerate() {
+                let same = x == y || (x.is_nan() && y.is_nan());
+                assert!(same, "{}: native {x}, not {y}, at {at} of operand {i}", l.schedule);
+            }
+        }
     }
 
     /// Compares results in buffers with the reference.
