@@ -81,6 +81,13 @@ pub fn agree(s: Same, a: &[u8], b: &[u8]) -> bool {
     a.chunks(n).zip(b.chunks(n)).all(|(x, y)| x == y || (x.len() == n && nan(s, x) && nan(s, y)))
 }
 
+/// Asks others about the code: iced's tables whether operands have the roles that selection gave
+/// them, and objdump whether it reads the same instructions.
+pub fn foreign(k: &Kernel, tier: Tier) {
+    let target = Target::generic(tier);
+    x86::audit(k, &target).unwrap_or_else(|e| panic!("{e}\n{k}"));
+}
+
 /// Runs `k` both ways on every tier and compares every buffer and the status. Returns how many
 /// tiers took the kernel.
 pub fn check(k: &Kernel, args: &[Arg], bufs: &[Vec<u8>], same: Same) -> usize {
@@ -90,6 +97,7 @@ pub fn check(k: &Kernel, args: &[Arg], bufs: &[Vec<u8>], same: Same) -> usize {
         .unwrap_or_else(|e| panic!("{e}\n{k}"));
     let mut ran = 0;
     for tier in tiers() {
+        foreign(k, tier);
         let mut got = bufs.to_vec();
         match native(k, tier, args, &mut got) {
             Ok(s) => {

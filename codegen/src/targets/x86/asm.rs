@@ -97,6 +97,24 @@ pub fn instructions(a: &Allocated) -> Vec<Instruction> {
     s.out
 }
 
+/// One machine instruction with its physical registers.
+pub(super) fn encode_one(a: &Allocated, i: &MInst) -> Instruction {
+    Asm { a, out: vec![], labels: vec![] }.inst(i)
+}
+
+/// Physical register of an operand, at full width.
+pub(super) fn full_register(a: &Allocated, v: V) -> Register {
+    let n = a.phys[v.0 as usize];
+    reg(
+        n,
+        match a.program.classes[v.0 as usize] {
+            Class::Gpr => W::B64,
+            Class::Vec => W::Z,
+            Class::Mask => W::K,
+        },
+    )
+}
+
 impl Asm<'_> {
     fn push2(&mut self, code: X, a: Register, b: Register) {
         self.out.push(Instruction::with2(code, a, b).expect("a register form"))

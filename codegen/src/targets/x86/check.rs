@@ -3,7 +3,9 @@
 //! read that the physical register holds what the program meant.
 
 use super::alloc::Allocated;
+use super::asm::{encode_one, full_register};
 use super::lir::*;
+use iced_x86::{InstructionInfoFactory, OpAccess, Register};
 use std::collections::VecDeque;
 
 /// What each physical register holds, `None` where paths disagree or nothing was written.
@@ -92,4 +94,58 @@ fn step(a: &Allocated, n: usize, state: &mut State) -> Result<(), String> {
         state[p] = Some(v);
     }
     bad.map_or(Ok(()), Err)
+}
+
+/// Compares the roles that selection gave operands with iced's table of what instructions read
+/// and write.
+///
+/// # Errors
+/// The first instruction where they differ.
+pub fn audit(a: &Allocated) -> Result<(), String> {
+    let mut factory = InstructionInfoFactory::new();
+    for item in &a.program.items {
+        let Item::Inst(i) = item else { continue };
+        let x = encode_one(a, i);
+        let (mut reads, mut writes): (Vec<Register>, Vec<Register>) = (vec![], vec![]);
+        for u in factory.info(&x).used_registers() {
+            let r = u.register().full_register();
+            if r == Register::RSP {
+                continue;
+            }
+            use OpAccess::*;
+            let changes = matches!(u.access(), Write | CondWrite | ReadWrite | ReadCondWrite);
+            // what a conditional or partial write leaves of a register is read, in effect
+            let keeps = changes && (u.access() == CondWrite || u.register().size() < 4);
+            if keeps || matches!(u.access(), Read | CondRead | ReadWrite | ReadCondWrite) {
+                reads.push(r);
+            }
+            if changes {
+                writes.push(r);
+            }
+        }
+        let (mut says_reads, mut says_writes, mut same) = (vec![], vec![], vec![]);
+        item.each(|v, role| {
+            let r = full_register(a, v);
+            match role {
+                Role::Use => says_reads.push(r),
+                Role::Def => says_writes.push(r),
+                Role::Mod => {
+                    says_reads.push(r);
+                    says_writes.push(r);
+                }
+                Role::Same => same.push(r),
+            }
+        });
+        for v in [&mut reads, &mut writes, &mut says_reads, &mut says_writes] {
+            v.sort();
+            v.dedup();
+        }
+        reads.retain(|r| !same.contains(r) || says_reads.contains(r));
+        if reads != says_reads || writes != says_writes {
+            return Err(format!(
+                "{x}: reads {reads:?}, said {says_reads:?}; writes {writes:?}, said {says_writes:?}"
+            ));
+        }
+    }
+    Ok(())
 }

@@ -61,18 +61,46 @@ pub enum Refused {
     Malformed(#[from] crate::kir::verify::VerifyError),
 }
 
+fn build(k: &Kernel, target: &Target) -> Result<alloc::Allocated, Refused> {
+    verify(k)?;
+    let program = sel::select(k, target)?;
+    alloc::allocate(program, target)
+        .map_err(|class| Refused::Registers { kernel: k.name.clone(), class })
+}
+
 /// Machine code for `k` on `target`; position-independent, entered at offset 0, to be placed at a
 /// multiple of 64 bytes.
 ///
 /// # Errors
 /// [`Refused`], with what did not fit.
 pub fn emit(k: &Kernel, target: &Target) -> Result<Code, Refused> {
-    verify(k)?;
-    let program = sel::select(k, target)?;
-    let allocated = alloc::allocate(program, target)
-        .map_err(|class| Refused::Registers { kernel: k.name.clone(), class })?;
+    let allocated = build(k, target)?;
     if let Err(e) = check::check(&allocated) {
         panic!("register assignment of kernel {} is wrong: {e}", k.name);
     }
     Ok(asm::assemble(&allocated))
+}
+
+/// Proves the register assignment of `k`, and that what selection says each instruction reads and
+/// writes is what the instruction set says. For tests.
+///
+/// # Errors
+/// The kernel's name and the first disagreement; nothing where the target refuses the kernel.
+pub fn audit(k: &Kernel, target: &Target) -> Result<(), String> {
+    let Ok(a) = build(k, target) else { return Ok(()) };
+    check::check(&a).and_then(|()| check::audit(&a)).map_err(|e| format!("kernel {}: {e}", k.name))
+}
+
+/// The instructions of emitted code, one a line, with offsets (`--emit asm`).
+pub fn disassemble(code: &Code) -> String {
+    use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+    use std::fmt::Write;
+    let mut out = String::new();
+    let mut text = GasFormatter::new();
+    for i in Decoder::with_ip(64, &code.bytes[..code.code_len], 0, DecoderOptions::NONE) {
+        let mut line = String::new();
+        text.format(&i, &mut line);
+        let _ = writeln!(out, "{:6x}: {line}", i.ip());
+    }
+    out
 }
