@@ -90,17 +90,3 @@ pub fn audit(k: &Kernel, target: &Target) -> Result<(), String> {
     let Ok(a) = build(k, target) else { return Ok(()) };
     check::check(&a).and_then(|()| check::audit(&a)).map_err(|e| format!("kernel {}: {e}", k.name))
 }
-
-/// The instructions of emitted code, one a line, with offsets (`--emit asm`).
-pub fn disassemble(code: &Code) -> String {
-    use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
-    use std::fmt::Write;
-    let mut out = String::new();
-    let mut text = GasFormatter::new();
-    for i in Decoder::with_ip(64, &code.bytes[..code.code_len], 0, DecoderOptions::NONE) {
-        let mut line = String::new();
-        text.format(&i, &mut line);
-        let _ = writeln!(out, "{:6x}: {line}", i.ip());
-    }
-    out
-}
