@@ -200,19 +200,22 @@ impl Study {
     }
 
     /// How well a dim serves as vector axis: the cost of an element.
-    fn vector_cost(&self, cx: &LowerCx<'_>, l: &Loop) -> f64 {
+    fn vector_cost(&self, cx: &LowerCx<'_>, l: &Loop, loops: &[Loop]) -> f64 {
         let lanes = cx.lanes as f64;
-        let each = |a: &AccessNote| {
-            let c = Self::coef(a, l.dim);
-            let size = cx.operand(a.which).dtype.size() as i64;
-            let stored = matches!(a.which, Which::Out(_));
-            match (c.is(0), c.is(size), stored) {
-                (true, _, true) => lanes,
-                (true, ..) => 0.5,
-                (_, true, _) => 1.0,
-                (_, _, true) => 3.0 + 1.5 * lanes,
-                _ => 2.0 + lanes,
-            }
+        let unit = |a: &AccessNote, l: &Loop| {
+            Self::coef(a, l.dim).is(cx.operand(a.which).dtype.size() as i64)
+        };
+        // Blocks that are turned in registers make a crossing load cheap.
+        let turns = |a: &AccessNote| {
+            let long = |o: &Loop| cx.estimate(&o.extent) >= cx.lanes as i64;
+            !l.reduced && loops.iter().any(|o| o.dim != l.dim && unit(a, o) && long(o))
+        };
+        let each = |a: &AccessNote| match (Self::coef(a, l.dim).is(0), unit(a, l), a.which) {
+            (true, ..) => 0.5,
+            (_, true, _) => 1.0,
+            (.., Which::Out(_)) => 3.0 + 1.5 * lanes,
+            _ if turns(a) && cx.task.outputs.len() == 1 => 2.5,
+            _ => 2.0 + lanes,
         };
         let n = cx.estimate(&l.extent).max(1) as f64;
         let fill = (n / lanes).ceil() * lanes / n;
@@ -222,7 +225,7 @@ impl Study {
 
     /// The loop that serves best as vector axis.
     pub fn best_vector(&self, cx: &LowerCx<'_>, loops: &[Loop]) -> Option<usize> {
-        let cost = |l: &Loop| self.vector_cost(cx, l);
+        let cost = |l: &Loop| self.vector_cost(cx, l, loops);
         (0..loops.len()).rev().min_by(|&a, &b| cost(&loops[a]).total_cmp(&cost(&loops[b])))
     }
 
