@@ -20,7 +20,7 @@ fn time(l: &Lowered, inputs: usize, target: &Target, ops: &[&Operand]) -> f64 {
     let env = SymEnv::default();
     let mems: Vec<Memory> = ops.iter().map(|o| Memory::new(o, &env, 0, 0x3f)).collect();
     let args = arguments(l, inputs, &mems, &env);
-    let code = x86::emit(&l.kernel, &target.x86()).unwrap();
+    let code = x86::emit(&l.kernel, &x86::Target::from(target)).unwrap();
     let jit = JitBuffer::new(&code.bytes).unwrap();
     let mut bufs: Vec<Aligned> = mems.iter().map(|m| Aligned::from_bytes(&m.bytes)).collect();
     let mut scratch = Aligned::zeroed(l.kernel.scratch_bytes as usize);
@@ -46,7 +46,9 @@ fn time(l: &Lowered, inputs: usize, target: &Target, ops: &[&Operand]) -> f64 {
 }
 
 fn report(name: &str, g: &Graph, kind: GroupKind, lays: (&[Lay], &[Lay])) {
-    for t in targets().iter().filter(|t| Some(t.x86().tier) <= x86::Target::host_tier()) {
+    for t in
+        targets().iter().filter(|t| Some(x86::Target::from(*t).tier) <= x86::Target::host_tier())
+    {
         let task = task(g, lays.0, lays.1);
         let l = lower(&task, kind, t).unwrap();
         let ops: Vec<&Operand> = task.inputs.iter().chain(&task.outputs).collect();
@@ -75,7 +77,12 @@ fn bandwidth() {
     let l = [nhwc(8), nhwc(8)];
     report("add nhwc 56+8", &g, GroupKind::Map, (&l, &l[..1]));
     let g = graph(&[s, (F, dims(&[1, 56, 1, 1]))], &[], |b, x| vec![b.mul(x[0], x[1]).unwrap()]);
-    report("scale nhwc 56+8", &g, GroupKind::Map, (&[nhwc(8), Lay::Order { order: vec![0, 2, 3, 1], slack: 8 }], &l[..1]));
+    report(
+        "scale nhwc 56+8",
+        &g,
+        GroupKind::Map,
+        (&[nhwc(8), Lay::Order { order: vec![0, 2, 3, 1], slack: 8 }], &l[..1]),
+    );
     let g = graph(&[(F, dims(&[100_000]))], &[], |b, x| vec![b.un(UnaryOp::Erf, x[0]).unwrap()]);
     report("erf", &g, GroupKind::Map, (&d[..1], &d[..1]));
     for n in [64i64, 128, 512] {

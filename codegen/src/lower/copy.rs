@@ -1,6 +1,7 @@
 //! Tasks of placement's own: copies between layouts, and the fill around an image.
 
 use super::cx::LowerCx;
+use super::fit::fitted;
 use super::map::{Piece, lower_pieces};
 use crate::target::Target;
 use crate::task::{Lowered, Operand, Refused, Task, Which};
@@ -19,7 +20,8 @@ pub fn lower_copy(src: &Operand, dst: &Operand, target: &Target) -> Result<Lower
     let v = g.add_param(root, ty);
     g.regions[root].results.push(v);
     let (inputs, outputs) = (vec![src.clone()], vec![dst.clone()]);
-    let mut l = super::map::map(&Task { g: &g, region: root, inputs, outputs }, target)?;
+    let task = Task { g: &g, region: root, inputs, outputs };
+    let mut l = fitted(target, |target| super::map::map(&task, target))?;
     l.schedule = l.schedule.replacen("map", "copy", 1);
     Ok(l)
 }
@@ -74,7 +76,7 @@ pub fn lower_halo_fill(
         let p = cx.ptr_range(Which::Out(0), lead.times(-1), extent);
         cx.set_ptr(Which::Out(0), p, lead);
     };
-    let mut l = lower_pieces(&task, target, "halo", &pieces, &ready)?;
+    let mut l = fitted(target, |target| lower_pieces(&task, target, "halo", &pieces, &ready))?;
     l.flops = 0i64.into();
     let wrote = pieces.iter().map(|p| Dim::product(&p.shape).times(image.dtype.size() as i64));
     l.bytes = wrote.fold(Dim::from(0i64), |a, d| a.add(&d));

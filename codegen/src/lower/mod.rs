@@ -16,6 +16,7 @@ pub mod copy;
 pub mod cx;
 pub mod depthwise;
 pub mod elem;
+mod fit;
 pub mod hoist;
 pub mod map;
 mod math;
@@ -38,16 +39,16 @@ use hub_ir::GroupKind;
 
 pub use copy::{lower_copy, lower_halo_fill};
 
-/// A kernel for a group.
+/// A kernel for a group, one that the target's code generator takes.
 ///
 /// # Errors
 /// What placement should change about the operands, or that no kernel does this.
 pub fn lower(task: &Task<'_>, kind: GroupKind, target: &Target) -> Result<Lowered, Refused> {
     match kind {
-        GroupKind::Map => map::map(task, target),
+        GroupKind::Map => fit::fitted(target, |target| map::map(task, target)),
+        GroupKind::Row => fit::fitted(target, |target| row::row(task, target)),
         GroupKind::Contract => contract::lower(task, target),
         GroupKind::Conv => conv::lower(task, target),
         GroupKind::Window => window::lower(task, target),
-        GroupKind::Row => row::row(task, target),
     }
 }

@@ -25,7 +25,8 @@ pub struct Cross {
 /// The one crossing load of a nest, if blocks serve it: `loops` are arranged, the vector axis last.
 pub fn find(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> Option<Cross> {
     let (vector, others) = loops.split_last()?;
-    if found.notes.traps || cx.lanes != cx.target.lanes() || found.is_pinned(vector.dim) {
+    let few = cx.target.vector_regs < cx.lanes + cx.lanes / 2;
+    if few || found.notes.traps || cx.lanes != cx.target.lanes() || found.is_pinned(vector.dim) {
         return None;
     }
     let unit =

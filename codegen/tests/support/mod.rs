@@ -4,6 +4,9 @@
 
 #![allow(dead_code)]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use hub_abi::dim::SymEnv;
 use hub_abi::shape::{TensorType, Type};
 use hub_abi::{Dim, Dtype};
@@ -273,6 +276,43 @@ pub fn tolerance(d: Dtype) -> f64 {
     }
 }
 
+/// The code generator's tier of a target, where this host runs it.
+fn host_tier(t: &Target) -> Option<hub_codegen::targets::x86::Tier> {
+    use hub_codegen::targets::x86;
+    let tier = x86::Target::from(t).tier;
+    (Some(tier) <= x86::Target::host_tier()).then_some(tier)
+}
+
+/// Runs a lowered task as machine code on copies of `before` and compares every byte with what the
+/// interpreter left in `after`.
+pub fn check_native(
+    l: &Lowered,
+    inputs: usize,
+    target: &Target,
+    env: &SymEnv,
+    (before, after): (&[Vec<u8>], &[Memory]),
+    status: u32,
+) {
+    let Some(tier) = host_tier(target) else { return };
+    let args = arguments(l, inputs, after, env);
+    let mut bufs = before.to_vec();
+    let got = common::native(&l.kernel, tier, &args, &mut bufs).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(got, status, "status of {}", l.schedule);
+    for (b, m) in bufs.iter().zip(after) {
+        let same = match m.dtype {
+            Dtype::F32 => common::Same::F32,
+            Dtype::F64 => common::Same::F64,
+            Dtype::F16 => common::Same::F16,
+            Dtype::BF16 => common::Same::BF16,
+            _ => common::Same::Bits,
+        };
+        if !common::agree(same, b, &m.bytes) {
+            let at = b.iter().zip(&m.bytes).position(|(x, y)| x != y);
+            panic!("machine code differs at byte {at:?}\n{}\n{}", l.schedule, l.kernel);
+        }
+    }
+}
+
 /// Lowers the graph as a group of `kind`, runs it, compares with the reference.
 pub fn check(
     g: &Graph,
@@ -291,7 +331,9 @@ pub fn check(
         mems.push(m);
     }
     mems.extend(task.outputs.iter().map(|op| Memory::new(op, env, 0, 0xee)));
+    let before: Vec<Vec<u8>> = mems.iter().map(|m| m.bytes.clone()).collect();
     let status = interpret(&l, inputs.len(), &mut mems, env);
+    check_native(&l, inputs.len(), target, env, (&before, &mems), status);
     match reference(g, env, inputs) {
         Err(e) => assert_eq!(status, 1, "{e} was not reported"),
         Ok(want) => {

@@ -136,8 +136,8 @@ impl Sel<'_> {
             let r = self.vec();
             if w == W::X {
                 let bytes = sel.iter().flat_map(|s| {
-                    let from = (*s as usize).wrapping_sub(base) * size;
-                    (0..size).map(move |k| if mine(*s) { (from + k) as u8 } else { 0x80 })
+                    let from = mine(*s).then(|| (*s as usize - base) * size);
+                    (0..size).map(move |k| from.map_or(0x80, |f| (f + k) as u8))
                 });
                 let m = self.pool_mem(bytes.collect());
                 self.op3(ops::PSHUFB, w, r, v, Op::M(m))?;

@@ -275,7 +275,7 @@ impl Sel<'_> {
     /// A memory operand of a one-lane float read into a register (packed forms read more).
     fn whole(&mut self, t: RegTy, x: Op) -> Res<Op> {
         match x {
-            Op::M(m) if t.lanes == 1 => {
+            Op::M(m) if t.lanes == 1 && t.elem.is_float() => {
                 let v = self.vec();
                 self.load_scalar(t, v, m);
                 Ok(use_(v, W::X))

@@ -223,7 +223,8 @@ impl Sel<'_> {
         }
         match k {
             None => self.store_all(t, v, m, dtype),
-            Some(k) if self.wide => {
+            // two f32 in half an xmm: bits of lanes that are not there must not count
+            Some(k) if self.wide && !(t.lanes == 2 && dtype == Dtype::F32) => {
                 let (c, w, v) = self.narrowing(t, v, dtype)?;
                 let mut list = vec![Op::M(m), use_(v, w)];
                 if dtype == Dtype::F16 {
@@ -259,9 +260,6 @@ impl Sel<'_> {
                 let x = self.vec();
                 self.op2_narrow(ops::CVTPD2PS, w, x, v)?;
                 let half = if w == W::Z { W::Y } else { W::X };
-                if w == W::X {
-                    return self.unsupported("masked store of two f64 lanes as f32");
-                }
                 return Ok((self.code(ops::MOVUPS_ST, half)?, half, x));
             }
             (_, d) => match (t.elem.size(), d.size()) {
@@ -327,8 +325,15 @@ impl Sel<'_> {
         self.store_narrow_vex(t, v, m, dtype)
     }
 
-    /// The low `n` bytes (4 and more) of a vector register.
+    /// The low `n` bytes (2 and more) of a vector register.
     fn store_bytes(&mut self, v: V, m: Mem, n: usize) -> Res<()> {
+        if n == 2 {
+            let g = self.gpr();
+            self.op(Code::VEX_Vmovd_rm32_xmm, &[def(g, W::B32), use_(v, W::X)]);
+            self.evex();
+            self.gpr_store(m, g, 2);
+            return Ok(());
+        }
         let (c, w) = match n {
             4 => (Code::VEX_Vmovss_m32_xmm, W::X),
             8 => (Code::VEX_Vmovq_xmmm64_xmm, W::X),
@@ -376,6 +381,7 @@ impl Sel<'_> {
 
     /// AVX2: keeps the low bits of each lane and packs.
     fn store_narrow_vex(&mut self, t: RegTy, v: V, m: Mem, dtype: Dtype) -> Res<()> {
+        let lanes = t.lanes as usize;
         let (mut v, mut t) = (v, t);
         if dtype == Dtype::BF16 {
             v = self.bf16_bits(t, v)?;
@@ -386,7 +392,7 @@ impl Sel<'_> {
             self.narrowed(x, v, w)?;
             (v, t) = (x, RegTy::new(Elem::I32, 4));
             if dtype.size() == 4 {
-                return self.store_bytes(v, m, t.lanes as usize * 4);
+                return self.store_bytes(v, m, lanes * 4);
             }
         }
         let w = self.w(t)?;
@@ -396,7 +402,6 @@ impl Sel<'_> {
         self.op3(ops::PANDD, w, x, v, Op::M(k))?;
         let hi = if w == W::Y { self.half(t, x, 1)? } else { x };
         self.op3(ops::PACKUSDW, W::X, p, x, use_(hi, W::X))?;
-        let lanes = t.lanes as usize;
         if dtype.size() == 1 {
             self.op3(ops::PACKUSWB, W::X, p, p, use_(p, W::X))?;
             return self.store_bytes(p, m, lanes);
