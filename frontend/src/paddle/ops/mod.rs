@@ -13,6 +13,8 @@ mod elementwise;
 mod fill;
 mod index;
 mod matmul;
+mod misc;
+mod nms;
 mod norm;
 mod reduce;
 mod rnn;
@@ -149,6 +151,19 @@ const LEGACY: &[(&str, Import)] = &[
     ("masked_select", index::masked_select),
     ("rnn", rnn::rnn),
     ("yolo_box", detection::yolo_box),
+    ("prior_box", detection::prior_box),
+    ("box_coder", detection::box_coder),
+    ("multiclass_nms multiclass_nms2 multiclass_nms3", nms::multiclass_nms),
+    ("matrix_nms", nms::matrix_nms),
+    ("set_value", misc::set_value),
+    ("unfold", misc::unfold),
+    ("temporal_shift", misc::temporal_shift),
+    ("repeat_interleave", misc::repeat_interleave),
+    ("einsum", misc::einsum),
+    ("sequence_mask", misc::sequence_mask),
+    ("affine_grid", misc::affine_grid),
+    ("grid_sampler", misc::grid_sample),
+    ("partial_concat partial_sum", misc::partial),
 ];
 
 /// PIR's operators, with the names of their operands and results.
@@ -268,7 +283,29 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("masked_select", "X Mask", "Y", index::masked_select),
     ("rnn", "Input PreState WeightList SequenceLength DropoutIn", "Out Dropout State", rnn::rnn),
     ("yolo_box", "X ImgSize", "Boxes Scores", detection::yolo_box),
+    ("prior_box", "Input Image", "Boxes Variances", detection::prior_box),
+    ("box_coder", "PriorBox PriorBoxVar TargetBox", "OutputBox", detection::box_coder),
+    ("multiclass_nms3", "BBoxes Scores RoisNum", "Out Index NmsRoisNum", nms::multiclass_nms),
+    ("matrix_nms", "BBoxes Scores", "Out Index RoisNum", nms::matrix_nms),
+    ("set_value", SLICED, "Out", misc::set_value),
+    (
+        "set_value_with_tensor",
+        "Input ValueTensor StartsTensorList EndsTensorList StepsTensorList",
+        "Out",
+        misc::set_value,
+    ),
+    ("unfold", "X", "Y", misc::unfold),
+    ("temporal_shift", "X", "Out", misc::temporal_shift),
+    ("repeat_interleave", "X", "Out", misc::repeat_interleave),
+    ("einsum", "Operands", "Out", misc::einsum),
+    ("sequence_mask", "X MaxLenTensor", "Y", misc::sequence_mask),
+    ("affine_grid", "Theta OutputShape", "Output", misc::affine_grid),
+    ("grid_sample", "X Grid", "Output", misc::grid_sample),
+    ("partial_concat partial_sum", "X", "Out", misc::partial),
 ];
 
 /// Operands of PIR's interpolations.
 const INTERP: &str = "X OutSize SizeTensor Scale";
+
+/// Operands of PIR's set_value.
+const SLICED: &str = "Input StartsTensorList EndsTensorList StepsTensorList";

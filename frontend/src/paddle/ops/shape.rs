@@ -185,7 +185,7 @@ pub fn unbind(c: &mut Ctx<'_, '_>) -> Res {
 }
 
 /// First element and count of `from..to` on an axis of a size, as Python slices.
-fn range(c: &Ctx<'_, '_>, size: &Dim, from: &Dim, to: &Dim) -> (Dim, Dim) {
+pub fn range(c: &Ctx<'_, '_>, size: &Dim, from: &Dim, to: &Dim) -> (Dim, Dim) {
     let zero = Dim::from(0i64);
     let clamp = |d: &Dim| {
         let at = match d.as_const() {
