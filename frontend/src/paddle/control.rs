@@ -13,6 +13,8 @@ use hub_ir::{Builder, Control, Dim, Dtype, Region, Sym, Type, Value};
 
 /// How often a loop's body is built before its types must stay.
 const ROUNDS: usize = 4;
+/// How often bodies of loops are built in all.
+const MOST_BUILDS: usize = 1 << 12;
 
 impl Import<'_, '_> {
     /// Imports an operator that moves values between variables, or that holds blocks.
@@ -207,8 +209,7 @@ impl Import<'_, '_> {
         if given.len() != args.len() {
             return Err(FrontendError::invalid("the loop's block takes another number of values"));
         }
-        let mut changed = vec![];
-        assigned(self, block, &mut changed);
+        let mut changed = assigned(self, &[block]);
         for &v in &changed {
             let array = matches!(program.vars[self.root(v)].ty, VarType::Array(..));
             let declared_outside = !legacy || op.outs.iter().any(|(_, vs)| vs.contains(&v));
@@ -224,12 +225,12 @@ impl Import<'_, '_> {
         let carried: Vec<Var> = args.iter().chain(&changed).copied().collect();
         let first = self.one(cond_var)?;
         let first = flag(b, first)?;
-        let outer = self.env.clone();
+        let mark = self.mark();
         let body = |walk: &mut Self,
                     inner: &mut Builder<'_>,
                     params: &[Value]|
          -> Res<Vec<Value>> {
-            walk.env.clone_from(&outer);
+            walk.back_to(mark);
             for (&var, &v) in carried.iter().zip(params) {
                 walk.set(var, vec![v]);
             }
@@ -248,7 +249,7 @@ impl Import<'_, '_> {
             Ok(results)
         };
         let outs = self.looped(b, first, &init, body)?;
-        self.env = outer;
+        self.back_to(mark);
         let results = if legacy { vec![] } else { op.outs.iter().flat_map(|(_, v)| v).collect() };
         for (&&var, &v) in results.iter().zip(&outs) {
             self.set(var, vec![v]);
@@ -276,6 +277,10 @@ impl Import<'_, '_> {
         let mut types: Vec<Type> = init.iter().map(|&v| b.g.ty(v).clone()).collect();
         let mut made = vec![];
         for _ in 0..ROUNDS {
+            self.builds += 1;
+            if self.builds > MOST_BUILDS {
+                return Err(FrontendError::limit("loops nest too often"));
+            }
             let mark = b.g.constraints.0.len();
             let region = b.g.new_region();
             b.g.add_param(region, Type::tensor(Dtype::I64, vec![]));
@@ -316,9 +321,7 @@ impl Import<'_, '_> {
         };
         let cond = self.operand(op, 0, "Cond")?;
         let cond = flag(b, cond)?;
-        let mut changed = vec![];
-        assigned(self, yes, &mut changed);
-        assigned(self, no, &mut changed);
+        let mut changed = assigned(self, &[yes, no]);
         changed.retain(|&v| self.current(v).is_some());
         let branch = |walk: &mut Self, b: &mut Builder<'_>, block: usize| {
             walk.branch(b, |walk, inner| {
@@ -350,7 +353,7 @@ impl Import<'_, '_> {
         b: &mut Builder<'_>,
         body: impl FnOnce(&mut Self, &mut Builder<'_>) -> Res<Vec<Value>>,
     ) -> Res<Branch> {
-        let outer = self.env.clone();
+        let mark = self.mark();
         let region = b.g.new_region();
         let mut inner = b.nested();
         let name = inner.name.clone();
@@ -359,7 +362,7 @@ impl Import<'_, '_> {
         self.depth -= 1;
         inner.name = name;
         inner.into_region(region);
-        self.env = outer;
+        self.back_to(mark);
         Ok(Branch { region, results: results? })
     }
 
@@ -371,8 +374,7 @@ impl Import<'_, '_> {
         };
         let cond = self.operand(op, 0, "Cond")?;
         let cond = flag(b, cond)?;
-        let mut changed = vec![];
-        assigned(self, block, &mut changed);
+        let mut changed = assigned(self, &[block]);
         let wanted: Vec<Var> =
             op.outs.iter().filter(|(s, _)| s == "Out").flat_map(|(_, v)| v).copied().collect();
         changed.retain(|&v| wanted.contains(&v) || self.current(v).is_some());

@@ -7,6 +7,9 @@ use crate::FrontendError;
 use crate::options::DIM_MAX;
 use hub_ir::{Builder, Dim, Dtype, Value};
 
+/// Greatest length of a list of sizes, axes or sections.
+pub const MOST_SIZES: usize = 4096;
+
 /// What imports give back.
 pub type Res<T = ()> = Result<T, FrontendError>;
 
@@ -226,9 +229,19 @@ impl Ctx<'_, '_> {
                     bounds.1,
                 )?);
             }
-            return Ok(Some(dims));
+            return self.few(dims);
         }
-        Ok(self.ints(attr).map(|l| l.into_iter().map(Dim::from).collect()))
+        match self.ints(attr) {
+            Some(l) if l.len() > MOST_SIZES => self.refuse(format!("{} sizes", l.len())),
+            l => Ok(l.map(|l| l.into_iter().map(Dim::from).collect())),
+        }
+    }
+
+    fn few(&self, dims: Vec<Dim>) -> Res<Option<Vec<Dim>>> {
+        match dims.len() {
+            0..=MOST_SIZES => Ok(Some(dims)),
+            n => self.refuse(format!("{n} sizes")),
+        }
     }
 
     /// Dims of an operand.

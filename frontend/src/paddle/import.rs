@@ -57,6 +57,10 @@ pub struct Import<'p, 'o> {
     /// Operands of the last `cf.yield`.
     pub yielded: Vec<Value>,
     pub depth: usize,
+    /// Bodies of loops built so far.
+    pub builds: usize,
+    /// What variables were before they were set within a region, to undo it.
+    undo: Vec<(Var, Option<Vec<Value>>)>,
     options: &'o LoadOptions,
 }
 
@@ -74,6 +78,8 @@ pub fn import(program: &Program, data: Vec<Tensor>, options: &LoadOptions) -> Re
         outputs: BTreeMap::new(),
         yielded: vec![],
         depth: 0,
+        builds: 0,
+        undo: vec![],
         options,
     };
     let mut inputs = walk.inputs()?;
@@ -119,7 +125,7 @@ impl Import<'_, '_> {
             }
             b.name.clone_from(&op.place);
             self.op(b, op).map_err(|e| e.at(&op.place))?;
-            if b.g.nodes.len() > self.options.limits.nodes.saturating_mul(16) {
+            if b.g.nodes.len() > self.options.limits.nodes.saturating_mul(2) {
                 return Err(FrontendError::limit("the graph has too many nodes"));
             }
         }
@@ -148,8 +154,7 @@ impl Import<'_, '_> {
         };
         (row.import)(&mut ctx)?;
         let outs = ctx.outs;
-        self.bind(op, &row, outs);
-        Ok(())
+        self.bind(b, op, &row, outs)
     }
 
     fn operands<'a>(&self, op: &'a OpDesc, row: &Row) -> Vec<(&'a str, Operands)>
@@ -188,7 +193,13 @@ impl Import<'_, '_> {
         slots
     }
 
-    fn bind(&mut self, op: &OpDesc, row: &Row, outs: Vec<(&'static str, Vec<Value>)>) {
+    fn bind(
+        &mut self,
+        b: &mut Builder<'_>,
+        op: &OpDesc,
+        row: &Row,
+        outs: Vec<(&'static str, Vec<Value>)>,
+    ) -> Res {
         let mut names = row.outs.split_whitespace();
         for (slot, vars) in &op.outs {
             let slot = match slot.as_str() {
@@ -200,13 +211,37 @@ impl Import<'_, '_> {
                 continue;
             };
             match &vars[..] {
-                [one] => self.set(*one, values.clone()),
+                [one] => {
+                    let mut values = values.clone();
+                    for v in &mut values {
+                        *v = self.checked(b, *one, *v)?;
+                    }
+                    self.set(*one, values);
+                }
                 many => {
                     for (&var, &v) in many.iter().zip(values) {
+                        let v = self.checked(b, var, v)?;
                         self.set(var, vec![v]);
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A result within limits, and in PIR of the declared element type: there the program states what
+    /// its promotion rules gave.
+    fn checked(&self, b: &mut Builder<'_>, var: Var, v: Value) -> Res<Value> {
+        let Some(t) = b.g.ty(v).as_tensor() else { return Ok(v) };
+        if t.dims.len() > self.options.limits.rank {
+            return Err(FrontendError::limit(format!("a result of rank {}", t.dims.len())));
+        }
+        if let Some(d) = t.dims.iter().find(|d| d.as_const().is_some_and(|k| k < 0)) {
+            return Err(FrontendError::invalid(format!("a dimension of the result is {d}")));
+        }
+        match (&self.program.vars[var].ty, self.program.dialect) {
+            (VarType::Tensor(d, _), Dialect::Pir) if *d != t.dtype => Ok(b.cast(v, *d)?),
+            _ => Ok(v),
         }
     }
 
@@ -226,7 +261,24 @@ impl Import<'_, '_> {
     /// Gives a variable new values.
     pub fn set(&mut self, v: Var, values: Vec<Value>) {
         let v = self.root(v);
-        self.env[v] = Some(values);
+        let before = self.env[v].replace(values);
+        if self.depth > 0 {
+            self.undo.push((v, before));
+        }
+    }
+
+    /// Where to come back to with [`Import::back_to`].
+    pub fn mark(&self) -> usize {
+        self.undo.len()
+    }
+
+    /// Gives variables the values back that they had at a mark.
+    pub fn back_to(&mut self, mark: usize) {
+        while self.undo.len() > mark
+            && let Some((var, before)) = self.undo.pop()
+        {
+            self.env[var] = before;
+        }
     }
 
     /// The one value of a variable.
@@ -344,8 +396,22 @@ fn aliases(program: &Program) -> HashMap<Var, Var> {
     alias
 }
 
-/// Variables that a block, or a block within it, gives new values.
-pub fn assigned(walk: &Import<'_, '_>, block: usize, found: &mut Vec<Var>) {
+/// Variables that blocks, or blocks within them, give new values.
+pub fn assigned(walk: &Import<'_, '_>, blocks: &[usize]) -> Vec<Var> {
+    let mut found = Assigned::default();
+    for &b in blocks {
+        collect(walk, b, &mut found);
+    }
+    found.order
+}
+
+#[derive(Default)]
+struct Assigned {
+    order: Vec<Var>,
+    seen: HashSet<Var>,
+}
+
+fn collect(walk: &Import<'_, '_>, block: usize, found: &mut Assigned) {
     for op in &walk.program.blocks[block].ops {
         let outs: Vec<Var> = match walk.program.dialect {
             Dialect::Legacy => op.outs.iter().flat_map(|(_, v)| v).copied().collect(),
@@ -355,12 +421,12 @@ pub fn assigned(walk: &Import<'_, '_>, block: usize, found: &mut Vec<Var>) {
             }
         };
         for v in outs {
-            if !found.contains(&v) {
-                found.push(v);
+            if found.seen.insert(v) {
+                found.order.push(v);
             }
         }
         for &b in &op.blocks {
-            assigned(walk, b, found);
+            collect(walk, b, found);
         }
     }
 }

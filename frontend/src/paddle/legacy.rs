@@ -37,10 +37,13 @@ pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), Fronten
         }
         _ => "paddle".to_string(),
     };
-    let mut reader = Reader { vars: vec![], scopes: vec![], parents: vec![] };
+    let mut reader = Reader { vars: vec![], scopes: vec![], parents: vec![], depths: vec![] };
     let mut params = vec![];
     for (i, b) in desc.blocks.iter().enumerate() {
         reader.declare(i, b, &mut params)?;
+        if reader.depths[i] > limits.nesting {
+            return Err(FrontendError::limit(format!("blocks nest over {} deep", limits.nesting)));
+        }
     }
     params.sort_by(|a: &Param, b: &Param| a.name.as_bytes().cmp(b.name.as_bytes()));
     if let Some(w) = params.windows(2).find(|w| w[0].name == w[1].name) {
@@ -74,6 +77,7 @@ struct Reader {
     vars: Vec<VarInfo>,
     scopes: Vec<HashMap<String, Var>>,
     parents: Vec<Option<usize>>,
+    depths: Vec<usize>,
 }
 
 impl Reader {
@@ -92,6 +96,7 @@ impl Reader {
             )));
         }
         self.parents.push(parent);
+        self.depths.push(parent.map_or(0, |p| self.depths[p] + 1));
         let mut scope = HashMap::new();
         for v in &b.vars {
             let ty = var_type(v.r#type.as_ref()).map_err(|e| e.at(&v.name))?;

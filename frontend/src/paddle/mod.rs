@@ -20,6 +20,8 @@ mod params;
 mod pir;
 mod program;
 mod proto;
+#[cfg(test)]
+mod tests;
 
 use crate::sniff::read_file;
 use crate::{FrontendError, LoadOptions, Loaded, Provenance};

@@ -32,7 +32,11 @@ impl YoloBox {
     fn check(&self) -> Built<i64> {
         let n = self.anchors.len() as i64 / 2;
         let whole = self.anchors.len() % 2 == 0 && n > 0;
-        if !whole || self.classes < 1 || self.downsample < 1 || self.anchors.len() > 1 << 10 {
+        if !whole
+            || !(1..=1 << 20).contains(&self.classes)
+            || self.downsample < 1
+            || self.anchors.len() > 1 << 10
+        {
             return Err(OpError::new("anchors, classes or downsampling ratio make no sense"));
         }
         Ok(n)

@@ -159,7 +159,7 @@ pub fn arange(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse("a step that is not known");
     };
     let span = if k > 0 { dims[1].sub(&dims[0]) } else { dims[0].sub(&dims[1]) };
-    let n = span.div_ceil(&k.abs().into());
+    let n = span.div_ceil(&k.saturating_abs().into());
     let n = if n.bounds(&c.b.g.syms).0 >= 0 { n } else { n.max_of(&0i64.into()) };
     let v = match dims[0].as_const() {
         Some(s) => counted(c, dtype, n, s as f64, k as f64)?,
@@ -186,7 +186,7 @@ pub fn linspace(c: &mut Ctx<'_, '_>) -> Res {
     let dtype = c.dtype("dtype")?.unwrap_or(Dtype::F32);
     let (s, e) = (c.float_or("Start", "", 0.0)?, c.float_or("Stop", "", 0.0)?);
     let n = c.int_or("Num", "", 1)?;
-    if !(1..=1 << 24).contains(&n) {
+    if !(1..=1 << 20).contains(&n) {
         return c.refuse(format!("{n} numbers"));
     }
     let step = if n > 1 { (e - s) / (n - 1) as f64 } else { 0.0 };
@@ -207,6 +207,9 @@ pub fn eye(c: &mut Ctx<'_, '_>) -> Res {
         -1 => rows,
         k => k,
     };
+    if rows < 0 || cols < 0 {
+        return c.refuse(format!("{rows} rows and {cols} columns"));
+    }
     let shape: Vec<Dim> = vec![rows.into(), cols.into()];
     let iota = |axis| Prim::Iota { dtype: Dtype::I64, shape: shape.clone(), axis };
     let (i, j) = (c.b.prim(iota(0), &[])?, c.b.prim(iota(1), &[])?);

@@ -1,11 +1,14 @@
 //! Operators that move elements or ask for sizes.
 
 use crate::options::DIM_MAX;
-use crate::paddle::ctx::{Ctx, Res, axis_of};
+use crate::paddle::ctx::{Ctx, MOST_SIZES, Res, axis_of};
 use hub_ir::{BinaryOp, Dim, Dtype, PadMode, Prim};
 
 /// Bounds of a size in a tensor that may also say −1.
 const SIZE: (i64, i64) = (-1, DIM_MAX);
+
+/// Past any tensor, and far from where integers overflow.
+const FAR: i64 = 1 << 40;
 
 /// reshape: 0 copies a dim, −1 is what is left.
 pub fn reshape(c: &mut Ctx<'_, '_>) -> Res {
@@ -148,11 +151,11 @@ pub fn split(c: &mut Ctx<'_, '_>) -> Res {
     let sections = c.dims_or("SectionsTensorList|Sections", "sections", SIZE)?.unwrap_or_default();
     let sizes = if sections.is_empty() {
         let n = match c.int("num", 0) {
-            n @ 1..=4096 => n,
-            _ => c.declared_count("Out") as i64,
+            0 => c.declared_count("Out") as i64,
+            n => n,
         };
-        if n < 1 {
-            return c.refuse("the number of parts is not known");
+        if !(1..=MOST_SIZES as i64).contains(&n) {
+            return c.refuse(format!("{n} parts"));
         }
         vec![size.div(&n.into()); n as usize]
     } else {
@@ -175,8 +178,11 @@ pub fn unbind(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|Input")?;
     let at = axis_of(c.int("axis", 0), c.rank(x))?;
     let n = c.dims(x)[at].as_const().unwrap_or(c.declared_count("Out|Y") as i64);
+    if !(0..=MOST_SIZES as i64).contains(&n) {
+        return c.refuse(format!("{n} parts"));
+    }
     let mut parts = vec![];
-    for i in 0..n.clamp(0, 4096) {
+    for i in 0..n {
         let part = c.b.narrow(x, at, i.into(), 1i64.into())?;
         parts.push(c.b.squeeze(part, at)?);
     }
@@ -261,9 +267,11 @@ pub fn strided_slice(c: &mut Ctx<'_, '_>) -> Res {
             (start[at], len[at]) = (s, n.div_ceil(&k.into()));
         } else {
             let known = (dims[at].as_const(), starts[i].as_const(), ends[i].as_const());
-            let ((Some(d), Some(s), Some(e)), true) = (known, k < 0) else {
+            let ((Some(d @ 0..=FAR), Some(s), Some(e)), true) = (known, k < 0) else {
                 return c.refuse("a backward slice of unknown sizes");
             };
+            let k = k.max(-FAR);
+            let (s, e) = (s.clamp(-FAR, FAR), e.clamp(-FAR, FAR));
             let s = if s < 0 { s + d } else { s }.clamp(-1, d - 1);
             let e = if e < 0 && e >= -d { e + d } else { e }.clamp(-1, d - 1);
             let n = ((s - e).max(0) + (-k) - 1) / -k;
