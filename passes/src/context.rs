@@ -20,7 +20,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check_ir: cfg!(debug_assertions), fold_bytes: 256 << 20, sweeps: 12 }
+        Options { check_ir: cfg!(debug_assertions), fold_bytes: 256 << 20, sweeps: 40 }
     }
 }
 

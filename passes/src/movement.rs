@@ -8,7 +8,7 @@ use Pat::{Const, Prim as P, Slot};
 use hub_abi::Dim;
 use hub_abi::prim::Prim;
 use hub_ir::build::Builder;
-use hub_ir::{Graph, OpError, Value};
+use hub_ir::{Graph, Node, Op, OpError, Value};
 
 /// The pass.
 pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
@@ -23,7 +23,7 @@ const fn rule(
     when: fn(&Graph, &Match) -> When,
     build: fn(&mut Builder<'_>, &Match) -> Replacement,
 ) -> Rule {
-    Rule { name, pattern, shared: false, when, build }
+    Rule { name, pattern, shared: true, when, build }
 }
 
 /// Slot 0 (and 1) is what is moved, 2 (and 3) the movement, 4 a constant.
@@ -87,11 +87,32 @@ fn computed(g: &Graph, m: &Match) -> When {
             return Err("most of what is computed is sliced off");
         }
     }
+    all_move(g, m, 2)?;
     if is_computed(g, m.v(0)) { Ok(()) } else { Err("nothing computed is moved") }
+}
+
+/// Only the movement uses what it moves, and every use of the movement can move before it.
+fn all_move(g: &Graph, m: &Match, slot: u8) -> When {
+    let moved = m.v(slot);
+    let follows = |u: &Node| match &g.nodes[*u].op {
+        Op::Prim(p) if is_unary(p) => true,
+        Op::Prim(p) if is_binary(p) => g.nodes[*u].inputs.iter().all(|&v| {
+            let same = |(_, q): (Node, &Prim)| is_movement(q) && q == m.prim(g, slot);
+            v == moved || g.as_const(v).is_some() || g.as_prim(v).is_some_and(same)
+        }),
+        _ => false,
+    };
+    let users = m.users(moved);
+    let x = m.inputs(g, slot)[0];
+    if users.is_empty() || !users.iter().all(follows) {
+        return Err("another use of the movement stays behind it");
+    }
+    if m.users(x).len() == 1 { Ok(()) } else { Err("what is moved is used unmoved too") }
 }
 
 fn alike(g: &Graph, m: &Match) -> When {
     computed(g, m)?;
+    all_move(g, m, 3)?;
     let same = m.prim(g, 2) == m.prim(g, 3) && g.dims(m.v(0)) == g.dims(m.v(1));
     if same && is_computed(g, m.v(1)) { Ok(()) } else { Err("the operands are moved differently") }
 }

@@ -74,3 +74,21 @@ graph(%0: i64[N, S] \"ids\", %1: f32[N, 2, S, 4] \"k\") {
         ""
     ));
 }
+
+#[test]
+fn a_function_behind_a_reshape_joins_the_product() {
+    insta::assert_snapshot!(after(
+        "
+graph(%0: f32[2, 3, 8] \"x\") {
+  %1: f32[6, 8] = reshape(%0) {shape: [6, 8]}
+  %2: f32[8, 4] = const all 0.5
+  %3: f32[6, 4] = @matmul(%1, %2) {trans_a: false, trans_b: false} \"fc\"
+  %4: f32[2, 3, 4] = reshape(%3) {shape: [2, 3, 4]}
+  %5: f32[4] = const [1, 2, 3, 4]
+  %6: f32[2, 3, 4] = add(%4, %5)
+  %7: f32[2, 3, 4] = @activation(%6) {kind: gelu}
+  return %7 \"y\"
+}",
+        ""
+    ));
+}

@@ -3,6 +3,7 @@
 use super::{OpError, SourceOp};
 use crate::build::{Builder, Built};
 use crate::entity::Value;
+use hub_abi::Dim;
 use hub_abi::prim::Prim;
 use serde::{Deserialize, Serialize};
 
@@ -32,50 +33,41 @@ const K: u8 = 1;
 const N: u8 = 2;
 const BATCH: u8 = 3;
 
-/// The product as one contraction. Batch axes of size 1 that the other operand lacks or repeats are
-/// squeezed out, so that labels say what broadcasts.
+/// The product as one contraction. A batch axis of size 1 that the other operand repeats is squeezed
+/// out, so that labels say what broadcasts; all others keep their axes.
 fn product(b: &mut Builder<'_>, x: Value, y: Value, tx: bool, ty: bool) -> Built {
-    let (rx, ry) = (b.g.dims(x).len(), b.g.dims(y).len());
-    if rx == 0 || ry == 0 {
+    let (dx, dy) = (b.g.dims(x).to_vec(), b.g.dims(y).to_vec());
+    if dx.is_empty() || dy.is_empty() {
         return Err(OpError::new("a matrix product of a scalar"));
     }
-    let batch = rx.max(2).max(ry.max(2)) - 2;
+    let lead = |d: &[Dim]| d.len().max(2) - 2;
+    let batch = lead(&dx).max(lead(&dy));
     let label = |i: usize| BATCH + i as u8;
-    let mut side = |v: Value, rank: usize, trans: bool, own: [u8; 2]| -> Built<(Value, Vec<u8>)> {
-        let dims = b.g.dims(v).to_vec();
-        let lead = rank.max(2) - 2;
+    // Size of an operand's batch axis, counted from the result's first.
+    let size = |d: &[Dim], i: usize| (i + lead(d)).checked_sub(batch).map(|j| d[j].clone());
+    let repeats = |d: &[Dim], i: usize| size(d, i).is_some_and(|s| !s.is(1));
+    let side = |d: &[Dim], other: &[Dim], trans: bool, own: [u8; 2]| {
         let (mut keep, mut labels) = (vec![], vec![]);
-        for (i, d) in dims[..lead].iter().enumerate() {
-            if !d.is(1) {
-                keep.push(d.clone());
-                labels.push(label(batch - lead + i));
+        for i in 0..batch {
+            if let Some(s) = size(d, i)
+                && !(s.is(1) && repeats(other, i))
+            {
+                keep.push(s);
+                labels.push(label(i));
             }
         }
-        keep.extend_from_slice(&dims[lead..]);
-        match (rank, trans) {
+        keep.extend_from_slice(&d[lead(d)..]);
+        match (d.len(), trans) {
             (1, _) => labels.push(K),
             (_, false) => labels.extend(own),
             (_, true) => labels.extend([own[1], own[0]]),
         }
-        Ok((b.reshape(v, keep)?, labels))
+        (keep, labels)
     };
-    let (x1, lx) = side(x, rx, tx, [M, K])?;
-    let (y1, ly) = side(y, ry, ty, [K, N])?;
-    let known = |l: u8| lx.contains(&l) || ly.contains(&l);
-    let out: Vec<u8> = (0..batch).map(label).chain([M, N]).filter(|&l| known(l)).collect();
-    let mut full = vec![];
-    let squeezed = (0..batch).any(|i| !known(label(i)));
-    let r = b.prim(Prim::Contract { a: lx, b: ly, out: out.clone() }, &[x1, y1])?;
-    if !squeezed {
-        return Ok(r);
-    }
-    let dims = b.g.dims(r).to_vec();
-    for l in (0..batch).map(label).chain([M, N]) {
-        match out.iter().position(|&o| o == l) {
-            Some(i) => full.push(dims[i].clone()),
-            None if l >= BATCH => full.push(1i64.into()),
-            None => {}
-        }
-    }
-    b.reshape(r, full)
+    let (kx, lx) = side(&dx, &dy, tx, [M, K]);
+    let (ky, ly) = side(&dy, &dx, ty, [K, N]);
+    let known = |l: &u8| lx.contains(l) || ly.contains(l);
+    let out: Vec<u8> = (0..batch).map(label).chain([M, N]).filter(known).collect();
+    let (x, y) = (b.reshape(x, kx)?, b.reshape(y, ky)?);
+    b.prim(Prim::Contract { a: lx, b: ly, out }, &[x, y])
 }

@@ -1,12 +1,13 @@
 //! The driver: one forward sweep a time over every region, until nothing fires.
 
 use super::Rule;
-use super::pattern::{Match, Pat, match_root};
+use super::pattern::{Match, Pat, Users, match_root};
 use crate::context::{Changed, Context, PassError, Refusal};
 use hub_abi::shape::Type;
 use hub_ir::build::Builder;
 use hub_ir::{Graph, Node, Op, Region, Value};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Applies rules until none fires (or the sweeps of the options are used up).
 pub fn apply(g: &mut Graph, cx: &Context, rules: &[Rule]) -> Result<Changed, PassError> {
@@ -24,8 +25,16 @@ pub fn apply(g: &mut Graph, cx: &Context, rules: &[Rule]) -> Result<Changed, Pas
 pub fn apply_once(g: &mut Graph, cx: &Context, rules: &[Rule]) -> Result<Changed, PassError> {
     let uses = g.use_counts();
     let patterns = rules.iter().map(|r| (r.pattern)()).collect();
-    let mut sweep =
-        Sweep { cx, rules, patterns, map: HashMap::new(), uses, refusals: vec![], fired: false };
+    let mut sweep = Sweep {
+        cx,
+        rules,
+        patterns,
+        map: HashMap::new(),
+        uses,
+        users: Rc::new(users(g)),
+        refusals: vec![],
+        fired: false,
+    };
     let root = g.root();
     sweep.region(g, root);
     // Values may be used before they are replaced only by results of enclosing regions.
@@ -44,6 +53,7 @@ struct Sweep<'a> {
     /// Replaced values.
     map: HashMap<Value, Value>,
     uses: Vec<u32>,
+    users: Rc<Users>,
     refusals: Vec<Refusal>,
     fired: bool,
 }
@@ -75,7 +85,7 @@ impl Sweep<'_> {
             return;
         }
         for i in 0..self.rules.len() {
-            let Some(m) = match_root(g, &self.patterns[i], n) else { continue };
+            let Some(m) = match_root(g, &self.patterns[i], n, &self.users) else { continue };
             if let Some((made, news)) = self.attempt(g, i, &m) {
                 self.commit(g, n, &made, &news);
                 out.extend(made);
@@ -159,6 +169,24 @@ impl Sweep<'_> {
             }
         }
     }
+}
+
+fn users(g: &Graph) -> Users {
+    let mut users = Users::new();
+    for n in g.walk() {
+        for v in g.nodes[n].inputs.iter().filter_map(|v| v.some()) {
+            let list = users.entry(v).or_default();
+            if list.last() != Some(&n) {
+                list.push(n);
+            }
+        }
+    }
+    for r in g.live_regions() {
+        for v in &g.regions[r].results {
+            users.remove(v);
+        }
+    }
+    users
 }
 
 /// An interior value that something outside the match uses too.

@@ -5,6 +5,8 @@ use hub_abi::Dtype;
 use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
 use hub_ir::graph::ConstData;
 use hub_ir::{Graph, Node, Op, Source, Value};
+use std::collections::HashMap;
+use std::rc::Rc;
 
 /// A test of a primitive.
 pub type PrimTest = fn(&Prim) -> bool;
@@ -80,7 +82,12 @@ pub struct Match {
     numbers: [Option<f64>; SLOTS],
     /// Nodes matched below the root.
     pub interior: Vec<Node>,
+    users: Rc<Users>,
 }
+
+/// The nodes that use each value, as they were when a sweep began; values that are results of a
+/// region are left out.
+pub(super) type Users = HashMap<Value, Vec<Node>>;
 
 impl Match {
     /// The value bound to a slot (the rule's pattern binds it on every way to a match).
@@ -90,6 +97,11 @@ impl Match {
     /// The value bound to a slot, if the way to this match bound it.
     pub fn get(&self, slot: u8) -> Option<Value> {
         self.values[slot as usize]
+    }
+    /// The nodes that use a value. None are known for a region's results and for values made in this
+    /// sweep.
+    pub fn users(&self, v: Value) -> &[Node] {
+        self.users.get(&v).map_or(&[], |u| u)
     }
     /// The number bound to a slot.
     pub fn num(&self, slot: u8) -> f64 {
@@ -130,9 +142,10 @@ impl Match {
 
 /// Matches a pattern whose root is a node's first output. The operands are looked up as they are:
 /// the driver keeps them current.
-pub(super) fn match_root(g: &Graph, pat: &Pat, root: Node) -> Option<Match> {
+pub(super) fn match_root(g: &Graph, pat: &Pat, root: Node, users: &Rc<Users>) -> Option<Match> {
     let out = *g.nodes[root].outputs.first()?;
-    let m = Match { root, values: [None; SLOTS], numbers: [None; SLOTS], interior: vec![] };
+    let (values, numbers) = ([None; SLOTS], [None; SLOTS]);
+    let m = Match { root, values, numbers, interior: vec![], users: users.clone() };
     go(g, vec![(pat, out)], m)
 }
 
