@@ -169,7 +169,8 @@ pub fn expm1(b: &mut B, x: Reg) -> Reg {
     let r2 = b.mul(r, r);
     let p = b.fma(q, r2, r);
     let half = c(b, x, 0.5);
-    let t = b.scale2(half, n); // 2^(n-1), so that n = 128 does not overflow early
+    let one = fma_c(b, r, 0.0, 0.5); // a half, or NaN as n is
+    let t = b.scale2(one, n); // 2^(n-1), so that n = 128 does not overflow early
     let u = b.sub(t, half);
     let v = b.fma(t, p, u);
     let v = b.add(v, v);
