@@ -25,8 +25,16 @@ pub fn of_const(c: &ConstData) -> Option<Vec<Dim>> {
     Some(c.data.chunks_exact(size).map(|b| Dim::from(read(b))).collect())
 }
 
+/// Larger expressions are not followed: they become symbols of their own where they matter.
+const MOST_ATOMS: usize = 48;
+
 /// Elements of a primitive's first output, where they follow from its inputs'.
 pub fn of_prim(g: &Graph, p: &Prim, ins: &[Value]) -> Option<Vec<Dim>> {
+    let known = follow(g, p, ins)?;
+    known.iter().all(|d| d.weight(MOST_ATOMS) < MOST_ATOMS).then_some(known)
+}
+
+fn follow(g: &Graph, p: &Prim, ins: &[Value]) -> Option<Vec<Dim>> {
     if let Prim::Dims { dims, .. } = p {
         return Some(dims.clone());
     }

@@ -14,6 +14,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 type FunctionKey<'m> = (&'m str, &'m str, &'m str);
 
+/// Atoms of one size's expression.
+const MOST_ATOMS: usize = 2048;
+/// Symbols of one model.
+const MOST_SYMBOLS: usize = 1 << 16;
+
 /// State of an import.
 pub(crate) struct Import<'m> {
     pub options: &'m LoadOptions,
@@ -238,11 +243,29 @@ impl<'m> Import<'m> {
             None => self.operator(b, node, ins)?,
         };
         self.left = self.left.saturating_sub((b.g.nodes.len() - made) / 64);
+        self.bounded(b, &outs)?;
         for (i, name) in node.output.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
             match outs.get(i).and_then(|v| v.some()) {
                 Some(v) => self.define(name, v)?,
                 None => return invalid(format!("it has no output {i}")),
             }
+        }
+        Ok(())
+    }
+
+    /// Sizes that a hostile graph makes ever longer end here.
+    fn bounded(&self, b: &Builder<'_>, outs: &[Value]) -> Got<()> {
+        let tensors = outs.iter().filter_map(|v| b.g.ty(v.some()?).as_tensor());
+        for t in tensors {
+            if t.dims.iter().any(|d| d.weight(MOST_ATOMS) >= MOST_ATOMS) {
+                return Err(FrontendError::limit("an expression of a size grows too long"));
+            }
+            if t.dims.len() > self.options.limits.rank {
+                return Err(FrontendError::limit(format!("rank {}", t.dims.len())));
+            }
+        }
+        if b.g.syms.len() > MOST_SYMBOLS {
+            return Err(FrontendError::limit(format!("more than {MOST_SYMBOLS} unknown sizes")));
         }
         Ok(())
     }

@@ -195,8 +195,25 @@ impl Dim {
         self.add(&o.times(-1))
     }
 
-    /// Product, distributed over sums.
+    /// Product, distributed over sums; of long sums or many factors, kept as a product of two
+    /// opaque factors, so that hostile shapes cannot make it grow without bound.
     pub fn mul(&self, o: &Dim) -> Dim {
+        let factors = |d: &Dim| d.terms.iter().map(|t| t.atoms.len()).max().unwrap_or(0);
+        if self.terms.len() * o.terms.len() > 256 || factors(self) + factors(o) > 64 {
+            // `max(d, MIN)` is d.
+            let opaque = |d: &Dim| match d.as_const() {
+                Some(_) => d.clone(),
+                None => Dim::atom(Atom::Max(Box::new(d.clone()), Box::new(i64::MIN.into()))),
+            };
+            if !self.terms.is_empty() && !o.terms.is_empty() {
+                let (Some(a), Some(b)) = (opaque(self).terms.pop(), opaque(o).terms.pop()) else {
+                    unreachable!("an opaque factor is one term");
+                };
+                let mut atoms = [a.atoms, b.atoms].concat();
+                atoms.sort();
+                return Dim { terms: vec![Term { atoms, coef: 1 }], konst: 0 };
+            }
+        }
         let mut out = self.times(o.konst);
         for t in &o.terms {
             let mut part = Dim { terms: vec![], konst: 0 };
@@ -316,6 +333,22 @@ impl Dim {
     /// Product of dimensions.
     pub fn product<'a>(it: impl IntoIterator<Item = &'a Dim>) -> Dim {
         it.into_iter().fold(Dim::from(1i64), |a, d| a.mul(d))
+    }
+
+    /// Number of atoms, nested ones included; counting stops once it is `limit`.
+    pub fn weight(&self, limit: usize) -> usize {
+        let mut n = 0;
+        for a in self.terms.iter().flat_map(|t| &t.atoms) {
+            n += 1;
+            if let Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Max(a, b) | Atom::Min(a, b) = a {
+                n += a.weight(limit.saturating_sub(n));
+                n += b.weight(limit.saturating_sub(n));
+            }
+            if n >= limit {
+                return limit;
+            }
+        }
+        n
     }
 
     /// Calls `f` on every symbol.
@@ -546,6 +579,17 @@ mod tests {
         let env = SymEnv(vec![Some(-7), Some(2)]);
         assert_eq!(s(0).div(&s(1)).eval(&env), Ok(-4));
         assert_eq!(s(0).rem(&s(1)).eval(&env), Ok(1));
+    }
+
+    #[test]
+    fn products_stay_bounded_and_exact() {
+        let many = (0..40).fold(Dim::from(1i64), |d, i| d.mul(&s(i).plus(1)));
+        assert!(many.weight(100_000) < 100_000);
+        let env = SymEnv(vec![Some(1); 40]);
+        assert_eq!(many.eval(&env), Ok(1 << 40));
+        let square = (0..7).fold(s(0), |d, _| d.mul(&d));
+        assert!(square.weight(1000) < 1000);
+        assert_eq!(square.eval(&SymEnv(vec![Some(1)])), Ok(1));
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl Constraints {
             Some(_) => misfit(format!("dimensions {a} and {b} differ")),
             None => {
                 let pair = (a.clone(), b.clone());
-                if !self.0.contains(&pair) {
+                // Repeats come soon after each other; a longer search would be quadratic.
+                if !self.0.iter().rev().take(64).any(|p| *p == pair) {
                     self.0.push(pair);
                 }
                 Ok(if b.as_const().is_some() { b.clone() } else { a.clone() })
