@@ -5,6 +5,7 @@ use super::table::Row;
 
 mod activation;
 mod control;
+mod detect;
 mod dynamic;
 mod einsum;
 mod elementwise;
@@ -17,6 +18,7 @@ mod quant;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod sequence;
 mod shape;
 mod spatial;
@@ -24,6 +26,8 @@ mod spatial;
 /// All rows.
 pub(crate) const TABLES: &[&[Row]] = &[
     activation::OPS,
+    detect::OPS,
+    sample::OPS,
     loss::OPS,
     einsum::OPS,
     recurrent::OPS,
