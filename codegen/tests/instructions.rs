@@ -312,7 +312,7 @@ fn scaling_by_powers_of_two() {
                 let a = [1.0, -0.7, 1.4, 0.0, 3.9, f32::INFINITY, 0.26][n % 7];
                 let e = [0.0, -126.0, 127.0, -149.0, 128.0, -151.0, -130.0, 4096.0, 5.0, -4096.0];
                 let x = if i == 0 { a } else { e[n % 10] };
-                c.copy_from_slice(&(x as f32).to_le_bytes());
+                c.copy_from_slice(&f32::to_le_bytes(x));
             }
         };
         run_op("scale2", &[t, t], t, fix, |b, x| b.scale2(x[0], x[1]));

@@ -116,7 +116,8 @@ fn malformed_kernels_are_refused() {
         })
         .is_ok()
     );
-    let bad: [&dyn Fn(&mut KernelBuilder, ParamId); 6] = [
+    type Make<'a> = &'a dyn Fn(&mut KernelBuilder, ParamId);
+    let bad: [Make<'_>; 6] = [
         // a register that no path, or only one path, assigned
         &|b, _| {
             let r = b.reg(F);
