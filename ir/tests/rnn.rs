@@ -207,12 +207,15 @@ fn gru() {
     }
 }
 
+/// What a function of a layer computes.
+type Function = fn(f64) -> f64;
+
 #[test]
 fn simple_layer_with_its_functions() {
     let (x, w, r) = (numbers(T * B * I, 21), numbers(H * I, 22), numbers(H * H, 23));
     let bias = numbers(H, 24);
     let zeros = vec![0.0; B * H];
-    let kinds: [(RnnAct, fn(f64) -> f64); 11] = [
+    let kinds: [(RnnAct, Function); 11] = [
         (RnnAct::Tanh, f64::tanh),
         (RnnAct::Sigmoid, sigmoid),
         (RnnAct::Relu, |x| x.max(0.0)),

@@ -2,7 +2,7 @@
 //!
 //! Both are read into one [`program::Program`] (blocks of operators on variables) that one walk
 //! turns into the graph: [`legacy`] and [`pir`] read, [`params`] and [`files`] find the weights,
-//! [`import`] walks, [`control`] has loops, branches and arrays, and [`ops`] has a row for each
+//! [`import`] walks, [`control`] has loops and branches, [`arrays`] tensor arrays, and [`ops`] has a row for each
 //! operator.
 //!
 //! Invariants
@@ -10,6 +10,7 @@
 //!   declared type, and the file must end with the last.
 //! - Blocks form a tree of bounded depth; operators use what stands before them.
 
+mod arrays;
 mod control;
 mod ctx;
 mod files;

@@ -6,6 +6,7 @@ use super::{import, legacy, pir};
 use crate::{ErrorKind, FrontendError, Limits, LoadOptions, load};
 use bytes::Bytes;
 use hub_ir::Graph;
+use hub_ir::verify::{Stage, verify};
 use hub_models::{Fixture, Format};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ fn every_fixture_imports_with_its_names_and_types() {
         let names = |l: &[hub_models::OutputSpec]| -> Vec<String> {
             l.iter().map(|o| o.name.clone()).collect()
         };
+        verify(&g, Stage::Imported).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));
         assert_eq!(g.outputs, names(&fixture.outputs), "{}", fixture.name);
         let inputs: Vec<String> = fixture.inputs.iter().map(|i| i.name.clone()).collect();
         assert_eq!(g.inputs, inputs, "{}", fixture.name);
@@ -85,7 +87,8 @@ fn every_fixture_imports_with_its_names_and_types() {
 fn every_small_model_imports() {
     for path in small_models() {
         let g = graph_of(&std::fs::read(&path).unwrap());
-        g.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let g = g.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        verify(&g, Stage::Imported).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 }
 
@@ -228,4 +231,21 @@ fn a_parameter_file_outside_the_folder_is_not_read() {
     std::fs::write(inner.join("__model__.json"), text).unwrap();
     let e = load(inner.join("__model__.json"), &LoadOptions::default()).unwrap_err();
     assert_eq!((e.exit_code(), e.place.node.as_deref()), (4, Some("../outside")), "{e}");
+}
+
+#[test]
+fn anonymous_dims_can_be_fixed_and_bounded() {
+    let model = folder("paddle_formats/pir/convnet.json");
+    let mut options = LoadOptions::default();
+    options.fix("x.0=3").unwrap();
+    let g = load(&model, &options).unwrap().graph;
+    assert!(g.dims(g.regions[g.root()].params[0])[0].is(3));
+    assert!(g.dims(g.regions[g.root()].results[0])[0].is(3));
+    let mut options = LoadOptions::default();
+    options.bound("x.0=1..8").unwrap();
+    let g = load(&model, &options).unwrap().graph;
+    assert_eq!((g.syms[0].min, g.syms[0].max), (1, 8));
+    let mut options = LoadOptions::default();
+    options.fix("batch=3").unwrap();
+    assert_eq!(load(&model, &options).unwrap_err().exit_code(), 2);
 }

@@ -31,7 +31,7 @@ pub struct YoloBox {
 impl YoloBox {
     fn check(&self) -> Built<i64> {
         let n = self.anchors.len() as i64 / 2;
-        let whole = self.anchors.len() % 2 == 0 && n > 0;
+        let whole = self.anchors.len().is_multiple_of(2) && n > 0;
         if !whole
             || !(1..=1 << 20).contains(&self.classes)
             || self.downsample < 1
@@ -97,7 +97,7 @@ impl SourceOp for YoloBox {
     fn expand(&self, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
         let a = self.check()?;
         let &[x, size] = ins else { return Err(OpError::new("x and img_size are needed")) };
-        let &[ref n, _, ref h, ref w] = &b.g.dims(x).to_vec()[..] else {
+        let [n, _, h, w] = &b.g.dims(x).to_vec()[..] else {
             return Err(OpError::new("x must be of rank 4"));
         };
         let size = b.cast(size, Dtype::F32)?;

@@ -176,8 +176,7 @@ impl<'a> Layer<'a> {
     ) -> Built<Layer<'a>> {
         let [x, w, r] = *ins.first_chunk().ok_or_else(|| OpError::new("x, w and r are needed"))?;
         let (dx, dw, dr) = (b.g.dims(x), b.g.dims(w), b.g.dims(r));
-        let (&[ref steps, ref batch, _], [rows, _], [rows2, hidden]) = (&dx[..], &dw[..], &dr[..])
-        else {
+        let ([steps, batch, _], [rows, _], [rows2, hidden]) = (dx, dw, dr) else {
             return Err(OpError::new("x of rank 3 and weights of rank 2 are needed"));
         };
         if *rows != hidden.times(gates) || rows != rows2 {

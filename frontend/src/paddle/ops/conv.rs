@@ -217,7 +217,10 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
             _ if attrs.iter().all(|&a| a > 0) => attrs.into_iter().map(Dim::from).collect(),
             _ => return c.refuse("neither a size nor a scale is given"),
         };
-        let scale_of = |i: usize| scale.get(i).filter(|_| scale.len() == n).map(|&s| s as f32);
+        // The first versions of these operators step by the ratio of sizes whatever the scale is.
+        let first = c.dialect == Dialect::Legacy && !c.op.kind.ends_with("_v2");
+        let stepped = scale.len() == n && !first;
+        let scale_of = |i: usize| scale.get(i).filter(|_| stepped).map(|&s| s as f32);
         let axis = |(i, out)| ResizeAxis { axis: i + 2, out, scale: scale_of(i), roi: (0.0, 1.0) };
         let (mode, coord) = filter(c)?;
         let op = Resize {

@@ -8,6 +8,7 @@ use super::ctx::{Ctx, Res};
 use super::program::Dialect;
 
 mod conv;
+mod deform;
 mod detection;
 mod elementwise;
 mod fill;
@@ -16,6 +17,8 @@ mod matmul;
 mod misc;
 mod nms;
 mod norm;
+mod quant;
+mod rearrange;
 mod reduce;
 mod rnn;
 mod shape;
@@ -109,11 +112,11 @@ const LEGACY: &[(&str, Import)] = &[
     ("expand_v2 expand_as_v2", shape::expand),
     ("expand tile", shape::tile),
     ("pad pad2d pad3d", shape::pad),
-    ("pixel_shuffle pixel_unshuffle shuffle_channel", shape::pixel_shuffle),
-    ("flip reverse", shape::flip),
-    ("roll", shape::roll),
-    ("meshgrid", shape::meshgrid),
-    ("tril_triu", shape::triangle),
+    ("pixel_shuffle pixel_unshuffle shuffle_channel", rearrange::pixel_shuffle),
+    ("flip reverse", rearrange::flip),
+    ("roll", rearrange::roll),
+    ("meshgrid", rearrange::meshgrid),
+    ("tril_triu", rearrange::triangle),
     ("fill_constant", fill::full),
     ("fill_any_like fill_zeros_like", fill::full_like),
     ("empty", fill::zeros),
@@ -155,6 +158,13 @@ const LEGACY: &[(&str, Import)] = &[
     ("box_coder", detection::box_coder),
     ("multiclass_nms multiclass_nms2 multiclass_nms3", nms::multiclass_nms),
     ("matrix_nms", nms::matrix_nms),
+    ("deformable_conv deformable_conv_v1", deform::deformable_conv),
+    ("fake_quantize_dequantize_moving_average_abs_max", quant::fake_quantize),
+    ("fake_quantize_dequantize_abs_max", quant::fake_quantize),
+    ("fake_channel_wise_quantize_dequantize_abs_max", quant::fake_quantize),
+    ("quantize_linear", quant::quantize),
+    ("dequantize_linear", quant::dequantize),
+    ("moving_average_abs_max_scale", quant::observed),
     ("set_value", misc::set_value),
     ("unfold", misc::unfold),
     ("temporal_shift", misc::temporal_shift),
@@ -235,12 +245,12 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("tile", "X RepeatTimes", "Out", shape::tile),
     ("pad", "X PadValue", "Out", shape::pad),
     ("pad3d", "X Paddings", "Out", shape::pad),
-    ("pixel_shuffle pixel_unshuffle shuffle_channel", "X", "Out", shape::pixel_shuffle),
-    ("channel_shuffle", "X", "Out", shape::pixel_shuffle),
-    ("flip reverse", "X", "Out", shape::flip),
-    ("roll", "X Shifts", "Out", shape::roll),
-    ("meshgrid", "X", "Out", shape::meshgrid),
-    ("tril triu", "X", "Out", shape::triangle),
+    ("pixel_shuffle pixel_unshuffle shuffle_channel", "X", "Out", rearrange::pixel_shuffle),
+    ("channel_shuffle", "X", "Out", rearrange::pixel_shuffle),
+    ("flip reverse", "X", "Out", rearrange::flip),
+    ("roll", "X Shifts", "Out", rearrange::roll),
+    ("meshgrid", "X", "Out", rearrange::meshgrid),
+    ("tril triu", "X", "Out", rearrange::triangle),
     ("full", "", "Out", fill::full),
     ("full_int_array", "", "Out", fill::int_array),
     ("full_with_tensor", "ValueTensor ShapeTensor", "Out", fill::full),
@@ -287,6 +297,12 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("box_coder", "PriorBox PriorBoxVar TargetBox", "OutputBox", detection::box_coder),
     ("multiclass_nms3", "BBoxes Scores RoisNum", "Out Index NmsRoisNum", nms::multiclass_nms),
     ("matrix_nms", "BBoxes Scores", "Out Index RoisNum", nms::matrix_nms),
+    ("deformable_conv", "Input Offset Filter Mask", "Output", deform::deformable_conv),
+    ("fake_quantize_dequantize_moving_average_abs_max", "X InScale", "Out", quant::fake_quantize),
+    ("fake_quantize_dequantize_abs_max", "X", "Out", quant::fake_quantize),
+    ("fake_channel_wise_quantize_dequantize_abs_max", "X", "Out", quant::fake_quantize),
+    ("quantize_linear", "X Scale ZeroPoint", "Y", quant::quantize),
+    ("dequantize_linear", "X Scale ZeroPoint", "Y", quant::dequantize),
     ("set_value", SLICED, "Out", misc::set_value),
     (
         "set_value_with_tensor",

@@ -2,7 +2,7 @@
 
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, MOST_SIZES, Res, axis_of};
-use hub_ir::{BinaryOp, Dim, Dtype, PadMode, Prim};
+use hub_ir::{Dim, Dtype, PadMode, Prim};
 
 /// Bounds of a size in a tensor that may also say −1.
 const SIZE: (i64, i64) = (-1, DIM_MAX);
@@ -389,120 +389,6 @@ pub fn pad(c: &mut Ctx<'_, '_>) -> Res {
     let value = c.float_or("PadValue", "pad_value|value", 0.0)?;
     let value = c.b.scalar(c.b.g.dtype(x), value);
     let v = c.b.prim(Prim::Pad { before, after, mode }, &[x, value])?;
-    c.put("Out", v);
-    Ok(())
-}
-
-/// pixel_shuffle and its inverse; shuffle_channel.
-pub fn pixel_shuffle(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
-    if c.text("data_format", "NCHW") != "NCHW" || c.rank(x) != 4 {
-        return c.refuse("a layout other than NCHW");
-    }
-    let d = c.dims(x);
-    let k = c.int("upscale_factor|downscale_factor|group", 1);
-    if k < 1 {
-        return c.refuse(format!("a factor of {k}"));
-    }
-    let r = Dim::from(k);
-    let (apart, perm, joined): (Vec<Dim>, &[usize], Vec<Dim>) = match c.op.kind.as_str() {
-        "pixel_shuffle" => {
-            let ch = d[1].div(&r).div(&r);
-            let a =
-                vec![d[0].clone(), ch.clone(), r.clone(), r.clone(), d[2].clone(), d[3].clone()];
-            (a, &[0, 1, 4, 2, 5, 3], vec![d[0].clone(), ch, d[2].mul(&r), d[3].mul(&r)])
-        }
-        "pixel_unshuffle" => {
-            let (h, w) = (d[2].div(&r), d[3].div(&r));
-            let a = vec![d[0].clone(), d[1].clone(), h.clone(), r.clone(), w.clone(), r.clone()];
-            (a, &[0, 1, 3, 5, 2, 4], vec![d[0].clone(), d[1].mul(&r).mul(&r), h, w])
-        }
-        _ => {
-            let a = vec![d[0].clone(), r.clone(), d[1].div(&r), d[2].clone(), d[3].clone()];
-            (a, &[0, 2, 1, 3, 4], d)
-        }
-    };
-    let v = c.b.reshape(x, apart)?;
-    let v = c.b.transpose(v, perm)?;
-    let v = c.b.reshape(v, joined)?;
-    c.put("Out", v);
-    Ok(())
-}
-
-/// flip, reverse.
-pub fn flip(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
-    let dims = c.dims(x);
-    let (mut start, mut step) = (vec![Dim::from(0i64); dims.len()], vec![1; dims.len()]);
-    for a in c.ints("axis").unwrap_or_default() {
-        let at = axis_of(a, dims.len())?;
-        (start[at], step[at]) = (dims[at].plus(-1), -1);
-    }
-    let v = c.b.prim(Prim::Slice { start, len: dims, step }, &[x])?;
-    c.put("Out|Y", v);
-    Ok(())
-}
-
-/// roll.
-pub fn roll(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
-    let shifts = c.ints_or("ShiftsTensor|Shifts", "shifts")?.unwrap_or_default();
-    let axes = c.ints("axis").unwrap_or_default();
-    let dims = c.dims(x);
-    let flat = axes.is_empty();
-    let mut v = x;
-    if flat {
-        v = c.b.reshape(x, vec![Dim::product(&dims)])?;
-    }
-    for (i, &shift) in shifts.iter().enumerate() {
-        let at = if flat { 0 } else { axis_of(axes.get(i).copied().unwrap_or(0), dims.len())? };
-        let size = c.dims(v)[at].clone();
-        // The last `shift` elements come first.
-        let tail = Dim::from(shift).rem(&size);
-        let head = size.sub(&tail);
-        let back = c.b.narrow(v, at, head.clone(), tail)?;
-        let front = c.b.narrow(v, at, 0i64.into(), head)?;
-        v = c.b.concat(&[back, front], at)?;
-    }
-    let v = c.b.reshape(v, dims)?;
-    c.put("Out", v);
-    Ok(())
-}
-
-/// meshgrid.
-pub fn meshgrid(c: &mut Ctx<'_, '_>) -> Res {
-    let xs = c.all("X")?;
-    let sizes: Vec<Dim> = xs.iter().map(|&x| c.b.g.tensor(x).count()).collect();
-    let mut outs = vec![];
-    for (i, &x) in xs.iter().enumerate() {
-        let mut shape = vec![Dim::from(1i64); xs.len()];
-        shape[i] = sizes[i].clone();
-        let v = c.b.reshape(x, shape)?;
-        outs.push(c.b.broadcast(v, sizes.clone())?);
-    }
-    c.put_all("Out", outs);
-    Ok(())
-}
-
-/// tril_triu, tril, triu: zeros on one side of a diagonal.
-pub fn triangle(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
-    let dims = c.dims(x);
-    let Some([rows, cols]) = dims.last_chunk() else { return c.refuse("a matrix is needed") };
-    let lower = match c.op.kind.as_str() {
-        "tril" => true,
-        "triu" => false,
-        _ => c.flag("lower", true),
-    };
-    let shape = vec![rows.clone(), cols.clone()];
-    let iota = |axis| Prim::Iota { dtype: Dtype::I64, shape: shape.clone(), axis };
-    let (i, j) = (c.b.prim(iota(0), &[])?, c.b.prim(iota(1), &[])?);
-    let off = c.b.sub(j, i)?;
-    let diagonal = c.int("diagonal", 0) as f64;
-    let op = if lower { BinaryOp::Le } else { BinaryOp::Ge };
-    let keep = c.b.bin_scalar(op, off, diagonal)?;
-    let zero = c.b.scalar(c.b.g.dtype(x), 0.0);
-    let v = c.b.select(keep, x, zero)?;
     c.put("Out", v);
     Ok(())
 }
