@@ -5,7 +5,7 @@
 #[path = "../tests/placed/mod.rs"]
 mod placed;
 
-use hub_abi::prim::{BinaryOp, Geometry, Prim, ReduceOp};
+use hub_abi::prim::{BinaryOp, Geometry, Prim, ReduceOp, UnaryOp};
 use hub_abi::shape::{TensorType, Type};
 use hub_abi::{Dim, Dtype, SymEnv};
 use hub_codegen::kir::interp::{self, Arg};
@@ -16,8 +16,8 @@ use hub_codegen::lower::{contract, conv, window};
 use hub_codegen::target::{Target, Tier};
 use hub_codegen::targets::x86;
 use hub_codegen::task::{Lowered, Refused, Task};
-use hub_ir::Graph;
-use hub_ir::build::Builder;
+use hub_ir::build::{Builder, Built};
+use hub_ir::{Graph, Value};
 use hub_testrun::{Aligned, JitBuffer};
 use placed::{Group, Input, Layout, Placed, random};
 use std::time::Instant;
@@ -32,6 +32,27 @@ struct Layer {
     w: Option<Vec<usize>>,
     problem: Problem,
     pad: i64,
+    act: Act,
+    /// The rows of matrices, and the sides of images, are bound late.
+    late: bool,
+}
+
+/// What follows the bias.
+#[derive(Clone, Copy)]
+enum Act {
+    Relu,
+    Gelu,
+    Silu,
+}
+
+impl Layer {
+    fn then(self, act: Act) -> Layer {
+        Layer { act, ..self }
+    }
+
+    fn late(self) -> Layer {
+        Layer { late: true, ..self }
+    }
 }
 
 fn conv2(
@@ -57,6 +78,8 @@ fn conv2(
         w: Some(vec![m, c / groups as usize, k as usize, k as usize]),
         problem: conv::problem,
         pad,
+        act: Act::Relu,
+        late: false,
     }
 }
 
@@ -68,6 +91,8 @@ fn matmul(name: &'static str, m: usize, k: usize, n: usize) -> Layer {
         w: Some(vec![k, n]),
         problem: contract::problem,
         pad: 0,
+        act: Act::Relu,
+        late: false,
     }
 }
 
@@ -86,6 +111,8 @@ fn pool(name: &'static str, c: usize, hw: usize, k: i64, stride: i64) -> Layer {
         w: None,
         problem: window::problem,
         pad,
+        act: Act::Relu,
+        late: false,
     }
 }
 
@@ -107,9 +134,18 @@ fn layers() -> Vec<Layer> {
         conv2("conv 1x1 16->64 @112", 16, 64, 112, 1, 1, 1),
         conv2("conv 1x1 112->672 @14", 112, 672, 14, 1, 1, 1),
         pool("maxpool 3x3s2 64 @112", 64, 112, 3, 2),
+        conv2("conv 3x3 1024->512 @20", 1024, 512, 20, 3, 1, 1),
         matmul("matmul 128x768x768", 128, 768, 768),
         matmul("matmul 128x768x3072", 128, 768, 3072),
+        matmul("matmul 128x768x3072 gelu", 128, 768, 3072).then(Act::Gelu),
+        conv2("conv 1x1 16->96 @112 silu", 16, 96, 112, 1, 1, 1).then(Act::Silu),
+        conv2("depthwise 3x3 96 @56 silu", 96, 96, 56, 3, 1, 96).then(Act::Silu),
         matmul("matmul 128x3072x768", 128, 3072, 768),
+        matmul("late 128x768x768", 128, 768, 768).late(),
+        matmul("late 1x768x768", 1, 768, 768).late(),
+        conv2("late 3x3 128->128 @28", 128, 128, 28, 3, 1, 1).late(),
+        conv2("late 1x1 64->256 @56", 64, 256, 56, 1, 1, 1).late(),
+        conv2("late depthwise 3x3 120 @28", 120, 120, 28, 3, 1, 120).late(),
         matmul("gemv 1x2048x1000", 1, 2048, 1000),
         matmul("lstm 1x128x512", 1, 128, 512),
         matmul("matmul 16x64x64", 16, 64, 64),
@@ -137,8 +173,27 @@ fn group(l: &Layer) -> Group {
     let mut seed = 1;
     let mut inputs = vec![];
     let mut params = vec![];
+    let mut env = SymEnv::new(0);
+    let late = if !l.late {
+        0..0
+    } else if l.x.len() == 4 {
+        2..4
+    } else {
+        0..1
+    };
     let mut operand = |g: &mut Graph, dims: &[usize], constant: bool, layout: Layout| {
-        let sym: Vec<Dim> = dims.iter().map(|&d| d.into()).collect();
+        let sym: Vec<Dim> = dims
+            .iter()
+            .enumerate()
+            .map(|(a, &d)| {
+                if constant || !late.contains(&a) {
+                    return d.into();
+                }
+                let s = g.new_sym("n", 1, 4096);
+                env.set(s, d as i64);
+                s.into()
+            })
+            .collect();
         params.push(g.add_param(region, Type::Tensor(TensorType { dtype: Dtype::F32, dims: sym })));
         inputs.push(Input { tensor: random(&mut seed, dims), constant, layout });
     };
@@ -159,15 +214,30 @@ fn group(l: &Layer) -> Group {
     let last = params.len() - 1;
     let v = b.prim(l.prim.clone(), &params[..last]).expect("the layer is well formed");
     let v = b.add(v, params[last]).expect("the bias fits");
-    let zero = b.scalar(Dtype::F32, 0.0);
-    let v = b.bin(BinaryOp::Max, v, zero).expect("relu fits");
+    let v = activation(&mut b, v, l.act).expect("activations fit");
     b.into_region(region);
     g.regions[region].results.push(v);
     let dims: Vec<usize> =
-        g.dims(v).iter().map(|d| d.as_const().expect("constant sizes") as usize).collect();
+        g.dims(v).iter().map(|d| d.eval(&env).expect("all symbols are bound") as usize).collect();
     let out = if dims.len() == 4 { image(&dims, 0, 0.0) } else { Layout::dense(2) };
-    let env = SymEnv::new(0);
     Group { g, region, inputs, outputs: vec![out], fill, env, poison: false }
+}
+
+fn activation(b: &mut Builder<'_>, v: Value, act: Act) -> Built {
+    match act {
+        Act::Relu => b.bin_scalar(BinaryOp::Max, v, 0.0),
+        Act::Silu => {
+            let s = b.un(UnaryOp::Sigmoid, v)?;
+            b.mul(v, s)
+        }
+        Act::Gelu => {
+            let s = b.bin_scalar(BinaryOp::Mul, v, std::f64::consts::FRAC_1_SQRT_2)?;
+            let s = b.un(UnaryOp::Erf, s)?;
+            let s = b.bin_scalar(BinaryOp::Add, s, 1.0)?;
+            let v = b.bin_scalar(BinaryOp::Mul, v, 0.5)?;
+            b.mul(v, s)
+        }
+    }
 }
 
 /// Seconds of one call, the least of several rounds.
@@ -226,8 +296,8 @@ fn run(l: &Layer, target: &Target, peak: f64, forced: Option<Schedule>) {
     let one = time(|| unsafe { code.call(&block, 0, tiles, s as *mut u8) });
     let bytes: Vec<Vec<u8>> = bufs[ins.len()..].iter().map(|b| b.bytes().to_vec()).collect();
     g.compare(&want, &outs, &bytes, &low.schedule);
-    let flops = low.flops.as_const().unwrap_or(0) as f64;
-    let moved = low.bytes.as_const().unwrap_or(0) as f64;
+    let flops = low.flops.eval(&g.env).unwrap_or(0) as f64;
+    let moved = low.bytes.eval(&g.env).unwrap_or(0) as f64;
     println!(
         "{:26} {:34} {:5} tiles {:9.1} us {:6.1} GFLOP/s {:5.1}% {:6.1} GB/s",
         l.name,
