@@ -110,8 +110,14 @@ impl<'m> Import<'m> {
         for input in graph.input.iter().filter(|i| !initial.contains(&*i.name)) {
             let missing = || FrontendError::invalid("the input has no type").at(&input.name);
             let ty = input.r#type.as_ref().ok_or_else(missing)?;
-            let ty = self.input_type(g, &mut names, &input.name, ty);
+            let made_of = ty.sequence_type.as_ref().and_then(|s| s.elem_type.as_ref());
+            let made_of = made_of.and_then(|t| t.tensor_type.as_ref());
+            let unranked = made_of.is_some_and(|t| t.shape.is_none());
+            let ty = self.input_type(g, &mut names, &input.name, ty, unranked);
             let v = g.add_input(&input.name, ty.map_err(|e| e.at(&input.name))?);
+            if unranked {
+                self.unranked.insert(v);
+            }
             made.push((&*input.name, v));
         }
         names.finish()?;
@@ -124,11 +130,15 @@ impl<'m> Import<'m> {
         names: &mut DimNames<'_>,
         input: &str,
         ty: &TypeProto,
+        unranked: bool,
     ) -> Got<Type> {
         let elem = |t: &'_ super::proto::ElemTypeProto| t.elem_type.clone();
         if let Some(t) = &ty.tensor_type {
             let dtype = tensor::dtype(t.elem_type)?;
             let Some(shape) = &t.shape else {
+                if unranked {
+                    return Ok(Type::tensor(dtype, vec![]));
+                }
                 return Err(FrontendError::unsupported("the input's rank is unknown")
                     .advise("give the input a shape; its dimensions may be names"));
             };
@@ -142,10 +152,10 @@ impl<'m> Import<'m> {
             return Ok(Type::tensor(dtype, dims.collect()));
         }
         if let Some(inner) = ty.sequence_type.as_deref().and_then(elem) {
-            return Ok(Type::Seq(Box::new(self.input_type(g, names, input, &inner)?)));
+            return Ok(Type::Seq(Box::new(self.input_type(g, names, input, &inner, unranked)?)));
         }
         if let Some(inner) = ty.optional_type.as_deref().and_then(elem) {
-            return Ok(Type::Opt(Box::new(self.input_type(g, names, input, &inner)?)));
+            return Ok(Type::Opt(Box::new(self.input_type(g, names, input, &inner, unranked)?)));
         }
         Err(FrontendError::unsupported("the input is no tensor, sequence or optional"))
     }

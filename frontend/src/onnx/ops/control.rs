@@ -4,6 +4,7 @@
 //! size depends on one gets a symbol of its own, bound when the node is done), and equalities that
 //! it needs are checked in it, since it may not run, or run with other sizes each time.
 
+use super::sequence;
 use crate::onnx::cx::{Cx, Got, invalid, unsupported};
 use crate::onnx::proto::GraphProto;
 use crate::onnx::table::{Row, op};
@@ -27,12 +28,14 @@ fn body<'m>(
     c: &mut Cx<'_, '_, 'm>,
     graph: &'m GraphProto,
     params: &[Type],
+    unranked: &[bool],
     extra: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>,
 ) -> Got<Body> {
     let constraints = c.b.g.constraints.0.len();
     let region = c.b.g.new_region();
     let given: Vec<Value> = params.iter().map(|t| c.b.g.add_param(region, t.clone())).collect();
-    let unranked = c.imp.unranked.clone();
+    let marked = given.iter().zip(unranked).filter(|(_, u)| **u).map(|(v, _)| *v);
+    c.imp.unranked.extend(marked);
     let name = c.b.name.clone();
     let mut b = c.b.nested();
     let named = extra(&mut b, &given);
@@ -40,9 +43,8 @@ fn body<'m>(
         return invalid(format!("{} inputs for a body of {}", named.len(), graph.input.len()));
     }
     let names = graph.input.iter().map(|i| &*i.name).zip(named).collect();
-    let results = c.imp.body(&mut b, graph, names);
+    let results = c.imp.body(&mut b, graph, names)?;
     b.name = name;
-    let results = results.inspect_err(|_| c.imp.unranked = unranked)?;
     check_inside(&mut b, constraints)?;
     b.into_region(region);
     c.b.g.regions[region].results = results.clone();
@@ -148,8 +150,8 @@ fn branch(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let cond = scalar_bool(c, cond)?;
     let known = c.b.g.syms.len() as u32;
     let [then, orelse] = graphs;
-    let then = body(c, then, &[], |_, _| vec![])?;
-    let orelse = body(c, orelse, &[], |_, _| vec![])?;
+    let then = body(c, then, &[], &[], |_, _| vec![])?;
+    let orelse = body(c, orelse, &[], &[], |_, _| vec![])?;
     if then.results.len() != orelse.results.len() {
         return invalid("the branches give different numbers of values");
     }
@@ -286,19 +288,14 @@ fn repeat(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let params: Vec<Type> = std::iter::once(Type::tensor(Dtype::I64, vec![]))
             .chain(types.iter().cloned())
             .collect();
-        let mut marks = vec![];
         let mut truth = Value::NONE;
-        let mut body = body(c, graph, &params, |b, given| {
+        let marks = [&[false], unranked].concat();
+        let body = body(c, graph, &params, &marks, |b, given| {
             // Within the body the condition holds.
             truth = b.scalar(Dtype::Bool, 1.0);
-            marks = given[1..].iter().zip(unranked).filter(|(_, u)| **u).map(|(v, _)| *v).collect();
             [&[given[0], truth], &given[1..]].concat()
-        });
-        if let Ok(body) = &mut body {
-            shown = Some(body.results[0] == truth);
-        }
-        c.imp.unranked.extend(marks);
-        let body = body?;
+        })?;
+        shown = Some(body.results[0] == truth);
         let carried = body.results[1..=n].to_vec();
         Ok((body, carried))
     })?;
@@ -363,7 +360,7 @@ fn scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         rows.iter().map(|&r| Type::tensor(c.dtype(r), c.dims(r)[1..].to_vec())).collect();
     let (body, types) = stable(c, &start, |c, types, _| {
         let params = [types, &row_types].concat();
-        let body = body(c, graph, &params, |_, given| given.to_vec())?;
+        let body = body(c, graph, &params, &[], |_, given| given.to_vec())?;
         let carried = body.results[..n].to_vec();
         Ok((body, carried))
     })?;
@@ -397,4 +394,62 @@ fn reversed(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
     let mut step = vec![1; len.len()];
     (start[0], step[0]) = (len[0].plus(-1), -1);
     c.prim(Prim::Slice { start, len, step }, &[x])
+}
+
+/// A loop over a sequence: the body's outputs for each element make sequences.
+pub(super) fn sequence_map(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let graph = c.graph("body")?;
+    let first = sequence::sequence(c, 0)?;
+    let ins = (0..c.ins.len()).map(|i| c.input(i)).collect::<Got<Vec<_>>>()?;
+    if graph.input.len() != ins.len() {
+        return invalid("the body's inputs do not fit");
+    }
+    let trip = c.b.control(Control::SeqLen, &[first], vec![Type::tensor(Dtype::I64, vec![])])[0];
+    let region = c.b.g.new_region();
+    let i = c.b.g.add_param(region, Type::tensor(Dtype::I64, vec![]));
+    // Elements' types, with sizes of their own, for each sequence.
+    let mut elements = vec![];
+    for &v in &ins {
+        elements.push(match c.b.g.ty(v) {
+            Type::Seq(_) => {
+                let t = sequence::element(c, v)?;
+                Some(sequence::resized(c, &t))
+            }
+            _ => None,
+        });
+    }
+    let constraints = c.b.g.constraints.0.len();
+    let known = c.b.g.syms.len() as u32;
+    let mut b = c.b.nested();
+    let mut named = vec![];
+    for ((input, &v), t) in graph.input.iter().zip(&ins).zip(elements) {
+        let x = match t {
+            Some(t) => b.control(Control::SeqAt, &[v, i], vec![t])[0],
+            None => v,
+        };
+        named.push((&*input.name, x));
+    }
+    let results = c.imp.body(&mut b, graph, named)?;
+    check_inside(&mut b, constraints)?;
+    let types: Vec<Type> = results.iter().map(|&r| b.g.ty(r).clone()).collect();
+    let seqs: Vec<Type> = types.iter().map(|t| Type::Seq(Box::new(t.clone()))).collect();
+    let mut given = vec![];
+    for t in &seqs {
+        given.push(b.g.add_param(region, t.clone()));
+    }
+    let mut outs = vec![b.scalar(Dtype::Bool, 1.0)];
+    for ((&s, &r), t) in given.iter().zip(&results).zip(&seqs) {
+        outs.extend(b.control(Control::SeqInsert, &[s, r], vec![t.clone()]));
+    }
+    b.into_region(region);
+    c.b.g.regions[region].results = outs;
+    let mut start = vec![trip];
+    for (t, s) in types.iter().zip(&seqs) {
+        start.extend(c.b.control(Control::SeqNew { elem: t.clone() }, &[], vec![s.clone()]));
+    }
+    let carried = seqs.len() as u32;
+    let control = Control::Loop { body: region.0, has_trip: true, has_cond: false, carried };
+    let types = seqs.into_iter().map(|t| (t, false)).collect();
+    let types = carried_out(c, types, known)?;
+    Ok(finish(c, control, &start, types))
 }

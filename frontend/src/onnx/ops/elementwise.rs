@@ -4,7 +4,7 @@ use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
 use crate::onnx::table::{Row, op};
 use crate::onnx::tensor::dtype;
 use hub_abi::Dtype;
-use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use hub_abi::prim::{BinaryOp, Distribution, Prim, UnaryOp};
 use hub_ir::Value;
 
 pub(crate) const OPS: &[Row] = &[
@@ -186,6 +186,35 @@ fn cast_to(c: &mut Cx<'_, '_, '_>, to: Dtype) -> Got<Vec<Value>> {
     one(c.prim(Prim::Cast { to, saturate }, &[x])?)
 }
 
+/// `x * mask / (1 - ratio)` with a random mask; for `mode` false, x and a mask of ones.
+fn dropout_training(c: &mut Cx<'_, '_, '_>, x: Value, mode: Option<Value>) -> Got<Vec<Value>> {
+    let (shape, dtype) = (c.dims(x), c.dtype(x));
+    let ratio = match c.opt(1) {
+        Some(r) => {
+            let r = c.reshape(r, vec![])?;
+            c.cast(r, Dtype::F32)?
+        }
+        None => c.scalar(Dtype::F32, 0.5),
+    };
+    let seed = super::random::seed(c)?;
+    let dist = Distribution::Uniform { lo: 0.0, hi: 1.0 };
+    let u = c.prim(Prim::Random { dist, dtype: Dtype::F32, shape, seed }, &[])?;
+    let mut mask = c.bin(BinaryOp::Ge, u, ratio)?;
+    let rest = c.un(UnaryOp::Neg, ratio)?;
+    let rest = c.bin_scalar(BinaryOp::Add, rest, 1.0)?;
+    let zero = c.scalar(dtype, 0.0);
+    let rest = c.cast(rest, dtype)?;
+    let kept = c.bin(BinaryOp::Div, x, rest)?;
+    let mut y = c.b.select(mask, kept, zero)?;
+    if let Some(mode) = mode {
+        let mode = c.reshape(mode, vec![])?;
+        let off = c.un(UnaryOp::Not, mode)?;
+        mask = c.bin(BinaryOp::Or, mask, off)?;
+        y = c.b.select(mode, y, x)?;
+    }
+    Ok(vec![y, mask])
+}
+
 /// The identity at inference; a mask is all true.
 fn dropout(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
@@ -198,7 +227,8 @@ fn dropout(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         None => Some(0.5),
     };
     if training && ratio != Some(0.0) {
-        return unsupported("dropout in training mode");
+        let mode = c.opt(2).filter(|&m| c.known_ints(m).is_none());
+        return dropout_training(c, x, mode);
     }
     let mut outs = vec![x];
     if c.wants(1) {

@@ -15,17 +15,21 @@ mod loss;
 mod nn;
 mod pool;
 mod quant;
+mod random;
 mod recurrent;
 mod reduce;
 mod resize;
 mod sample;
 mod sequence;
 mod shape;
+mod signal;
 mod spatial;
 
 /// All rows.
 pub(crate) const TABLES: &[&[Row]] = &[
     activation::OPS,
+    signal::OPS,
+    random::OPS,
     detect::OPS,
     sample::OPS,
     loss::OPS,

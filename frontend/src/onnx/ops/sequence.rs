@@ -21,6 +21,7 @@ pub(crate) const OPS: &[Row] = &[
     }),
     op("ConcatFromSequence", 11, concat_from_sequence),
     op("SplitToSequence", 11, split_to_sequence),
+    op("SequenceMap", 17, super::control::sequence_map),
     op("Optional", 15, optional),
     op("OptionalHasElement", 15, |c| {
         let Some(v) = c.opt(0) else { return one(c.scalar(Dtype::Bool, 0.0)) };
@@ -37,7 +38,7 @@ pub(crate) const OPS: &[Row] = &[
     }),
 ];
 
-fn sequence(c: &Cx<'_, '_, '_>, i: usize) -> Got {
+pub(super) fn sequence(c: &Cx<'_, '_, '_>, i: usize) -> Got {
     let v = c.input(i)?;
     match c.b.g.ty(v) {
         Type::Seq(_) => Ok(v),
@@ -46,7 +47,7 @@ fn sequence(c: &Cx<'_, '_, '_>, i: usize) -> Got {
 }
 
 /// The type with sizes of its own: those of an element are known when it is taken out.
-fn resized(c: &mut Cx<'_, '_, '_>, t: &Type) -> Type {
+pub(super) fn resized(c: &mut Cx<'_, '_, '_>, t: &Type) -> Type {
     match t {
         Type::Tensor(t) => {
             let name = format!("{}.size", c.b.name);
@@ -58,7 +59,7 @@ fn resized(c: &mut Cx<'_, '_, '_>, t: &Type) -> Type {
 }
 
 /// Element type of a sequence whose elements' rank must be known.
-fn element(c: &Cx<'_, '_, '_>, s: Value) -> Got<Type> {
+pub(super) fn element(c: &Cx<'_, '_, '_>, s: Value) -> Got<Type> {
     if c.imp.unranked.contains(&s) {
         return unsupported("an element of a sequence that nothing was put into");
     }

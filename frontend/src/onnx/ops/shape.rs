@@ -1,5 +1,6 @@
 //! Shapes: reading them, and operators that move elements without looking at values.
 
+use super::dynamic;
 use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
 use crate::onnx::table::{Row, op};
 use crate::onnx::tensor;
@@ -134,6 +135,10 @@ fn flatten(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 fn squeeze(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let dims = c.dims(x);
+    if let Some(v) = c.opt(1).filter(|&v| c.known_ints(v).is_none()) {
+        let shape = dynamic::squeezed(c, x, v)?;
+        return one(c.reshape(x, shape)?);
+    }
     let axes = match c.ints_or_input("axes", 1)? {
         Some(axes) => c.axes(&axes, dims.len())?,
         None if dims.iter().any(|d| d.as_const().is_none()) => {
@@ -152,6 +157,10 @@ fn squeeze(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 fn unsqueeze(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let mut dims = c.dims(x);
+    if let Some(v) = c.opt(1).filter(|&v| c.known_ints(v).is_none()) {
+        let shape = dynamic::unsqueezed(c, x, v)?;
+        return one(c.reshape(x, shape)?);
+    }
     let Some(axes) = c.ints_or_input("axes", 1)? else { return invalid("no axes are given") };
     let axes = c.axes(&axes, dims.len() + axes.len())?;
     for a in axes {
@@ -293,6 +302,9 @@ fn slice(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let dims = c.dims(x);
     let rank = dims.len();
+    if [3, 4].iter().any(|&i| c.opt(i).is_some_and(|v| c.known_ints(v).is_none())) {
+        return one(dynamic::slice(c, x)?);
+    }
     let (min, max) = (-(1i64 << 62), 1i64 << 62);
     let (starts, ends, axes, steps) = if c.opt(1).is_some() {
         let (s, e) = (c.tensor(1)?, c.tensor(2)?);
@@ -352,9 +364,13 @@ fn pad(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         Some(v) => c.sizes_in(v, "pads", -crate::options::DIM_MAX, crate::options::DIM_MAX)?,
         None => c.ints("pads")?.unwrap_or_default().into_iter().map(Dim::from).collect(),
     };
-    let axes = match c.ints_or_input("axes", 3)? {
-        Some(a) => a.iter().map(|&a| c.axis(a, rank)).collect::<Got<Vec<_>>>()?,
-        None => (0..rank).collect(),
+    let computed = c.opt(3).filter(|&v| c.known_ints(v).is_none());
+    let (pads, axes) = match computed {
+        Some(axes) => (dynamic::spread_pads(c, axes, rank)?, (0..rank).collect()),
+        None => match c.ints_or_input("axes", 3)? {
+            Some(a) => (pads, a.iter().map(|&a| c.axis(a, rank)).collect::<Got<Vec<_>>>()?),
+            None => (pads, (0..rank).collect()),
+        },
     };
     if pads.len() != 2 * axes.len() {
         return invalid(format!("{} pads for {} axes", pads.len(), axes.len()));
