@@ -185,7 +185,8 @@ impl Ctx<'_, '_> {
 
     /// An integer given by a constant operand, else by an attribute.
     pub fn int_or(&mut self, slot: &str, attr: &str, default: i64) -> Res<i64> {
-        let Some(v) = self.opt(slot) else { return Ok(self.int(attr, default)) };
+        let given = self.opt(slot).or_else(|| self.opt(attr));
+        let Some(v) = given else { return Ok(self.int(attr, default)) };
         let known = self.b.g.content.get(&v).and_then(|c| c.first()).and_then(Dim::as_const);
         let known = known.or_else(|| self.const_scalar(v).map(|x| x as i64));
         known.ok_or_else(|| FrontendError::unsupported(format!("{slot} is not constant")))
@@ -193,7 +194,8 @@ impl Ctx<'_, '_> {
 
     /// A real given by a constant operand, else by an attribute.
     pub fn float_or(&mut self, slot: &str, attr: &str, default: f64) -> Res<f64> {
-        let Some(v) = self.opt(slot) else { return Ok(self.float(attr, default)) };
+        let given = self.opt(slot).or_else(|| self.opt(attr));
+        let Some(v) = given else { return Ok(self.float(attr, default)) };
         let known = self.b.g.content.get(&v).and_then(|c| c.first()).and_then(Dim::as_const);
         let known = known.map(|k| k as f64).or_else(|| self.const_scalar(v));
         known.ok_or_else(|| FrontendError::unsupported(format!("{slot} is not constant")))
@@ -215,7 +217,8 @@ impl Ctx<'_, '_> {
         attr: &str,
         bounds: (i64, i64),
     ) -> Res<Option<Vec<Dim>>> {
-        for slot in slots.split('|') {
+        // An attribute that ProgramDesc gives as a variable is a slot of its name.
+        for slot in slots.split('|').chain(attr.split('|')) {
             let given = self.all(slot)?;
             if given.is_empty() {
                 continue;

@@ -285,7 +285,7 @@ pub fn composed(c: &mut Ctx<'_, '_>) -> Res {
             let e = c.b.source(Activation::Elu { alpha: 1.0 }, &[s])?;
             c.b.bin_scalar(Mul, e, alpha)?
         }
-        "hard_shrink" | "softshrink" => {
+        "hard_shrink" | "hardshrink" | "softshrink" => {
             let t = c.float("threshold|lambda", 0.5);
             let soft = c.op.kind.starts_with("soft");
             let zero = c.b.bin_scalar(Mul, x, 0.0)?;

@@ -420,3 +420,30 @@ pub fn partial(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Out", v);
     Ok(())
 }
+
+/// maxout: the greatest of each group of neighbouring channels.
+pub fn maxout(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let mut dims = c.dims(x);
+    let groups = c.int("groups", 1);
+    let at = axis_of(c.int("axis", 1), dims.len())?;
+    if groups < 1 {
+        return c.refuse(format!("{groups} groups"));
+    }
+    dims[at] = dims[at].div(&groups.into());
+    dims.insert(at + 1, groups.into());
+    let v = c.b.reshape(x, dims)?;
+    let v = c.b.reduce(ReduceOp::Max, v, &[at + 1], false)?;
+    c.put("Out", v);
+    Ok(())
+}
+
+/// equal_all: are all elements equal?
+pub fn equal_all(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, y) = (c.tensor("X")?, c.tensor("Y")?);
+    let same = c.b.bin(BinaryOp::Eq, x, y)?;
+    let axes: Vec<usize> = (0..c.rank(same)).collect();
+    let v = c.b.reduce(ReduceOp::And, same, &axes, false)?;
+    c.put("Out", v);
+    Ok(())
+}

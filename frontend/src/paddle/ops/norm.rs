@@ -3,11 +3,20 @@
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::ops::conv::channel_vector;
 use hub_ir::ops::norm::{BatchNorm, LayerNorm};
-use hub_ir::{BinaryOp, Dim, ReduceOp, UnaryOp, Value};
+use hub_ir::{BinaryOp, Dim, Geometry, Prim, ReduceOp, UnaryOp, Value};
+
+/// x as its parameters are: halves are normalised with f32 parameters, in f32.
+fn widened(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
+    match c.opt("Scale|Bias").map(|v| c.b.g.dtype(v)) {
+        Some(d) if c.b.g.dtype(x).is_small_float() && d.is_float() => Ok(c.b.cast(x, d)?),
+        _ => Ok(x),
+    }
+}
 
 /// batch_norm with its moving statistics, which inference always uses.
 pub fn batch_norm(c: &mut Ctx<'_, '_>) -> Res {
-    let mut x = c.tensor("X")?;
+    let given = c.tensor("X")?;
+    let mut x = widened(c, given)?;
     let rank = c.rank(x);
     let last = c.text("data_layout|data_format", "NCHW").ends_with('C') && rank > 2;
     if last {
@@ -23,18 +32,21 @@ pub fn batch_norm(c: &mut Ctx<'_, '_>) -> Res {
         let back: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
         v = c.b.transpose(v, &back)?;
     }
+    let v = c.b.cast(v, c.b.g.dtype(given))?;
     c.put("Y", v);
     Ok(())
 }
 
 /// layer_norm over the axes from begin_norm_axis on.
 pub fn layer_norm(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
+    let given = c.tensor("X")?;
+    let x = widened(c, given)?;
     let axis = axis_of(c.int("begin_norm_axis", 1), c.rank(x))?;
-    let given = |s| c.opt(s).unwrap_or(Value::NONE);
-    let ins = [x, given("Scale"), given("Bias")];
+    let param = |s| c.opt(s).unwrap_or(Value::NONE);
+    let ins = [x, param("Scale"), param("Bias")];
     let eps = c.float("epsilon", 1e-5) as f32;
     let v = c.b.source(LayerNorm { axis, eps }, &ins)?;
+    let v = c.b.cast(v, c.b.g.dtype(given))?;
     c.put("Y", v);
     Ok(())
 }
@@ -63,7 +75,8 @@ fn affine(c: &mut Ctx<'_, '_>, mut v: Value) -> Res<Value> {
 
 /// instance_norm over the spatial axes.
 pub fn instance_norm(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
+    let given = c.tensor("X")?;
+    let x = widened(c, given)?;
     let rank = c.rank(x);
     if rank < 3 {
         return c.refuse("no spatial axis");
@@ -71,13 +84,15 @@ pub fn instance_norm(c: &mut Ctx<'_, '_>) -> Res {
     let axes: Vec<usize> = (2..rank).collect();
     let v = normal(c, x, &axes, c.float("epsilon", 1e-5))?;
     let v = affine(c, v)?;
+    let v = c.b.cast(v, c.b.g.dtype(given))?;
     c.put("Y", v);
     Ok(())
 }
 
 /// group_norm over groups of channels and the spatial axes.
 pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
+    let given = c.tensor("X")?;
+    let x = widened(c, given)?;
     if c.text("data_layout|data_format", "NCHW").ends_with('C') {
         return c.refuse("a layout other than NCHW");
     }
@@ -92,6 +107,7 @@ pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
     let v = normal(c, v, &[2], c.float("epsilon", 1e-5))?;
     let v = c.b.reshape(v, dims)?;
     let v = affine(c, v)?;
+    let v = c.b.cast(v, c.b.g.dtype(given))?;
     c.put("Y", v);
     Ok(())
 }
@@ -115,5 +131,29 @@ pub fn l2_normalize(c: &mut Ctx<'_, '_>) -> Res {
     let v = c.b.div(x, n)?;
     c.put("Out", v);
     c.put("Norm", n);
+    Ok(())
+}
+
+/// lrn: x divided by a power of the squares of neighbouring channels.
+pub fn lrn(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let (dims, n) = (c.dims(x), c.int("n", 5));
+    if dims.len() != 4 || !(1..=1 << 10).contains(&n) || c.text("data_format", "NCHW") != "NCHW" {
+        return c.refuse("a layout other than NCHW, or such a window");
+    }
+    let q = c.b.mul(x, x)?;
+    // Channels as rows of a picture, so that a window runs over them.
+    let rows = vec![dims[0].clone(), 1i64.into(), dims[1].clone(), dims[2].mul(&dims[3])];
+    let q = c.b.reshape(q, rows)?;
+    let mut geo = Geometry::unit(2);
+    geo.before[0] = ((n - 1) / 2).into();
+    geo.after[0] = (n - 1 - (n - 1) / 2).into();
+    let q = c.b.prim(Prim::Window { op: ReduceOp::Sum, kernel: vec![n, 1], geo }, &[q])?;
+    let q = c.b.reshape(q, dims)?;
+    let q = c.b.bin_scalar(BinaryOp::Mul, q, c.float("alpha", 1e-4))?;
+    let q = c.b.bin_scalar(BinaryOp::Add, q, c.float("k", 2.0))?;
+    let d = c.b.bin_scalar(BinaryOp::Pow, q, c.float("beta", 0.75))?;
+    let v = c.b.div(x, d)?;
+    c.put("Out", v);
     Ok(())
 }

@@ -10,7 +10,7 @@ pub fn pixel_shuffle(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse("a layout other than NCHW");
     }
     let d = c.dims(x);
-    let k = c.int("upscale_factor|downscale_factor|group", 1);
+    let k = c.int("upscale_factor|downscale_factor|group|groups", 1);
     if k < 1 {
         return c.refuse(format!("a factor of {k}"));
     }

@@ -135,7 +135,7 @@ pub fn softmax(c: &mut Ctx<'_, '_>) -> Res {
 /// cumsum.
 pub fn cumsum(c: &mut Ctx<'_, '_>) -> Res {
     let mut x = c.tensor("X")?;
-    let axis = c.int_or("Axis", "axis", -1)?;
+    let axis = c.int_or("Axis", "axis|dim", -1)?;
     if c.flag("flatten", false) {
         let n = c.b.g.tensor(x).count();
         x = c.b.reshape(x, vec![n])?;
@@ -191,5 +191,28 @@ pub fn argsort(c: &mut Ctx<'_, '_>) -> Res {
     let outs = c.b.prim_n(Prim::TopK { k, axis: axis as u32, largest, sorted: true }, &[x])?;
     c.put("Out", outs[0]);
     c.put("Indices", outs[1]);
+    Ok(())
+}
+
+/// dist: the p-norm of a difference, as one number.
+pub fn dist(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, y) = (c.tensor("X")?, c.tensor("Y")?);
+    let d = c.b.sub(x, y)?;
+    let a = c.b.un(UnaryOp::Abs, d)?;
+    let axes: Vec<usize> = (0..c.rank(a)).collect();
+    let p = c.float("p", 2.0);
+    let v = if p == f64::INFINITY {
+        c.b.reduce(ReduceOp::Max, a, &axes, false)?
+    } else if p == f64::NEG_INFINITY {
+        c.b.reduce(ReduceOp::Min, a, &axes, false)?
+    } else if p == 0.0 {
+        return c.refuse("a norm of order 0");
+    } else {
+        let q = c.b.bin_scalar(BinaryOp::Pow, a, p)?;
+        let s = c.b.reduce(ReduceOp::Sum, q, &axes, false)?;
+        c.b.bin_scalar(BinaryOp::Pow, s, 1.0 / p)?
+    };
+    let v = legacy_scalar(c, v)?;
+    c.put("Out", v);
     Ok(())
 }

@@ -261,7 +261,7 @@ fn activations_have_paddles_defaults() {
     run("logsigmoid", &[-4.01815, -1.3132616, -0.474077, -0.0009114664]);
     run("thresholded_relu", &[0.0, 0.0, 0.0, 7.0]);
     run("softshrink", &[-3.5, -0.5, 0.0, 6.5]);
-    run("hard_shrink", &[-4.0, -1.0, 0.0, 7.0]);
+    run("hardshrink", &[-4.0, -1.0, 0.0, 7.0]);
     run("celu", &[-0.9816844, -0.63212055, 0.5, 7.0]);
     let alpha = f32s(&[2], &[0.5, 2.0]);
     let x = f32s(&[1, 2, 2], &[-4.0, 1.0, -1.0, 3.0]);

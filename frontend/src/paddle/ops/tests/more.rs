@@ -160,3 +160,31 @@ fn quantisation_is_simulated() {
     let d = One::legacy("dequantize_linear").constant("X", w).int("quant_axis", 0);
     d.constant("Scale", f32s(&[2], &[1., 2.])).gives("Y", &[2, 1], &[1., -2.]);
 }
+
+#[test]
+fn halves_are_normalised_with_wide_parameters() {
+    let x = Tensor::from_bytes(Dtype::F16, &[1, 2], &[0x00, 0x3c, 0x00, 0x42]).unwrap();
+    let l = One::legacy("layer_norm").input("X", x).float("epsilon", 0.0).int("begin_norm_axis", 1);
+    let l = l.constant("Scale", f32s(&[2], &[1., 2.])).constant("Bias", f32s(&[2], &[0., 1.]));
+    let out = l.run(&[("Y", Dtype::F16)], 1);
+    assert_eq!(out[0].bytes(), [0x00, 0xbc, 0x00, 0x42]);
+}
+
+#[test]
+fn channels_compete() {
+    let l = One::legacy("lrn").input("X", f32s(&[1, 3, 1, 1], &[1., 2., 3.])).int("n", 3);
+    let l = l.float("k", 1.0).float("alpha", 1.0).float("beta", 1.0);
+    l.gives("Out", &[1, 3, 1, 1], &[1. / 6., 2. / 15., 3. / 14.]);
+    let m = One::legacy("maxout").input("X", f32s(&[1, 4], &[1., 3., 2., 0.])).int("groups", 2);
+    m.gives("Out", &[1, 2], &[3., 2.]);
+    let d = One::pir("dist").input("", f32s(&[2], &[4., 1.])).input("", f32s(&[2], &[1., 5.]));
+    d.gives("Out", &[], &[5.]);
+}
+
+#[test]
+fn an_attribute_may_be_a_variable() {
+    let r = One::legacy("cumsum").input("X", count(&[2, 2])).constant("axis", i64s(&[1], &[0]));
+    r.gives("Out", &[2, 2], &[0., 1., 2., 4.]);
+    let f = One::legacy("fill_constant").int("dtype", 5).float("value", 2.0);
+    f.constant("shape", i64s(&[2], &[1, 2])).gives("Out", &[1, 2], &[2., 2.]);
+}
