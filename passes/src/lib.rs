@@ -15,6 +15,7 @@ pub mod expand;
 pub mod fold;
 pub mod fuse;
 pub mod konst;
+pub mod labels;
 pub mod lower;
 pub mod movement;
 pub mod norm;
@@ -61,6 +62,7 @@ pub const PASSES: &[Pass] = &[
     pass("lower", lower::run, Stage::Raised),
     pass("movement", movement::run, Stage::Raised),
     pass("fold-norm", norm::run, Stage::Raised),
+    pass("labels", labels::run, Stage::Raised),
     pass("clean", dce::run, Stage::Raised),
     pass("fuse", fuse::run, Stage::Fused),
 ];

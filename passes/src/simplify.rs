@@ -41,6 +41,7 @@ pub const RULES: &[Rule] = &[
     rule("reshape-reshape", || P(is_reshape, vec![P(is_reshape, vec![Slot(0)])]), always, reuse),
     rule("transpose-none", || P(is_transpose, vec![Slot(0)]), keeps_order, as_reshape),
     rule("transpose-transpose", two_transposes, always, compose),
+    rule("transpose-late", unit_reshape_of_transpose, only_units, transpose_after_units),
     rule("broadcast-none", || P(is_broadcast, vec![Slot(0)]), same_dims, operand),
     rule("broadcast-left", || P(is_binary, vec![broadcast(0), Slot(1)]), rank_kept, reuse2),
     rule("broadcast-right", || P(is_binary, vec![Slot(0), broadcast(1)]), rank_kept, reuse2),
@@ -99,6 +100,10 @@ fn twice(op: UnaryOp) -> Pat {
 
 fn two_transposes() -> Pat {
     P(is_transpose, vec![P(is_transpose, vec![Slot(0)]).named(1)])
+}
+
+fn unit_reshape_of_transpose() -> Pat {
+    P(is_reshape, vec![P(is_transpose, vec![Slot(0)]).named(1)])
 }
 
 fn constant_left() -> Pat {
@@ -167,6 +172,12 @@ fn keeps_order(g: &Graph, m: &Match) -> When {
     let dims = g.dims(m.v(0));
     let long: Vec<_> = perm.iter().filter(|&&p| !dims[p as usize].is(1)).collect();
     quiet(long.is_sorted())
+}
+
+/// The reshape puts in and takes out axes of 1 only.
+fn only_units(g: &Graph, m: &Match) -> When {
+    let long = |v: Value| g.dims(v).iter().filter(|d| !d.is(1)).collect::<Vec<_>>();
+    quiet(long(m.v(1)) == long(m.out(g)))
 }
 
 fn rank_kept(g: &Graph, m: &Match) -> When {
@@ -269,6 +280,37 @@ fn compose(b: &mut Builder<'_>, m: &Match) -> Replacement {
     };
     let perm: Vec<usize> = outer.iter().map(|&o| inner[o as usize] as usize).collect();
     Ok(vec![b.transpose(m.v(0), &perm)?])
+}
+
+/// Axes of 1 go to the end before the transpose, which puts them where they belong: so transposes
+/// meet each other and their contraction.
+fn transpose_after_units(b: &mut Builder<'_>, m: &Match) -> Replacement {
+    let Prim::Transpose { perm } = m.prim(b.g, 1).clone() else {
+        unreachable!("the pattern says a transpose")
+    };
+    let (x, out) = (b.g.dims(m.v(0)).to_vec(), b.g.dims(m.out(b.g)).to_vec());
+    let long: Vec<usize> = (0..x.len()).filter(|&i| !x[i].is(1)).collect();
+    let units = out.iter().filter(|d| d.is(1)).count();
+    let mut shape: Vec<Dim> = long.iter().map(|&i| x[i].clone()).collect();
+    let mut unit = shape.len();
+    shape.extend(vec![Dim::from(1i64); units]);
+    // Long axes in the transpose's order, as positions in the new shape.
+    let place = |i: usize| long.iter().position(|&l| l == i).expect("a long axis");
+    let moved: Vec<usize> =
+        perm.iter().map(|&p| p as usize).filter(|&p| !x[p].is(1)).map(place).collect();
+    let mut next = moved.into_iter();
+    let perm: Vec<usize> = out
+        .iter()
+        .map(|d| {
+            if d.is(1) {
+                unit += 1;
+                return unit - 1;
+            }
+            next.next().expect("as many long axes")
+        })
+        .collect();
+    let y = b.reshape(m.v(0), shape)?;
+    Ok(vec![b.transpose(y, &perm)?])
 }
 
 fn broadcast_after(b: &mut Builder<'_>, m: &Match) -> Replacement {

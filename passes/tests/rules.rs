@@ -423,3 +423,26 @@ fn transposed_convolutions_are_sub_pixel_ones() {
     }
     insta::assert_snapshot!(shown);
 }
+
+#[test]
+fn transposes_become_label_orders() {
+    insta::assert_snapshot!(check(
+        "graph(%0: f32[1, 6, 8] \"q\", %1: f32[1, 6, 8] \"k\") {
+  %2: f32[1, 6, 2, 4] = reshape(%0) {shape: [1, 6, 2, 4]}
+  %3: f32[1, 2, 6, 4] = transpose(%2) {perm: [0, 2, 1, 3]}
+  %4: f32[1, 6, 2, 4] = reshape(%1) {shape: [1, 6, 2, 4]}
+  %5: f32[1, 2, 6, 4] = transpose(%4) {perm: [0, 2, 1, 3]}
+  %6: f32[2, 6, 4] = reshape(%5) {shape: [2, 6, 4]}
+  %7: f32[2, 4, 6] = transpose(%6) {perm: [0, 2, 1]}
+  %8: f32[1, 2, 4, 6] = reshape(%7) {shape: [1, 2, 4, 6]}
+  %9: f32[1, 2, 6, 6] = @matmul(%3, %8) {trans_a: false, trans_b: false} \"qk\"
+  %10: f32[1, 2, 6, 6] = @softmax(%9) {axis: 3, log: false}
+  %11: f32[1, 2, 6, 4] = @matmul(%10, %5) {trans_a: false, trans_b: false} \"pv\"
+  %12: f32[1, 6, 2, 4] = transpose(%11) {perm: [0, 2, 1, 3]}
+  %13: f32[1, 6, 8] = reshape(%12) {shape: [1, 6, 8]}
+  return %13 \"y\"
+}",
+        "clean",
+        "contract",
+    ));
+}
