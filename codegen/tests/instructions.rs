@@ -339,12 +339,27 @@ fn across_lanes() {
         }
         if t.lanes > 1 {
             let n = t.lanes;
-            let patterns: [Box<dyn Fn(u8) -> u8>; 5] = [
+            let per = (16 / t.elem.size()) as u8;
+            // lane l within 128-bit lane k of n/per
+            let unpack = move |i: u8, high: u8| {
+                let (k, l) = (i / per, i % per);
+                (l % 2) * n + k * per + l / 2 + high * per / 2
+            };
+            let patterns: [Box<dyn Fn(u8) -> u8>; 12] = [
                 Box::new(move |i| n - 1 - i),
                 Box::new(move |i| (i % 2) * n + i / 2),
                 Box::new(move |i| (i * 5 + 3) % (2 * n)),
                 Box::new(move |i| n + i),
                 Box::new(|_| 0),
+                Box::new(move |i| unpack(i, 0)),
+                Box::new(move |i| unpack(i, 1)),
+                Box::new(move |i| (unpack(i, 1) + n) % (2 * n)),
+                // in-lane pairs of pairs
+                Box::new(move |i| (i / per) * per + if i % per < per / 2 { per / 2 } else { n }),
+                // whole 128-bit lanes
+                Box::new(move |i| ((i / per * 2) % (2 * n / per)) * per + i % per),
+                Box::new(move |i| ((i / per * 2 + 1) % (2 * n / per)) * per + i % per),
+                Box::new(move |i| (i + n + per) % (2 * n)),
             ];
             for p in patterns {
                 let sel: Vec<u8> = (0..n).map(&p).collect();

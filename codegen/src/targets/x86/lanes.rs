@@ -114,6 +114,15 @@ impl Sel<'_> {
         let t = self.ty(dst);
         let (w, size) = (self.w(t)?, t.elem.size());
         let (x, y) = (self.src(a)?, self.src(b)?);
+        if let Some((row, p, q, imm)) = short_shuffle(sel, size, w, self.wide) {
+            let c = self.code(row, w)?;
+            let v = |which: u8| if which == 0 { x } else { y };
+            let d = self.dst(dst);
+            let mut list = vec![def(d, w), use_(v(p), w), use_(v(q), w)];
+            list.extend(imm.map(Op::I));
+            self.op(c, &list);
+            return Ok(());
+        }
         if self.wide {
             let bytes =
                 sel.iter().flat_map(|s| (*s as u64).to_le_bytes()[..size].to_vec()).collect();
@@ -169,4 +178,69 @@ impl Sel<'_> {
             _ => self.unsupported("an empty shuffle"),
         }
     }
+}
+
+/// The one instruction that does a permutation without an index vector, if there is one: its row,
+/// which operand (0 or 1) goes first and second, and its immediate. In units of 32 bits.
+fn short_shuffle(
+    sel: &[u8],
+    size: usize,
+    w: W,
+    wide: bool,
+) -> Option<(&'static ops::Row, u8, u8, Option<i64>)> {
+    let words = size / 4;
+    let n = (sel.len() * words) as u8;
+    // (operand, word) of each word of the result
+    let from: Vec<(u8, u8)> = sel
+        .iter()
+        .flat_map(|s| (0..words as u8).map(move |k| s * words as u8 + k))
+        .map(|s| (s / n, s % n))
+        .collect();
+    let blocks = whole_lanes(&from);
+    match (blocks.as_deref(), w) {
+        (Some([(p, i), (q, j)]), W::Y) if wide => {
+            return Some((ops::SHUF128, *p, *q, Some((i | j << 1) as i64)));
+        }
+        (Some([(p, i), (q, j)]), W::Y) => {
+            let imm = (p * 2 + i) | (q * 2 + j) << 4;
+            return Some((ops::SHUF128, 0, 1, Some(imm as i64)));
+        }
+        (Some([(p, i), (p2, j), (q, k), (q2, l)]), W::Z) if p == p2 && q == q2 => {
+            return Some((ops::SHUF128, *p, *q, Some((i | j << 2 | k << 4 | l << 6) as i64)));
+        }
+        _ => {}
+    }
+    // the same pattern within every 128-bit lane
+    let first = &from[..4];
+    if first.iter().any(|f| f.1 > 3) {
+        return None;
+    }
+    let repeats = from
+        .chunks(4)
+        .enumerate()
+        .all(|(lane, c)| c.iter().zip(first).all(|(x, f)| *x == (f.0, f.1 + 4 * lane as u8)));
+    if !repeats {
+        return None;
+    }
+    let [(p, i), (q, j), (r, k), (s, l)] = [first[0], first[1], first[2], first[3]];
+    if (p, q) == (r, s) && (k, l) == (i + 1, j + 1) && i == j {
+        match i {
+            0 => return Some((ops::UNPCKLPS, p, q, None)),
+            2 => return Some((ops::UNPCKHPS, p, q, None)),
+            _ => {}
+        }
+    }
+    let imm = (i | j << 2 | k << 4 | l << 6) as i64;
+    (p == q && r == s).then_some((ops::SHUFPS, p, r, Some(imm)))
+}
+
+/// The (operand, lane) that each 128-bit lane is a copy of, if each is one.
+fn whole_lanes(from: &[(u8, u8)]) -> Option<Vec<(u8, u8)>> {
+    from.chunks(4)
+        .map(|c| {
+            let start = c[0];
+            let run = c.iter().enumerate().all(|(k, x)| *x == (start.0, start.1 + k as u8));
+            (run && start.1 % 4 == 0).then_some((start.0, start.1 / 4))
+        })
+        .collect()
 }
