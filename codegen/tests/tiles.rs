@@ -4,7 +4,7 @@
 mod common;
 use common::{Same, check};
 use hub_abi::Dtype;
-use hub_codegen::kir::interp::Arg;
+use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::*;
 
 /// C[mr·mo + i][nv·lanes] = A × packed B, with `unroll` copies of the K loop.
@@ -95,4 +95,49 @@ fn a_tile_that_does_not_fit_is_refused() {
     use hub_codegen::targets::x86::{Refused, Target, Tier, emit};
     let e = emit(&tile(16, 2, 16, 1), &Target::generic(Tier::Avx512)).unwrap_err();
     assert!(matches!(e, Refused::Registers { class: "vector", .. }), "{e}");
+}
+
+/// Blocks of every type turn in registers, whole and with rows missing, one instruction a step.
+#[test]
+fn blocks_turn_in_registers() {
+    use hub_codegen::targets::x86::{Target, disassemble, emit};
+    let elems = [(Elem::F32, Dtype::F32), (Elem::I64, Dtype::I64)];
+    for (e, d) in elems {
+        for n in [16 / e.size(), 32 / e.size(), 64 / e.size()] {
+            for rows in [n, n - 1, n / 2, 1] {
+                let size = d.size() as i64;
+                let mut b = KernelBuilder::new(format!("turn {n} of {d}, {rows} rows"));
+                let s = b.ptr("s", d, Access::Read);
+                let t = b.ptr("t", d, Access::Write);
+                let ty = RegTy::new(e, n);
+                let x: Vec<Reg> = (0..rows as i64)
+                    .map(|i| b.load(ty, Addr::param(s).offset(i * n as i64 * size), d, None))
+                    .collect();
+                let m = b.first_lanes(n, rows as i64);
+                for (i, r) in turn::transposed(&mut b, &x).into_iter().enumerate() {
+                    b.store(r, Addr::param(t).offset((i * n) as i64 * size), d, Some(m));
+                }
+                let k = b.finish();
+                let src: Vec<u8> = (0..n * n * d.size()).map(|i| (i * 7 + i / 256) as u8).collect();
+                let bufs = vec![src.clone(), vec![0; src.len()]];
+                let args = [Arg::Buf { buf: 0, offset: 0 }, Arg::Buf { buf: 1, offset: 0 }];
+                let tiers = common::tiers();
+                let wide = n * e.size() == 64;
+                assert_eq!(check(&k, &args, &bufs, Same::Bits), tiers.len() - wide as usize);
+                let mut mem = bufs;
+                interp::run(&k, &args, &mut mem, 0..1).unwrap();
+                for i in 0..n {
+                    for j in 0..rows {
+                        let at = |i: usize, j: usize| (i * n + j) * d.size()..;
+                        let w = d.size();
+                        assert_eq!(mem[1][at(i, j)][..w], src[at(j, i)][..w], "{} {i} {j}", k.name);
+                    }
+                }
+                if let Ok(code) = emit(&k, &Target::generic(*tiers.last().unwrap())) {
+                    let text = disassemble(&code.bytes[..code.code_len]);
+                    assert!(!text.contains("vpermi2"), "an index vector in\n{text}");
+                }
+            }
+        }
+    }
 }
