@@ -7,6 +7,7 @@ use super::cx::{AccessNote, LowerCx, Made};
 use super::nest::{At, Span, VectorLoop, rest_of, vectors, whole_steps};
 use super::study::{Loop, Study};
 use super::value::elem_of;
+use crate::kir::turn::transposed;
 use crate::kir::{Base, Elem, Reg, RegTy, Scalar};
 use crate::task::Which;
 use hub_abi::Dim;
@@ -223,32 +224,7 @@ fn turned(cx: &mut LowerCx<'_>, rows: Vec<Reg>, ty: RegTy) -> Vec<Reg> {
     if rows.len() <= 4 {
         return (0..n).map(|i| column(cx, &rows, i, n)).collect();
     }
-    let mut x: Vec<Option<Reg>> = rows.into_iter().map(Some).collect();
-    x.resize(n, None);
-    let (low, high): (Vec<u8>, Vec<u8>) = (0..n)
-        .map(|l| {
-            let from = l / 2 + (l % 2) * n;
-            (from as u8, (from + n / 2) as u8)
-        })
-        .unzip();
-    for _ in 0..n.ilog2() {
-        let mut y = vec![];
-        for i in 0..n / 2 {
-            let (a, b) = (x[i], x[i + n / 2]);
-            for sel in [&low, &high] {
-                y.push(match (a, b) {
-                    (None, None) => None,
-                    (a, b) => {
-                        let some = a.or(b).expect("one is there");
-                        Some(cx.b.shuffle(a.unwrap_or(some), b.unwrap_or(some), sel.clone()))
-                    }
-                });
-            }
-        }
-        x = y;
-    }
-    let any = x.iter().flatten().next().copied();
-    x.into_iter().filter_map(|r| r.or(any)).collect()
+    transposed(&mut cx.b, &rows)
 }
 
 /// Column `i` of a few rows.
