@@ -110,8 +110,8 @@ fn typed(
     }
     b.into_region(region);
     g.regions[region].results.push(v);
-    let mut layout = Layout::unit(rank, feature);
-    layout.slack = if pick(seed, 2) == 0 { 0 } else { 13 };
+    let mut layout = if rank == 0 { Layout::dense(0) } else { Layout::unit(rank, feature) };
+    layout.slack = if rank == 0 || pick(seed, 2) == 0 { 0 } else { 13 };
     let group = Group { g, region, inputs, outputs: vec![layout], fill: 0.0, env, poison: true };
     Made { group }
 }
@@ -162,7 +162,7 @@ fn sizes_bound_late() {
 fn labels_in_any_place() {
     let mut seed = 3;
     // Attention's scores and values, a swapped constant, several row and feature labels.
-    let cases: [(&[u8], &[u8], &[u8], [&[usize]; 2], bool, usize); 7] = [
+    let cases: [(&[u8], &[u8], &[u8], [&[usize]; 2], bool, usize); 12] = [
         (&[0, 1, 2, 3], &[0, 1, 4, 3], &[0, 1, 2, 4], [&[2, 3, 9, 8], &[2, 3, 11, 8]], false, 3),
         (&[0, 1, 2, 4], &[0, 4, 1, 3], &[0, 2, 1, 3], [&[2, 3, 9, 7], &[2, 7, 3, 20]], false, 3),
         (&[1, 0], &[2, 0], &[2, 1], [&[40, 12], &[9, 12]], false, 1),
@@ -170,6 +170,12 @@ fn labels_in_any_place() {
         (&[0, 1, 2], &[1, 2, 3], &[0, 3], [&[6, 5, 4], &[5, 4, 19]], true, 1),
         (&[0, 1, 2], &[3, 1, 2], &[0, 3], [&[6, 5, 4], &[19, 5, 4]], true, 1),
         (&[0, 1], &[1], &[0], [&[21, 10], &[10]], true, 0),
+        // Summed on one side only, outer products, constants that packing does not know.
+        (&[0, 1, 3], &[1, 2, 4], &[0, 2], [&[5, 6, 3], &[6, 20, 2]], false, 1),
+        (&[0], &[1], &[0, 1], [&[5], &[20]], false, 1),
+        (&[0, 1, 3], &[1, 2, 3], &[0, 2], [&[5, 6, 3], &[6, 20, 3]], true, 1),
+        (&[0, 1], &[1, 2, 3], &[0, 2, 3], [&[6, 10], &[10, 3, 20]], true, 2),
+        (&[0, 1], &[2, 1], &[0, 2], [&[9, 10], &[1, 10]], true, 1),
     ];
     for t in targets() {
         for (a, b, out, dims, constant, feature) in cases {
@@ -178,6 +184,17 @@ fn labels_in_any_place() {
             let specs = [spec(0, a == [1, 0]), spec(1, constant)];
             group(&mut seed, prim, &specs, End::BiasRelu, feature).group.check(&t, contract::lower);
         }
+    }
+}
+
+#[test]
+fn a_dot_product() {
+    let mut seed = 30;
+    for t in targets() {
+        let prim = Prim::Contract { a: vec![0], b: vec![0], out: vec![] };
+        let specs = [(vec![50], vec![false], false), (vec![50], vec![false], false)];
+        let mut m = group(&mut seed, prim, &specs, End::Nothing, 0);
+        m.group.check(&t, contract::lower);
     }
 }
 
@@ -271,6 +288,20 @@ fn convolutions() {
 }
 
 #[test]
+fn filters_that_are_computed() {
+    let mut seed = 31;
+    for t in targets() {
+        for (m, groups) in [(20, 1), (12, 2), (6, 6)] {
+            let geo = geometry(&[1, 1], &[1, 1], &[1, 1], &[1, 1]);
+            let w = vec![m, 6 / groups, 3, 3];
+            let specs = [(vec![1, 6, 5, 7], vec![false; 4], false), (w, vec![false; 4], false)];
+            let prim = Prim::Conv { geo, groups: groups as i64 };
+            group(&mut seed, prim, &specs, End::BiasRelu, 1).group.check(&t, conv::lower);
+        }
+    }
+}
+
+#[test]
 fn depthwise_convolutions() {
     let s = &mut 5;
     let same = |k: i64| geometry(&[1, 1], &[1, 1], &[k / 2, k / 2], &[k / 2, k / 2]);
@@ -311,11 +342,12 @@ fn windows() {
     let s = &mut 6;
     for t in targets() {
         for op in [ReduceOp::Max, ReduceOp::Sum] {
-            let cases: [(&[usize], &[i64], Geometry, bool); 5] = [
+            let cases: [(&[usize], &[i64], Geometry, bool); 6] = [
                 (&[1, 20, 9, 9], &[3, 3], geometry(&[2, 2], &[1, 1], &[1, 1], &[1, 1]), false),
                 (&[2, 33, 7, 7], &[7, 7], geometry(&[1, 1], &[1, 1], &[0, 0], &[0, 0]), false),
                 (&[1, 16, 8, 10], &[2, 2], geometry(&[2, 2], &[1, 1], &[0, 0], &[0, 0]), true),
                 (&[1, 5, 17], &[3], geometry(&[1], &[2], &[2], &[2]), false),
+                (&[1, 18, 90], &[70], geometry(&[3], &[1], &[2], &[2]), false),
                 (&[1, 3, 4, 5, 6], &[2, 2, 2], geometry(&[1; 3], &[1; 3], &[0; 3], &[0; 3]), false),
             ];
             for (x, kernel, geo, late) in cases {

@@ -121,7 +121,7 @@ fn vector_side(task: &Task<'_>, sides: &[Labeled<'_>; 2], anchor: Value, out: &[
     match wanted {
         Some(i) if !ready(i) && features(1 - i) == 0 => 1 - i,
         Some(i) => i,
-        None if features(1) == 0 && features(0) > 0 => 0,
+        None if features(1) == 0 && features(0) > 0 && ready(0) => 0,
         None if sides[0].op(task).constant && !sides[1].op(task).constant && features(0) > 0 => 0,
         None => 1,
     }
@@ -175,15 +175,18 @@ fn build(
     if s.op(task).format != Format::Strided {
         return unsupported("both operands of a contraction are packed");
     }
-    if (o.constant || o.format != Format::Strided) && !features.is_empty() {
-        packed(task, v, &mut batch, &mut features, &mut k, &mut mac)?;
-    } else if let Some(i) = contiguous(task, anchor, &features) {
-        let (l, ax) = features.remove(i);
-        if !ax.v.is(1) {
-            let axis = v.axis(l).unwrap_or(0);
-            return Err(Refused::Relayout { input: v.input, axis }.into());
+    if features.is_empty() || !packed(task, v, &mut batch, &mut features, &mut k, &mut mac)? {
+        if o.format != Format::Strided {
+            return unsupported("a packed operand that is read in another order");
         }
-        mac.n = ax;
+        if let Some(i) = contiguous(task, anchor, &features) {
+            let (l, ax) = features.remove(i);
+            if !ax.v.is(1) {
+                let axis = v.axis(l).unwrap_or(0);
+                return Err(Refused::Relayout { input: v.input, axis }.into());
+            }
+            mac.n = ax;
+        }
     }
     mac.batch = batch.into_iter().chain(features).map(|x| x.1).collect();
     mac.k = k.into_iter().map(|x| x.1).collect();
@@ -200,7 +203,8 @@ fn contiguous(task: &Task<'_>, anchor: Value, features: &[(u8, Axis)]) -> Option
     by_out.or_else(by_v).or(features.len().checked_sub(1))
 }
 
-/// Strides of a packed vector operand; asks for the packing where it has another form.
+/// Strides of a vector operand that is a constant, which is packed (this asks for it); false where
+/// it is none, or where its axes have an order that packing does not know.
 fn packed(
     task: &Task<'_>,
     v: &Labeled<'_>,
@@ -208,8 +212,11 @@ fn packed(
     features: &mut Vec<(u8, Axis)>,
     k: &mut [(u8, Axis)],
     mac: &mut Mac,
-) -> Made {
+) -> Made<bool> {
     let o = v.op(task);
+    if !o.constant && o.format == Format::Strided {
+        return Ok(false);
+    }
     let size = |l: u8| v.dim(task, l).and_then(|d| d.as_const()).unwrap_or(0);
     let in_order = |part: &[(u8, Axis)]| -> Vec<u8> {
         let real = v.labels.iter().filter(|l| part.iter().any(|p| p.0 == **l));
@@ -221,12 +228,13 @@ fn packed(
     let (n_first, k_first) =
         (real(&[&lb[..], &ln, &lk].concat()), real(&[&lb[..], &lk, &ln].concat()));
     if order != n_first && order != k_first {
-        return unsupported("a constant operand whose axes interleave features and sums");
+        return Ok(false);
     }
     let product = |l: &[u8]| l.iter().map(|&l| size(l)).product::<i64>();
     let (outer, n, sum) = (product(&lb), product(&ln), product(&lk));
-    if outer * n * sum <= 0 {
-        return unsupported("an empty constant operand");
+    let last = *ln.last().expect("features are not empty");
+    if outer * n * sum <= 0 || (ln.len() > 1 && size(last) % PANEL != 0) {
+        return Ok(false);
     }
     let packing = Packing {
         outer: outer as u64,
@@ -243,15 +251,11 @@ fn packed(
     let panel = sum * PANEL;
     strides(k, &lk, &size, PANEL);
     strides(batch, &lb, &size, (n + PANEL - 1) / PANEL * panel);
-    let last = *ln.last().expect("features are not empty");
-    if ln.len() > 1 && size(last) % PANEL != 0 {
-        return unsupported("features of several axes that do not fill panels");
-    }
     strides(features, &ln, &size, sum);
     let i = features.iter().position(|f| f.0 == last).expect("one of the features");
     mac.n = features.remove(i).1;
     mac.panel = Some(panel);
-    Ok(())
+    Ok(true)
 }
 
 /// Row-major strides over `labels`, the last being `unit`; axes that the operand lacks have none.

@@ -11,7 +11,7 @@ use super::schedule::{self, Facts, Schedule, Shape, Taps};
 use super::value::{elem_of, with_lanes};
 use crate::kir::{Elem, Reg};
 use crate::target::Target;
-use crate::task::{Lowered, Refused, Task};
+use crate::task::{Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
 use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
 use hub_ir::{Op, Value};
@@ -164,7 +164,7 @@ impl Mac {
     pub fn work(&self, task: &Task<'_>, tiles: Dim) -> Work {
         let dims: Vec<&Dim> = self.axes().map(|a| &a.dim).collect();
         let flops = Dim::product(dims).times(2);
-        let bytes = |o: &crate::task::Operand| Dim::product(&o.dims).times(o.dtype.size() as i64);
+        let bytes = |o: &Operand| Dim::product(&o.dims).times(o.dtype.size() as i64);
         let all = task.inputs.iter().chain(&task.outputs).map(bytes);
         Work { tiles, flops, bytes: all.fold(Dim::from(0i64), |a, b| a.add(&b)) }
     }
@@ -229,13 +229,24 @@ pub fn heavy(task: &Task<'_>) -> bool {
     task.g.regions[task.region].nodes.iter().map(weight).sum::<i32>() > 8
 }
 
-/// Features past the last that all operands of the epilogue may be read or written at.
+/// Features past the last that all operands of the epilogue may be read or written at: the slack of
+/// those that vary along features, none where features are not contiguous.
 pub fn spare(task: &Task<'_>, mac: &Mac) -> i64 {
-    let others = task.inputs.iter().enumerate().filter(|(i, o)| {
-        *i != mac.scalar && Some(*i) != mac.vector && o.splat.is_none() && o.unit_axis().is_some()
-    });
-    let all = others.map(|(_, o)| o).chain(&task.outputs);
-    all.map(|o| o.slack).min().unwrap_or(0)
+    let dims = task.g.dims(mac.anchor);
+    let Some((axis, _)) = mac.n.out else { return 0 };
+    let room = |o: &Operand| {
+        let at = (axis + o.dims.len()).checked_sub(dims.len());
+        match at {
+            Some(a) if !o.dims[a].is(1) && !o.strides[a].is(1) => 0,
+            Some(a) if !o.dims[a].is(1) => o.slack,
+            _ => i64::MAX,
+        }
+    };
+    let inner = |i: &usize| *i != mac.scalar && Some(*i) != mac.vector;
+    let others = (0..task.inputs.len()).filter(inner).map(|i| &task.inputs[i]);
+    let read = others.filter(|o| o.splat.is_none()).map(room).min();
+    let written = task.outputs.iter().map(room).min();
+    read.unwrap_or(i64::MAX).min(written.unwrap_or(0))
 }
 
 /// The schedules of a problem, the most promising first.

@@ -73,10 +73,11 @@ pub struct Conv<'t, 'g> {
 }
 
 impl Conv<'_, '_> {
-    /// One input and one output channel a group.
+    /// One input and one output channel a group, filters known.
     pub fn is_depthwise(&self) -> bool {
         let w = &self.task.inputs[self.w];
-        self.groups > 1 && w.dims[1].is(1) && w.dims[0].is(self.groups)
+        let known = w.constant || w.format != Format::Strided;
+        known && self.groups > 1 && w.dims[1].is(1) && w.dims[0].is(self.groups)
     }
 
     fn build(&self) -> Made<Mac> {

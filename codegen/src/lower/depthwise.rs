@@ -23,9 +23,6 @@ pub fn problem(task: &Task<'_>, c: &Conv<'_, '_>) -> Result<Mac, Refused> {
     let (Some(taps), Some(n)) = (taps, w.dims[0].as_const()) else {
         return Err(Refused::Unsupported("a depthwise filter of unknown size".into()));
     };
-    if !w.constant && w.format == Format::Strided {
-        return Err(Refused::Unsupported("a depthwise filter that is not a constant".into()));
-    }
     let packing = Packing {
         outer: 1,
         n: n as u64,
@@ -47,8 +44,20 @@ pub fn problem(task: &Task<'_>, c: &Conv<'_, '_>) -> Result<Mac, Refused> {
         k.v = at.into();
         at *= likely(&k.dim);
     }
-    mac.simplify();
+    finish(&mut mac);
     Ok(mac)
+}
+
+/// Most taps of a row that are laid out one after another; longer rows become loops.
+const UNROLLED: i64 = 16;
+
+/// Simplifies a problem of taps, so that its innermost reduced axis may be laid out.
+pub fn finish(mac: &mut Mac) {
+    mac.simplify();
+    if mac.k.last().is_some_and(|k| likely(&k.dim) > UNROLLED) {
+        let zero = Dim::from(0i64);
+        mac.k.push(Axis { dim: 1i64.into(), s: zero.clone(), v: zero, out: None });
+    }
 }
 
 /// The problem of sliding a window over `[N, C, spatial…]`, vectors along C; no second operand yet.

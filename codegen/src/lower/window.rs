@@ -3,7 +3,7 @@
 use super::contract::{anchor, param};
 use super::contract_mac::{Body, Mac, lower_mac};
 use super::conv::padded;
-use super::depthwise::{ordered, window_mac};
+use super::depthwise::{finish, ordered, window_mac};
 use crate::target::Target;
 use crate::task::{Lowered, Refused, Task};
 use hub_abi::prim::{Prim, ReduceOp};
@@ -31,13 +31,10 @@ pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
         ReduceOp::Max if ordered(task.g.dtype(out)) => Body::Max,
         _ => return Err(Refused::Unsupported(format!("a window of {op:?}"))),
     };
-    if kernel.last().is_some_and(|&k| k > 64) {
-        return Err(Refused::Unsupported("a window of more than 64 columns".into()));
-    }
     let mut mac = window_mac(task, body, x, out, kernel, geo)?;
     if mac.k.is_empty() {
         return Err(Refused::Unsupported("a window without spatial axes".into()));
     }
-    mac.simplify();
+    finish(&mut mac);
     Ok(mac)
 }
