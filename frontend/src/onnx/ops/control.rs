@@ -173,6 +173,7 @@ fn stable<'m>(
 ) -> Got<(Body, Vec<(Type, bool)>)> {
     let mut types: Vec<(Type, bool)> =
         start.iter().map(|&v| (c.b.g.ty(v).clone(), c.imp.unranked.contains(&v))).collect();
+    let own = c.b.g.syms.len() as u32;
     for _ in 0..ROUNDS {
         let known = c.b.g.syms.len() as u32;
         let (t, u): (Vec<Type>, Vec<bool>) = types.iter().cloned().unzip();
@@ -183,8 +184,8 @@ fn stable<'m>(
             let new_unranked = c.imp.unranked.contains(v);
             if *unranked && !new_unranked {
                 (*ty, *unranked, same) = (joined(c, &new, &new, known)?, false, false);
-            } else if !new_unranked && widens(ty, &new) {
-                (*ty, same) = (widened(c, ty, &new)?, false);
+            } else if !new_unranked && widens(ty, &new, own) {
+                (*ty, same) = (widened(c, ty, &new, own)?, false);
             }
         }
         if same {
@@ -194,10 +195,19 @@ fn stable<'m>(
     unsupported("a loop whose values' sizes do not settle")
 }
 
+/// Is it a symbol that a widening made, which each iteration binds anew to whatever comes?
+fn open_dim(d: &Dim, own: u32) -> bool {
+    d.as_sym().is_some_and(|s| s.0 >= own)
+}
+
 /// Does a value of type `new` not fit `ty`? (Sequences hold elements of any sizes.)
-fn widens(ty: &Type, new: &Type) -> bool {
+fn widens(ty: &Type, new: &Type, own: u32) -> bool {
     match (ty, new) {
-        (Type::Tensor(a), Type::Tensor(b)) => a != b,
+        (Type::Tensor(a), Type::Tensor(b)) => {
+            let fits = |(d, e): (&Dim, &Dim)| d == e || open_dim(d, own);
+            let same = a.dtype == b.dtype && a.dims.len() == b.dims.len();
+            !(same && a.dims.iter().zip(&b.dims).all(fits))
+        }
         (Type::Seq(a), Type::Seq(b)) => match (&**a, &**b) {
             (Type::Tensor(a), Type::Tensor(b)) => {
                 a.dtype != b.dtype || a.dims.len() != b.dims.len()
@@ -209,21 +219,19 @@ fn widens(ty: &Type, new: &Type) -> bool {
 }
 
 /// Every dim that differs becomes a symbol of its own.
-fn widened(c: &mut Cx<'_, '_, '_>, a: &Type, b: &Type) -> Got<Type> {
+fn widened(c: &mut Cx<'_, '_, '_>, a: &Type, b: &Type, own: u32) -> Got<Type> {
     match (a, b) {
-        (Type::Tensor(x), Type::Tensor(y))
-            if x.dtype == y.dtype && x.dims.len() == y.dims.len() =>
-        {
+        (Type::Tensor(x), Type::Tensor(y)) if x.dtype != y.dtype => {
+            invalid(format!("a carried value changes from {} to {}", x.dtype, y.dtype))
+        }
+        (Type::Tensor(x), Type::Tensor(y)) if x.dims.len() == y.dims.len() => {
             let mut dims = x.dims.clone();
             for (d, e) in dims.iter_mut().zip(&y.dims) {
-                if d != e {
+                if d != e && !open_dim(d, own) {
                     *d = fresh(c, 0, DIM_MAX);
                 }
             }
             Ok(Type::tensor(x.dtype, dims))
-        }
-        (Type::Tensor(x), Type::Tensor(y)) if x.dtype != y.dtype => {
-            invalid(format!("a carried value changes from {} to {}", x.dtype, y.dtype))
         }
         (Type::Tensor(_), Type::Tensor(_)) => unsupported("a carried value whose rank changes"),
         _ => invalid("a carried value changes its kind"),
