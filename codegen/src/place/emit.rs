@@ -46,10 +46,12 @@ impl Placer<'_> {
     /// Room for a value: where its consumer planned it, in its concatenation, in the output, or in
     /// a buffer of its own in the layout that suits it.
     pub(super) fn allocate(&mut self, v: Value) -> Result<Place, PlaceError> {
-        if let Some(p) = self.places.get(&v).or_else(|| self.planned.get(&v)) {
+        if let Some(p) = self.places.get(&v) {
             return Ok(p.clone());
         }
-        let place = if let Some(part) = self.parts.get(&v).cloned() {
+        let place = if let Some(p) = self.planned.get(&v) {
+            p.clone()
+        } else if let Some(part) = self.parts.get(&v).cloned() {
             let whole = self.allocate(part.whole)?;
             let len = self.g.dims(v)[part.axis].clone();
             let mut p = whole.slice(part.axis, &part.start, &len, 1);
