@@ -92,3 +92,17 @@ graph(%0: f32[2, 3, 8] \"x\") {
         ""
     ));
 }
+
+#[test]
+fn a_factor_near_one_is_not_one() {
+    let text = after(
+        "
+graph(%0: f32[2, 3] \"x\") {
+  %1: f32[] = const 0.999995
+  %2: f32[2, 3] = mul(%0, %1)
+  return %2 \"y\"
+}",
+        "",
+    );
+    assert!(text.contains("0.999995"), "{text}");
+}

@@ -20,8 +20,8 @@ pub enum Pat {
     Slot(u8),
     /// A constant tensor, bound to a slot.
     Const(u8),
-    /// A constant whose elements all are this number, within a relative 1e-5 (so that `sqrt(2)`
-    /// matches in any spelling).
+    /// A constant whose elements all are this number: exactly where f32 holds it (0.999995 is not
+    /// 1), else within a relative 1e-5 (so that `sqrt(2)` matches in any spelling).
     Num(f64),
     /// A constant whose elements all are one number, bound to a number slot.
     NumIn(u8),
@@ -169,7 +169,8 @@ fn go(g: &Graph, mut goals: Vec<(&Pat, Value)>, mut m: Match) -> Option<Match> {
             }
             Pat::Num(want) => {
                 let got = number_of(g, v)?;
-                if (got - want).abs() > 1e-5 * want.abs() {
+                let exact = f64::from(*want as f32) == *want;
+                if (got - want).abs() > if exact { 0.0 } else { 1e-5 * want.abs() } {
                     return None;
                 }
             }
