@@ -83,16 +83,7 @@ pub(super) fn value(
             let (a, x) = (get(*a)?, get(*n)?);
             each(&mut |l| scale2(f32_of(a[l]), f32_of(x[l])))?
         }
-        Reduce { op, a, .. } => {
-            let (mut v, mut width) = (get(*a)?, k.ty(*a).lanes as usize);
-            while width > 1 {
-                width /= 2;
-                for l in 0..width {
-                    v[l] = bin(op.bin(), e, v[l], v[l + width])?;
-                }
-            }
-            out[0] = v[0]
-        }
+        Reduce { op, a, .. } => out[0] = fold(*op, e, get(*a)?, k.ty(*a).lanes as usize)?,
         Extract { a, lane, .. } => out[0] = get(*a)?[*lane as usize],
         Shuffle { a, b, sel, .. } => {
             let (a, b) = (get(*a)?, get(*b)?);
@@ -102,6 +93,17 @@ pub(super) fn value(
         _ => return Err("not a value instruction".into()),
     }
     Ok(out)
+}
+
+/// All of `width` lanes to one, halves folded together.
+fn fold(op: ReduceOp, e: Elem, mut v: Lanes, mut width: usize) -> Result<u64, String> {
+    while width > 1 {
+        width /= 2;
+        for l in 0..width {
+            v[l] = bin(op.bin(), e, v[l], v[l + width])?;
+        }
+    }
+    Ok(v[0])
 }
 
 fn un(op: UnOp, e: Elem, a: u64) -> u64 {

@@ -14,6 +14,7 @@ pub mod asm;
 mod backend;
 pub mod check;
 mod cvt;
+mod emulate;
 mod lanes;
 pub mod lir;
 mod loops;
