@@ -163,6 +163,7 @@ impl Import<'_, '_> {
                 return Err(FrontendError::limit("loops nest too often"));
             }
             let mark = b.g.constraints.0.len();
+            let outside = Outside::now(b);
             let region = b.g.new_region();
             b.g.add_param(region, Type::tensor(Dtype::I64, vec![]));
             let params: Vec<Value> =
@@ -181,6 +182,7 @@ impl Import<'_, '_> {
                 *ty = joined;
             }
             inner.into_region(region);
+            outside.forget(b);
             if !stable {
                 b.g.constraints.0.truncate(mark);
                 continue;
@@ -235,6 +237,7 @@ impl Import<'_, '_> {
         body: impl FnOnce(&mut Self, &mut Builder<'_>) -> Res<Vec<Value>>,
     ) -> Res<Branch> {
         let mark = self.mark();
+        let outside = Outside::now(b);
         let region = b.g.new_region();
         let mut inner = b.nested();
         let name = inner.name.clone();
@@ -243,6 +246,7 @@ impl Import<'_, '_> {
         self.depth -= 1;
         inner.name = name;
         inner.into_region(region);
+        outside.forget(b);
         self.back_to(mark);
         Ok(Branch { region, results: results? })
     }
@@ -294,6 +298,32 @@ impl Import<'_, '_> {
         let outs = merge(b, cond, yes, no)?;
         self.set_outs(op, |k| outs.get(k).map(|&v| vec![v]));
         Ok(())
+    }
+}
+
+/// What was there before a region.
+struct Outside {
+    values: usize,
+    syms: usize,
+}
+
+impl Outside {
+    fn now(b: &Builder<'_>) -> Outside {
+        Outside { values: b.g.values.len(), syms: b.g.syms.len() }
+    }
+
+    /// Forgets contents of outer values that only symbols of the region express: they are bound
+    /// within it alone.
+    fn forget(&self, b: &mut Builder<'_>) {
+        if b.g.syms.len() == self.syms {
+            return;
+        }
+        b.g.content.retain(|v, dims| {
+            let mut inner = false;
+            let mut see = |s: Sym| inner |= s.0 as usize >= self.syms;
+            dims.iter().for_each(|d| d.each_sym(&mut see));
+            !inner || v.0 as usize >= self.values
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Single operators against values worked out by hand from Paddle's documentation, run through the
 //! reference meaning of their graphs.
 
+mod flow;
 mod more;
 
 use crate::LoadOptions;
@@ -21,14 +22,14 @@ pub struct One {
     op: OpDesc,
 }
 
-fn var(p: &mut Program, dtype: Dtype, dims: &[usize]) -> usize {
+pub fn var(p: &mut Program, dtype: Dtype, dims: &[usize]) -> usize {
     let dims = dims.iter().map(|&d| d as i64).collect();
     let name = format!("v{:03}", p.vars.len());
     p.vars.push(VarInfo { name, ty: VarType::Tensor(dtype, dims) });
     p.vars.len() - 1
 }
 
-fn op(kind: &str) -> OpDesc {
+pub fn op(kind: &str) -> OpDesc {
     let (ins, outs) = (vec![], vec![]);
     OpDesc { kind: kind.into(), place: kind.into(), ins, outs, attrs: [].into(), blocks: vec![] }
 }
@@ -176,20 +177,7 @@ impl One {
             fetch.attrs.insert("name".into(), Attr::Str(format!("out{i}")));
             ops.push(fetch);
         }
-        let kind = ops.iter().map(|o| o.kind.clone()).collect::<Vec<_>>().join(" ");
-        let g = import::import(&self.program, self.data, &LoadOptions::default())
-            .unwrap_or_else(|e| panic!("{kind}: {e}"));
-        verify(&g, Stage::Imported).unwrap_or_else(|e| panic!("{kind}: {e}"));
-        let (p, store) = to_portable(&g).unwrap_or_else(|e| panic!("{kind}: {e}"));
-        let mut bytes = vec![0; store.len as usize];
-        for (at, piece) in &store.pieces {
-            bytes[*at as usize..*at as usize + piece.len()].copy_from_slice(piece);
-        }
-        let inputs: Vec<hub_portable::Value> = self.feeds.into_iter().map(Into::into).collect();
-        let store = BytesStore::new(Arc::new(bytes));
-        let outs = hub_portable::run(&p, &store, &inputs, &Limits::default());
-        let outs = outs.unwrap_or_else(|e| panic!("{kind}: {e}"));
-        outs.iter().map(|v| v.tensor().unwrap().clone()).collect()
+        answers(&self.program, self.data, self.feeds)
     }
 
     /// Its only result, of f32, is this.
@@ -216,6 +204,25 @@ pub fn same(t: &Tensor, dims: &[usize], want: &[f32]) {
     for (h, w) in have.iter().zip(want) {
         assert!((h - w).abs() <= 1e-5 * w.abs().max(1.0), "{have:?} where {want:?} is right");
     }
+}
+
+/// Imports a program and runs the reference meaning of its graph.
+pub fn answers(program: &Program, data: Vec<Data>, feeds: Vec<Tensor>) -> Vec<Tensor> {
+    let ops = &program.blocks[0].ops;
+    let kind = ops.iter().map(|o| o.kind.clone()).collect::<Vec<_>>().join(" ");
+    let g = import::import(program, data, &LoadOptions::default())
+        .unwrap_or_else(|e| panic!("{kind}: {e}"));
+    verify(&g, Stage::Imported).unwrap_or_else(|e| panic!("{kind}: {e}"));
+    let (p, store) = to_portable(&g).unwrap_or_else(|e| panic!("{kind}: {e}"));
+    let mut bytes = vec![0; store.len as usize];
+    for (at, piece) in &store.pieces {
+        bytes[*at as usize..*at as usize + piece.len()].copy_from_slice(piece);
+    }
+    let inputs: Vec<hub_portable::Value> = feeds.into_iter().map(Into::into).collect();
+    let store = BytesStore::new(Arc::new(bytes));
+    let outs = hub_portable::run(&p, &store, &inputs, &Limits::default());
+    let outs = outs.unwrap_or_else(|e| panic!("{kind}: {e}"));
+    outs.iter().map(|v| v.tensor().unwrap().clone()).collect()
 }
 
 #[test]
