@@ -6,6 +6,12 @@ use std::path::PathBuf;
 const CODES: &str = "Exit codes: 0 ok, 2 usage, 3 unsupported operator or target, 4 invalid input, \
 5 accuracy gate or mismatch, 6 speed gate, 7 integrity, 8 I/O, 9 limit exceeded, 70 internal error.";
 
+/// A finite number, 0 or more: a gate that is NaN would let everything pass.
+fn magnitude(text: &str) -> Result<f64, &'static str> {
+    let x = text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0);
+    x.ok_or("not a finite number, 0 or more")
+}
+
 /// Deploys neural networks: freezes a trained model into one bundle file that runs at once.
 #[derive(Parser, Debug)]
 #[command(name = "hub", version, after_help = CODES)]
@@ -184,10 +190,10 @@ pub struct Bench {
     #[arg(long = "dim", value_name = "NAME=N")]
     pub dims: Vec<String>,
     /// How long to measure
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = magnitude)]
     pub seconds: f64,
     /// Exit with code 6 if the median is above this
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = magnitude)]
     pub max_ms: Option<f64>,
     /// Print each step's time
     #[arg(long)]
@@ -215,7 +221,7 @@ pub struct Compare {
     #[arg(long, value_name = "IN.safetensors")]
     pub inputs: Option<PathBuf>,
     /// Greatest difference allowed, as a share of the greatest golden magnitude
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, value_parser = magnitude)]
     pub rtol: f64,
     /// Print JSON
     #[arg(long)]

@@ -64,6 +64,11 @@ impl Job {
     /// The job that a command line asks for.
     pub fn of(b: &Build) -> Result<Job, Failure> {
         refuse_what_is_not_there(b)?;
+        let at = |p: &Path| p.canonicalize().ok();
+        if at(&b.model).is_some() && at(&b.model) == at(&b.output) {
+            let what = format!("{} is the model itself", b.output.display());
+            return Err(Failure::new(USAGE, what).help("write the bundle to another file"));
+        }
         let mut job = Job::plain(&b.model, &b.output);
         if !b.cpu.is_empty() {
             job.tiers = tiers(&b.cpu)?;

@@ -28,8 +28,24 @@ pub fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
+/// Ends the program with exit code 8 where standard output cannot be written: quietly if its reader
+/// has left, as `head` does. `println!` can only panic then.
+fn leave_closed_pipes() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| match info.payload().downcast_ref::<String>() {
+        Some(what) if what.starts_with("failed printing to stdout") => {
+            if !what.contains("Broken pipe") {
+                eprintln!("error: {what}");
+            }
+            std::process::exit(failure::IO.into());
+        }
+        _ => report(info),
+    }));
+}
+
 /// Runs `f`; a panic is a bug of ours and ends in exit code 70 with a message that says so.
 pub fn guarded(f: impl FnOnce() -> Result<(), Failure> + std::panic::UnwindSafe) -> ExitCode {
+    leave_closed_pipes();
     match std::panic::catch_unwind(f) {
         Ok(r) => finish(r),
         Err(_) => {

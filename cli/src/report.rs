@@ -55,36 +55,44 @@ pub const PARITY: f64 = 1e-4;
 impl Report {
     /// Prints it to standard output.
     pub fn print(&self, as_json: bool) {
-        match as_json {
-            true => println!("{}", self.json()),
-            false => self.text(),
+        if as_json {
+            println!("{}", self.json());
+            return;
         }
+        self.warn();
+        print!("{}", self.text());
     }
 
-    fn text(&self) {
-        for w in &self.warnings {
-            eprintln!("warning: {w}");
-        }
-        println!("{} ({})", self.model, self.format);
-        println!("  operators  {} before, {} after", self.before, self.after);
+    /// Prints it as text to standard error, beside results on standard output.
+    pub fn print_aside(&self) {
+        self.warn();
+        eprint!("{}", self.text());
+    }
+
+    fn warn(&self) {
+        self.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![format!("{} ({})", self.model, self.format)];
+        lines.push(format!("  operators  {} before, {} after", self.before, self.after));
         let rules: Vec<String> = self.rules.iter().map(|(r, n)| format!("{r} {n}")).collect();
-        println!(
-            "  rewrites   {}",
-            if rules.is_empty() { "none".into() } else { rules.join(", ") }
-        );
+        let rules = if rules.is_empty() { "none".into() } else { rules.join(", ") };
+        lines.push(format!("  rewrites   {rules}"));
         for t in &self.tiers {
             let host = match t.host.len() {
                 0 => String::new(),
                 n => format!(", {n} on the host"),
             };
             let (s, k, c) = (t.steps, t.kernels, kib(t.code as u64));
-            println!("  {:<10} {s} steps, {k} kernels, {c} of code{host}", t.name);
+            lines.push(format!("  {:<10} {s} steps, {k} kernels, {c} of code{host}", t.name));
         }
-        println!("  bundle     {}, {}", self.bundle, kib(self.bytes));
+        lines.push(format!("  bundle     {}, {}", self.bundle, kib(self.bytes)));
         for (tier, e) in &self.parity {
-            println!("  parity     {tier}: {e:.1e} (at most {PARITY:.0e})");
+            lines.push(format!("  parity     {tier}: {e:.1e} (at most {PARITY:.0e})"));
         }
-        println!("  time       {:.2} s", self.seconds);
+        lines.push(format!("  time       {:.2} s\n", self.seconds));
+        lines.join("\n")
     }
 
     fn json(&self) -> serde_json::Value {

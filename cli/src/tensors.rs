@@ -175,13 +175,55 @@ pub fn sizes(options: &[String]) -> Result<BTreeMap<String, i64>, Failure> {
     options.iter().map(|s| one(s).ok_or_else(|| wrong(s))).collect()
 }
 
-/// Inputs made up for a model: floats in [-1, 1), integers 0 and 1, the same for the same seed.
-/// Dynamic dimensions take the size given, else 2 (within their bounds).
-pub fn generated(
-    model: &Model,
+/// Sizes that dynamic dimensions take in turn where none is given: not every model admits every one.
+pub const SIZES: [i64; 6] = [2, 1, 8, 32, 64, 224];
+
+/// Inputs made up for a model at the first of [`SIZES`] that it admits.
+pub fn fitting(
+    o: &mut Opened,
     sizes: &BTreeMap<String, i64>,
     seed: u64,
 ) -> Result<Vec<NamedTensor>, Failure> {
+    let mut refusal = None;
+    for other in SIZES {
+        let inputs = generated(&o.model, sizes, other, seed)?;
+        let dims: Vec<&[usize]> = inputs.iter().map(|t| &t.shape[..]).collect();
+        match o.session.bind(&dims).map_err(Failure::from) {
+            Ok(()) => return Ok(inputs),
+            Err(f) if f.code == USAGE => refusal = refusal.or(Some(f)),
+            Err(f) => return Err(f),
+        }
+    }
+    let nothing = || Failure::new(USAGE, "no size fits");
+    Err(refusal.unwrap_or_else(nothing).help("choose sizes with --dim NAME=N"))
+}
+
+/// Sizes given by name must be those of dynamic dimensions, within their bounds.
+fn check_sizes(syms: &[SymInfo], sizes: &BTreeMap<String, i64>) -> Result<(), Failure> {
+    for (name, n) in sizes {
+        let Some(s) = syms.iter().find(|s| s.name == *name) else {
+            let names: Vec<&str> = syms.iter().map(|s| &s.name[..]).collect();
+            let help = format!("dynamic dimensions: {}", names.join(", "));
+            let what = format!("no dynamic dimension is called '{name}'");
+            return Err(Failure::new(USAGE, what).help(help));
+        };
+        if !(s.min..=s.max).contains(n) {
+            let what = format!("{name} is {n}, outside {}..{}", s.min, s.max);
+            return Err(Failure::new(USAGE, what));
+        }
+    }
+    Ok(())
+}
+
+/// Inputs made up for a model: floats in [-1, 1), integers 0 and 1, the same for the same seed.
+/// Dynamic dimensions take the size given, else `other` (within their bounds).
+pub fn generated(
+    model: &Model,
+    sizes: &BTreeMap<String, i64>,
+    other: i64,
+    seed: u64,
+) -> Result<Vec<NamedTensor>, Failure> {
+    check_sizes(&model.manifest().syms, sizes)?;
     let m = model.manifest();
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = move || {
@@ -195,7 +237,7 @@ pub fn generated(
         let Some(t) = i.ty.as_tensor() else {
             return Err(Failure::new(USAGE, format!("input '{}' is no tensor", i.name)));
         };
-        let size = |d: &Dim| size_of(d, &m.syms, sizes);
+        let size = |d: &Dim| size_of(d, &m.syms, sizes, other);
         let shape: Vec<usize> = t.dims.iter().map(size).collect::<Result<_, _>>()?;
         let n: usize = shape.iter().product();
         let data: Vec<u8> = (0..n).flat_map(|_| element(t.dtype, next() >> 11)).collect();
@@ -204,10 +246,15 @@ pub fn generated(
     Ok(out)
 }
 
-fn size_of(d: &Dim, syms: &[SymInfo], sizes: &BTreeMap<String, i64>) -> Result<usize, Failure> {
+fn size_of(
+    d: &Dim,
+    syms: &[SymInfo],
+    sizes: &BTreeMap<String, i64>,
+    other: i64,
+) -> Result<usize, Failure> {
     let env = hub_abi::SymEnv(
         syms.iter()
-            .map(|s| Some(sizes.get(&s.name).copied().unwrap_or(2).clamp(s.min, s.max)))
+            .map(|s| Some(sizes.get(&s.name).copied().unwrap_or(other).clamp(s.min, s.max)))
             .collect(),
     );
     let n = d.eval(&env).map_err(|e| Failure::new(USAGE, e.to_string()))?;

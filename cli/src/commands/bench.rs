@@ -1,11 +1,12 @@
 //! `hubc bench`: how fast a bundle is.
 
 use crate::args::{Bench, Running};
-use crate::failure::{Failure, SLOW};
+use crate::failure::{Failure, SLOW, UNSUPPORTED};
 use crate::report::{SCHEMA, kib};
 use crate::tensors::{self, Opened};
 use hub_models::NamedTensor;
-use serde_json::json;
+use hub_runtime::StepInfo;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Times of single runs, in milliseconds, sorted.
@@ -20,14 +21,19 @@ impl Times {
 /// Measures, prints, and fails with exit code 6 where it is slower than asked.
 pub fn run(a: Bench) -> Result<(), Failure> {
     let start = Instant::now();
-    let mut o = tensors::open(&a.bundle, &Running { no_verify: true, ..a.running.clone() })?;
+    let how = Running { no_verify: true, ..a.running.clone() };
+    let mut o = tensors::open(&a.bundle, &how)?;
     let open = start.elapsed();
     let inputs = match &a.inputs {
         Some(path) => {
             let file = tensors::read(path)?;
             tensors::inputs_for(&o, &file.tensors)?
         }
-        None => tensors::generated(&o.model, &tensors::sizes(&a.dims)?, 1)?,
+        // In a session of its own: binding belongs to the first answer's time.
+        None => {
+            let mut probe = tensors::open(&a.bundle, &how)?;
+            tensors::fitting(&mut probe, &tensors::sizes(&a.dims)?, 1)?
+        }
     };
     let start = Instant::now();
     o.run_only(&inputs)?;
@@ -36,9 +42,12 @@ pub fn run(a: Bench) -> Result<(), Failure> {
         o.model.verify()?;
     }
     let times = measure(&mut o, &inputs, a.seconds)?;
-    print(&a, &o, &times, open, first);
-    if a.profile || a.trace.is_some() {
-        profile(&a, &mut o, &inputs)?;
+    let measured = a.profile || a.trace.is_some();
+    let steps = if measured { profile(&a, &mut o, &inputs)? } else { vec![] };
+    print(&a, &o, &times, open, first, &steps);
+    if let Some(path) = &a.trace {
+        let text = trace(&steps).to_string();
+        std::fs::write(path, text).map_err(|e| Failure::io(path, e))?;
     }
     match a.max_ms {
         Some(most) if times.at(0.5) > most => {
@@ -65,15 +74,25 @@ fn measure(o: &mut Opened, inputs: &[NamedTensor], seconds: f64) -> Result<Times
     Ok(Times(times))
 }
 
-fn print(a: &Bench, o: &Opened, t: &Times, open: Duration, first: Duration) {
+fn print(
+    a: &Bench,
+    o: &Opened,
+    t: &Times,
+    open: Duration,
+    first: Duration,
+    steps: &[(StepInfo, f64)],
+) {
     let (s, ms) = (o.session.summary(), |d: Duration| d.as_secs_f64() * 1e3);
     let (tier, threads) = (o.session.tier(), o.session.threads());
     let flops: i64 = o.session.steps().iter().filter_map(|s| Some(s.flops? * s.calls?)).sum();
     if a.json {
-        let v = json!({ "schema": SCHEMA, "bundle": a.bundle, "tier": tier, "threads": threads,
+        let mut v = json!({ "schema": SCHEMA, "bundle": a.bundle, "tier": tier, "threads": threads,
             "median_ms": t.at(0.5), "min_ms": t.at(0.0), "p90_ms": t.at(0.9), "runs": t.0.len(),
             "open_ms": ms(open), "first_answer_ms": ms(first), "flops": flops,
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound });
+        if a.profile {
+            v["steps"] = steps.iter().map(step_json).collect();
+        }
         println!("{v}");
         return;
     }
@@ -88,50 +107,64 @@ fn print(a: &Bench, o: &Opened, t: &Times, open: Duration, first: Duration) {
     );
     println!("  open {:.3} ms, to first answer {:.3} ms", ms(open), ms(first));
     println!("  arena {} (bound {})", kib(s.arena), kib(s.arena_bound));
+    if a.profile {
+        table(steps);
+    }
 }
 
-/// Runs with the profile on; prints steps by time, writes the trace.
-fn profile(a: &Bench, o: &mut Opened, inputs: &[NamedTensor]) -> Result<(), Failure> {
+/// Runs with the profile on; gives each step with its microseconds a run.
+fn profile(
+    a: &Bench,
+    o: &mut Opened,
+    inputs: &[NamedTensor],
+) -> Result<Vec<(StepInfo, f64)>, Failure> {
     o.session.set_profile(true);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs_f64(a.seconds.clamp(0.1, 60.0) / 2.0) {
+    let limit = Duration::from_secs_f64(a.seconds.clamp(0.1, 60.0) / 2.0);
+    while start.elapsed() < limit {
         o.run_only(inputs)?;
     }
-    let steps = o.session.steps();
     let Some(p) = o.session.profile() else {
-        return Err(Failure::new(crate::failure::UNSUPPORTED, "a portable run has no profile"));
+        return Err(Failure::new(UNSUPPORTED, "a portable run has no profile"));
     };
-    let micros: Vec<f64> = p.nanos.iter().map(|n| *n as f64 / p.runs.max(1) as f64 / 1e3).collect();
-    if a.profile {
-        let total: f64 = micros.iter().sum();
-        let mut order: Vec<usize> = (0..steps.len().min(micros.len())).collect();
-        order.sort_by(|&x, &y| micros[y].total_cmp(&micros[x]));
-        println!("     µs      %  calls  GFLOP/s   GB/s  node  kernel  schedule");
-        for i in order {
-            let s = &steps[i];
-            let calls = s.calls.unwrap_or(1);
-            let per = |x: Option<i64>| (x.unwrap_or(0) * calls) as f64 / micros[i].max(1e-3) / 1e3;
-            println!(
-                "{:>9.1} {:>5.1}% {:>5} {:>8.1} {:>6.1}  {}  {}  {}",
-                micros[i],
-                100.0 * micros[i] / total,
-                calls,
-                per(s.flops),
-                per(s.bytes),
-                s.node,
-                s.kernel,
-                s.schedule
-            );
-        }
+    let micros = p.nanos.iter().map(|n| *n as f64 / p.runs.max(1) as f64 / 1e3);
+    Ok(o.session.steps().into_iter().zip(micros).collect())
+}
+
+fn step_json((s, us): &(StepInfo, f64)) -> Value {
+    json!({ "node": s.node, "kernel": s.kernel, "schedule": s.schedule, "tier": s.tier,
+            "us": us, "calls": s.calls, "flops": s.flops, "bytes": s.bytes })
+}
+
+/// Prints steps, the longest first.
+fn table(steps: &[(StepInfo, f64)]) {
+    let total: f64 = steps.iter().map(|s| s.1).sum();
+    let mut order: Vec<_> = steps.iter().collect();
+    order.sort_by(|x, y| y.1.total_cmp(&x.1));
+    println!("     µs      %  calls  GFLOP/s   GB/s  node  kernel  schedule");
+    for (s, us) in order {
+        let calls = s.calls.unwrap_or(1);
+        let per = |x: Option<i64>| (x.unwrap_or(0) * calls) as f64 / us.max(1e-3) / 1e3;
+        println!(
+            "{us:>9.1} {:>5.1}% {calls:>5} {:>8.1} {:>6.1}  {}  {}  {}",
+            100.0 * us / total.max(1e-9),
+            per(s.flops),
+            per(s.bytes),
+            s.node,
+            s.kernel,
+            s.schedule
+        );
     }
-    let Some(path) = &a.trace else { return Ok(()) };
+}
+
+/// Steps one after another, in the format that Perfetto reads.
+fn trace(steps: &[(StepInfo, f64)]) -> Value {
     let mut at = 0.0;
     let mut events = vec![];
-    for (s, us) in steps.iter().zip(&micros) {
+    for (s, us) in steps {
         events.push(json!({ "name": s.node, "cat": s.kernel, "ph": "X", "ts": at, "dur": us,
             "pid": 1, "tid": 1, "args": { "kernel": s.kernel, "schedule": s.schedule } }));
         at += us;
     }
-    let text = json!({ "traceEvents": events, "displayTimeUnit": "ns" }).to_string();
-    std::fs::write(path, text).map_err(|e| Failure::io(path, e))
+    json!({ "traceEvents": events, "displayTimeUnit": "ns" })
 }

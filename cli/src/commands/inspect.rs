@@ -21,9 +21,7 @@ fn bundle(a: &Inspect) -> Result<(), Failure> {
     let running = Running { threads: 1, device: "cpu".into(), cpu: a.cpu.clone(), no_verify: true };
     let mut o = tensors::open(&a.model, &running)?;
     // Sizes of steps are those of a binding; a model with dynamic dims gets one made up.
-    let inputs = tensors::generated(&o.model, &tensors::sizes(&a.dims)?, 1)?;
-    let dims: Vec<&[usize]> = inputs.iter().map(|t| &t.shape[..]).collect();
-    o.session.bind(&dims)?;
+    tensors::fitting(&mut o, &tensors::sizes(&a.dims)?, 1)?;
     if a.json {
         println!("{}", bundle_json(a, &o));
     } else {

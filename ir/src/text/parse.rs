@@ -85,11 +85,15 @@ impl<'t> Cursor<'t> {
         Err(self.error(format!("{what} expected, at {near:?}")))
     }
 
+    /// What is left after spaces and comments (`//` to the end of the line).
     fn rest(&mut self) -> &'t str {
-        let rest = &self.text[self.at..];
-        let trimmed = rest.trim_start();
-        self.at += rest.len() - trimmed.len();
-        trimmed
+        let mut rest = self.text[self.at..].trim_start();
+        while rest.starts_with("//") {
+            let line = rest.find('\n').unwrap_or(rest.len());
+            rest = rest[line..].trim_start();
+        }
+        self.at = self.text.len() - rest.len();
+        rest
     }
 
     pub(super) fn peek(&mut self) -> Option<char> {
