@@ -77,7 +77,7 @@ fn path(dir: &TempDir, file: &str) -> String {
     dir.path().join(file).display().to_string()
 }
 
-/// Files that many tests read: written once, in the build folder.
+/// Files that many tests read: written once a run, in the build folder.
 struct Shared {
     /// digits (ONNX) with every tier.
     bundle: String,
@@ -88,7 +88,6 @@ struct Shared {
     digits: Digits,
 }
 
-/// A folder of this run's own: other runs may share the build folder.
 fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
