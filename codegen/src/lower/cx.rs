@@ -2,6 +2,7 @@
 //! them, loop indices, and the memory of values already made.
 
 use super::coord::{Atom, AtomData, Coord};
+use super::memo::Memo;
 use crate::kir::{
     Access, Addr, AxisId, Base, Coef, Cond, Elem, Kernel, KernelBuilder, ParamId, ParamKind, Reg,
     RegTy, Scalar, Stmt, Var,
@@ -9,7 +10,6 @@ use crate::kir::{
 use crate::target::Target;
 use crate::task::{Lowered, Refused, Task, TaskArg, Which};
 use hub_abi::{Dim, SymEnv};
-use hub_ir::Value;
 use std::collections::{BTreeSet, HashMap};
 
 /// Why an attempt at a kernel failed.
@@ -34,9 +34,6 @@ impl From<Refused> for Fail {
 pub fn unsupported<T>(what: impl Into<String>) -> Made<T> {
     Err(Fail::Refused(Refused::Unsupported(what.into())))
 }
-
-/// A value at coordinates in a number of lanes.
-type Key = (Value, Vec<Coord>, usize);
 
 /// One access to an operand, as a byte offset from its origin.
 #[derive(Clone, PartialEq, Debug)]
@@ -71,15 +68,6 @@ pub struct Located {
     pub lane: Option<(Reg, Coef)>,
 }
 
-/// Where a value is kept in the worker's scratch.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Kept {
-    /// First byte.
-    pub offset: i64,
-    /// Bytes from element to element, one an axis.
-    pub strides: Vec<i64>,
-}
-
 /// A kernel under construction.
 pub struct LowerCx<'t> {
     /// The kernel.
@@ -101,9 +89,7 @@ pub struct LowerCx<'t> {
     ptrs: HashMap<Which, (ParamId, Dim)>,
     written: Vec<Which>,
     atoms: Vec<AtomData>,
-    memo: Vec<HashMap<Key, Reg>>,
-    given: BTreeSet<Value>,
-    kept: HashMap<Value, Kept>,
+    pub(super) memo: Memo,
 }
 
 impl<'t> LowerCx<'t> {
@@ -122,9 +108,7 @@ impl<'t> LowerCx<'t> {
             ptrs: HashMap::new(),
             written: vec![],
             atoms: vec![],
-            memo: vec![HashMap::new()],
-            given: BTreeSet::new(),
-            kept: HashMap::new(),
+            memo: Memo::default(),
         }
     }
 
@@ -384,65 +368,7 @@ impl<'t> LowerCx<'t> {
         Ok(out)
     }
 
-    // ---- values made
-
-    /// A register made before for a value at coordinates.
-    pub fn recall(&self, v: Value, coords: &[Coord], lanes: usize) -> Option<Reg> {
-        let key = (v, coords.to_vec(), lanes);
-        self.memo.iter().rev().find_map(|m| m.get(&key)).copied()
-    }
-
-    /// Remembers a register for a value at coordinates, until the enclosing loop or branch ends.
-    pub fn remember(&mut self, v: Value, coords: &[Coord], lanes: usize, r: Reg) {
-        let key = (v, coords.to_vec(), lanes);
-        self.memo.last_mut().expect("the outermost scope stays").insert(key, r);
-    }
-
-    /// Gives the value of an anchor (an accumulator, a reduction's result) at coordinates. It is
-    /// never computed otherwise.
-    pub fn give(&mut self, v: Value, coords: &[Coord], r: Reg) {
-        let lanes = self.b.ty(r).lanes as usize;
-        self.given.insert(v);
-        let coords = super::value::aligned(self.task.g.dims(v), coords);
-        self.remember(v, &coords, lanes, r);
-    }
-
-    /// From here on an f32 value is read from scratch, where it was put.
-    pub fn keep(&mut self, v: Value, k: Kept) {
-        self.kept.insert(v, k);
-    }
-
-    fn scratch_at(&mut self, k: &Kept, coords: &[Coord]) -> Addr {
-        let each = coords.iter().zip(&k.strides).map(|(c, &s)| c.times(&s.into()));
-        let at = each.fold(Coord::from(k.offset), |a, c| a.add(&c));
-        self.address(Base::Scratch, &at).0
-    }
-
-    /// Puts an f32 value at its place in scratch (all lanes).
-    pub fn put_scratch(&mut self, k: &Kept, coords: &[Coord], x: Reg) {
-        let addr = self.scratch_at(k, coords);
-        self.b.store(x, addr, hub_abi::Dtype::F32, None);
-    }
-
-    /// Reads a value that is kept.
-    pub fn take_kept(&mut self, v: Value, coords: &[Coord], lanes: usize) -> Option<Reg> {
-        let k = self.kept.get(&v).filter(|_| lanes == self.lanes)?.clone();
-        let addr = self.scratch_at(&k, coords);
-        Some(self.b.load(RegTy::new(Elem::F32, lanes), addr, hub_abi::Dtype::F32, None))
-    }
-
-    /// Was this value given (possibly at other coordinates)?
-    pub fn is_given(&self, v: Value) -> bool {
-        self.given.contains(&v)
-    }
-
-    /// Runs `f` with a memory of its own: what it makes is forgotten afterwards.
-    pub fn scope<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> T {
-        self.memo.push(HashMap::new());
-        let out = f(self);
-        self.memo.pop();
-        out
-    }
+    // ---- control
 
     /// Statements that `f` makes, not appended; what it remembers is forgotten.
     fn block(&mut self, f: impl FnOnce(&mut Self) -> Made) -> Made<Vec<Stmt>> {

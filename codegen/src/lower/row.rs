@@ -8,7 +8,8 @@
 
 use super::accum::{Acc, Kind};
 use super::coord::{AtomData, Coord};
-use super::cx::{Kept, LowerCx, Made, unsupported};
+use super::cx::{LowerCx, Made, unsupported};
+use super::memo::Kept;
 use super::map::work;
 use super::nest::{At, Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
 use super::study::{Domain, Loop, Study, study};
