@@ -168,3 +168,29 @@ fn symbolic_rows() {
         dense(&g, GroupKind::Row, &SymEnv(vec![Some(n), Some(t)]), 9);
     }
 }
+
+#[test]
+fn short_rows_are_turned() {
+    for (shape, slack) in
+        [([1, 19, 9, 11], 13), ([2, 19, 3, 40], 0), ([1, 2, 8, 8], 0), ([1, 33, 7, 10], 7)]
+    {
+        let g = graph(&[(F, dims(&shape)), (F, dims(&[shape[1], 1, 1]))], &[], |b, x| {
+            let y = b.mul(x[0], x[1]).unwrap();
+            vec![softmax(b, y, 1), reduce(b, ReduceOp::Max, &[1], true, y)]
+        });
+        let l = ([nhwc(slack), Lay::Dense], [nhwc(slack), Lay::Dense]);
+        let s = laid(&g, GroupKind::Row, (&l.0, &l.1), &SymEnv::default(), 2);
+        assert!(s[1].contains("turned"), "{s:?}");
+        let g = graph(&[(F, dims(&shape))], &[], |b, x| {
+            let one = |axis, max| Prim::ArgReduce { max, axis, keep: false, last: false };
+            vec![b.prim(one(1, true), x).unwrap()]
+        });
+        laid(&g, GroupKind::Row, (&l.0[..1], &[Lay::Dense]), &SymEnv::default(), 3);
+    }
+    let n = Dim::from(Sym(0));
+    let g =
+        graph(&[(F, vec![n, 11i64.into()])], &[("n", 0, 900)], |b, x| vec![softmax(b, x[0], 1)]);
+    for n in [0, 5, 16, 100] {
+        dense(&g, GroupKind::Row, &SymEnv(vec![Some(n)]), 9);
+    }
+}

@@ -238,8 +238,9 @@ impl Acc {
         cx.b.select(some, nan, folded)
     }
 
-    /// The reduction's value in its dtype's register; `count` elements were taken in.
-    pub fn finish(&self, cx: &mut LowerCx<'_>, count: &hub_abi::Dim) -> Made<Reg> {
+    /// The reduction's value in its dtype's register; `count` elements were taken in. A position
+    /// stays in i32 lanes where `short`.
+    pub fn finish(&self, cx: &mut LowerCx<'_>, count: &hub_abi::Dim, short: bool) -> Made<Reg> {
         let ty = cx.b.ty(self.best);
         match self.kind {
             Kind::Arg { last, .. } => {
@@ -250,6 +251,9 @@ impl Acc {
                     let zero = cx.b.zero(at_ty);
                     let never = cx.b.cmp(CmpOp::Eq, at, none);
                     at = cx.b.select(never, zero, at);
+                }
+                if short {
+                    return Ok(at);
                 }
                 cx.vector(Elem::I64, ty.lanes as usize)?;
                 Ok(cx.b.cvt(at, Elem::I64))

@@ -138,14 +138,18 @@ fn plan<'p>(cx: &LowerCx<'_>, piece: &'p Piece) -> Made<Plan<'p>> {
     let cross = transpose::find(cx, &found, &loops);
     if let Some(c) = &cross {
         loops.retain(|l| l.dim != c.along.dim && l.dim != c.vector.dim);
-        loops.push(c.along.clone());
-        size = (size / cx.estimate(&c.vector.extent).max(1)).max(1);
+        let cut = c.cut(cx).clone();
+        let other = if cut.dim == c.along.dim { &c.vector } else { &c.along };
+        size = (size / cx.estimate(&other.extent).max(1)).max(1);
+        loops.push(cut);
         align = cx.lanes as i64;
     }
     let tiling = tiling(cx, &loops, size, align);
     let mut grid = tiling.grid(cx, &loops);
-    if let Some(c) = cross.as_ref().filter(|c| cx.bounds(&c.vector.extent).0 <= 0) {
-        grid[0] = grid[0].mul(&c.vector.extent.min_of(&1i64.into()));
+    for l in cross.iter().flat_map(|c| [&c.along, &c.vector]) {
+        if cx.bounds(&l.extent).0 <= 0 {
+            grid[0] = grid[0].mul(&l.extent.min_of(&1i64.into()));
+        }
     }
     Ok(Plan { piece, domain, loops, tiling, grid, how, cross })
 }
@@ -168,7 +172,8 @@ pub fn vector_loop(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> VectorLoo
 fn describe(plans: &[Plan<'_>], lanes: usize) -> String {
     let one = |p: &Plan<'_>| {
         let dims: Vec<String> = p.loops.iter().map(|l| l.extent.to_string()).collect();
-        let turn = p.cross.as_ref().map(|c| format!(" turn {}", c.vector.extent));
+        let turn =
+            p.cross.as_ref().map(|c| format!(" turn {} by {}", c.along.extent, c.vector.extent));
         let (chunk, cut) = (p.tiling.chunk, p.tiling.cut);
         format!("{}{} tile {chunk}@{cut}", dims.join("x"), turn.unwrap_or_default())
     };

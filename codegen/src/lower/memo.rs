@@ -59,6 +59,11 @@ impl LowerCx<'_> {
         self.memo.kept.insert(v, k);
     }
 
+    /// The value is made or read as usual again.
+    pub fn unkeep(&mut self, v: Value) {
+        self.memo.kept.remove(&v);
+    }
+
     fn scratch_at(&mut self, k: &Kept, coords: &[Coord]) -> Addr {
         let each = coords.iter().zip(&k.strides).map(|(c, &s)| c.times(&s.into()));
         let at = each.fold(Coord::from(k.offset), |a, c| a.add(&c));

@@ -170,11 +170,7 @@ pub fn vectors<'t>(
     if matches!(rest, Scalar::Const(0)) {
         return Ok(());
     }
-    let base = match done {
-        Scalar::Const(k) => span.base.clone().offset(k),
-        Scalar::Reg(r) => span.base.clone().plus(r, 1i64),
-        Scalar::Param(p) => unreachable!("{p:?} is not a computed count"),
-    };
+    let base = super::transpose::after(&span.base, done);
     if how.wide == 1 {
         return tail(cx, base, rest, how.slack, body);
     }

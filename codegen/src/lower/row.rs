@@ -9,12 +9,15 @@
 use super::accum::{Acc, Kind};
 use super::coord::{AtomData, Coord};
 use super::cx::{LowerCx, Made, unsupported};
-use super::memo::Kept;
 use super::map::work;
-use super::nest::{At, Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
+use super::memo::Kept;
+use super::nest::{
+    At, Span, Tiling, VectorLoop, grid_vars, rest_of, tile, tiling, vectors, whole_steps,
+};
+use super::stage::{self, Stage};
 use super::study::{Domain, Loop, Study, study};
 use super::value::with_lanes;
-use crate::kir::{Elem, Reg, RegTy};
+use crate::kir::{Elem, Reg, RegTy, Scalar};
 use crate::target::Target;
 use crate::task::{Lowered, Refused, Task};
 use hub_abi::Dim;
@@ -37,6 +40,8 @@ struct Reduction {
     kind: Kind,
     /// The pass that makes it.
     level: usize,
+    /// A position that is only stored: it may stay in i32 lanes.
+    short: bool,
 }
 
 /// What is reduced, and in which passes.
@@ -76,7 +81,10 @@ impl Rows {
             if shape.get_or_insert_with(|| this.clone()) != &this {
                 return unsupported("reductions over different axes");
             }
-            list.push(Reduction { input, output, kind, level: ready });
+            let uses = |&n: &hub_ir::Node| g.nodes[n].inputs.contains(&output);
+            let short =
+                matches!(kind, Kind::Arg { .. }) && !g.regions[task.region].nodes.iter().any(uses);
+            list.push(Reduction { input, output, kind, level: ready, short });
             level.insert(output, ready + 1);
         }
         let Some((full, axes)) = shape else { return unsupported("a row group without reduction") };
@@ -123,6 +131,7 @@ struct Plan {
     slack: bool,
     /// Values kept in scratch from the pass that makes them.
     kept_values: HashMap<Value, Kept>,
+    stage: Option<Stage>,
 }
 
 fn attempt<'t>(task: &'t Task<'t>, target: &'t Target, lanes: usize) -> Made<Lowered> {
@@ -145,7 +154,10 @@ fn plan(cx: &mut LowerCx<'_>) -> Made<Plan> {
     let found = study(cx.task, cx.target, cx.lanes, &domain, |cx, at| {
         for r in &rows.list {
             cx.value(r.input, at, cx.lanes)?;
-            let ty = cx.reg_ty(cx.task.g.dtype(r.output), cx.lanes)?;
+            let ty = match r.short {
+                true => RegTy::new(Elem::I32, cx.lanes),
+                false => cx.reg_ty(cx.task.g.dtype(r.output), cx.lanes)?,
+            };
             let zero = cx.b.zero(ty);
             let coords = rows.coords(cx.task.g.dims(r.output), at)?;
             cx.give(r.output, &coords, zero);
@@ -154,26 +166,65 @@ fn plan(cx: &mut LowerCx<'_>) -> Made<Plan> {
     })?;
     let loops = found.loops(cx, &domain, &rows.reduced);
     let best = found.best_vector(cx, &loops);
-    let inside = best.is_none_or(|b| loops[b].reduced);
-    let side = |reduced: bool| {
-        let mut list: Vec<Loop> = loops.iter().filter(|l| l.reduced == reduced).cloned().collect();
-        if let Some(at) = best.and_then(|b| list.iter().position(|l| l.dim == loops[b].dim)) {
-            let l = list.remove(at);
-            list.push(l);
+    let mut inside = best.is_none_or(|b| loops[b].reduced);
+    let mut sides = both_sides(cx, &found, &loops, best);
+    let mut stage = None;
+    if inside {
+        // Short contiguous rows are better turned.
+        let across = loops.iter().rposition(|l| !l.reduced);
+        let other = both_sides(cx, &found, &loops, across);
+        if let (Some(l), [row]) = (other.0.last(), &other.1[..]) {
+            stage = stage::find(cx, &found, &domain, row, l);
         }
-        found.merge(cx, list, reduced == inside)
-    };
-    let (kept, reduced) = (side(false), side(true));
+        if stage.is_some() {
+            (sides, inside) = (other, false);
+        }
+    }
+    let (kept, reduced) = sides;
     let count = cx.estimate(&rows.count()).max(1);
     let target = if found.insts > 60 { 4096 } else { 16384 };
     let align = if inside { 1 } else { cx.lanes as i64 };
     let tiling = tiling(cx, &kept, (target / count).max(1), align);
-    let wide = width(cx, &found, &rows, inside);
+    let mut wide = width(cx, &found, &rows, inside);
+    if let Some(n) = reduced.last().and_then(|l| l.extent.as_const()).filter(|_| inside) {
+        wide = wide.min(1 << (n / cx.lanes as i64).max(1).ilog2());
+    }
     let unroll = if found.insts > 24 { 0 } else { 2 };
     let ends = if inside { &reduced } else { &kept };
-    let slack = ends.last().is_some_and(|l| slack(cx, &found, l));
+    let slack = stage.is_none() && ends.last().is_some_and(|l| slack(cx, &found, l));
     let kept_values = if inside { keep(cx, &rows, &reduced) } else { HashMap::new() };
-    Ok(Plan { rows, domain, kept, reduced, inside, tiling, wide, unroll, slack, kept_values })
+    Ok(Plan {
+        rows,
+        domain,
+        kept,
+        reduced,
+        inside,
+        tiling,
+        wide,
+        unroll,
+        slack,
+        kept_values,
+        stage,
+    })
+}
+
+/// Kept and reduced loops, the vector axis last on its side, those that run as one merged.
+fn both_sides(
+    cx: &LowerCx<'_>,
+    found: &Study,
+    loops: &[Loop],
+    vector: Option<usize>,
+) -> (Vec<Loop>, Vec<Loop>) {
+    let side = |reduced: bool| {
+        let mut list: Vec<Loop> = loops.iter().filter(|l| l.reduced == reduced).cloned().collect();
+        let at = vector.and_then(|b| list.iter().position(|l| l.dim == loops[b].dim));
+        if let Some(at) = at {
+            let l = list.remove(at);
+            list.push(l);
+        }
+        found.merge(cx, list, at.is_some())
+    };
+    (side(false), side(true))
 }
 
 fn slack(cx: &LowerCx<'_>, found: &Study, l: &Loop) -> bool {
@@ -252,7 +303,11 @@ impl Plan {
             let d: Vec<String> = l.iter().map(|l| l.extent.to_string()).collect();
             d.join("x")
         };
-        let axis = if self.inside { "in" } else { "across" };
+        let axis = match (&self.stage, self.inside) {
+            (Some(_), _) => "turned",
+            (_, true) => "in",
+            _ => "across",
+        };
         format!(
             "row v{lanes}x{} {axis} {} / {} tile {}@{} passes {}",
             self.wide,
@@ -273,8 +328,19 @@ impl Plan {
                 self.rows_at(cx, at, &[])
             });
         }
-        let how = VectorLoop { unroll: 0, slack: self.slack, wide: self.wide };
-        vectors(cx, &span, how, &mut |cx, vs| self.rows_at(cx, at.clone(), vs))
+        let wide = if self.stage.is_some() { 1 } else { self.wide };
+        let how = VectorLoop { unroll: 0, slack: self.slack, wide };
+        vectors(cx, &span, how, &mut |cx, vs| match (&self.stage, cx.active) {
+            (Some(s), None) => {
+                let v = cx.atom_data(vs[0].terms[0].0).clone();
+                s.load(cx, &self.domain, &at, &v)?;
+                let done = self.rows_at(cx, at.clone(), vs);
+                s.unload(cx);
+                done?;
+                s.store(cx, &self.domain, &at, &v)
+            }
+            _ => self.rows_at(cx, at.clone(), vs),
+        })
     }
 
     /// All passes over the rows at one position (`vs`: vectors of rows, where the vector axis is
@@ -298,8 +364,27 @@ impl Plan {
             return Ok(());
         }
         self.visit(cx, &at, vs, true, &mut |cx, _, coords| {
-            full.iter().try_for_each(|&i| store(cx, &self.rows, i, coords))
+            full.iter().try_for_each(|&i| self.put(cx, i, coords))
         })
+    }
+
+    /// Stores output `i` of the full shape, or puts it where it is turned back from.
+    fn put(&self, cx: &mut LowerCx<'_>, i: usize, coords: &[Coord]) -> Made {
+        let staged = self.stage.as_ref().filter(|_| cx.active.is_none());
+        match staged.and_then(|s| s.output(i)) {
+            Some(k) => {
+                let v = cx.task.g.regions[cx.task.region].results[i];
+                let r = cx.value(v, coords, cx.lanes)?;
+                cx.put_scratch(k, coords, r);
+                Ok(())
+            }
+            None => store(cx, &self.rows, i, coords),
+        }
+    }
+
+    /// Accumulators a row, where rows lie side by side: what streams leave of the registers.
+    fn split(&self, vs: &[Coord]) -> usize {
+        (self.wide / self.streams(vs)).max(1)
     }
 
     fn streams(&self, vs: &[Coord]) -> usize {
@@ -318,7 +403,7 @@ impl Plan {
     /// One pass: the reductions of a level.
     fn pass<'t>(&self, cx: &mut LowerCx<'t>, pass: usize, at: &At, vs: &[Coord]) -> Made {
         let list: Vec<&Reduction> = self.rows.list.iter().filter(|r| r.level == pass).collect();
-        let streams = if self.inside { self.wide } else { self.streams(vs) };
+        let streams = if self.inside { self.wide } else { self.streams(vs) * self.split(vs) };
         let mut accs = vec![];
         for r in &list {
             let one = (0..streams).map(|_| Acc::new(cx, r.kind, cx.lanes));
@@ -341,8 +426,8 @@ impl Plan {
             }
         }
         for (r, acc) in list.iter().zip(&accs) {
-            for (j, value) in self.combined(cx, acc)?.iter().enumerate() {
-                let value = value.finish(cx, &self.rows.count())?;
+            for (j, value) in self.combined(cx, acc, vs)?.iter().enumerate() {
+                let value = value.finish(cx, &self.rows.count(), r.short)?;
                 let at = self.row_coords(at, vs, j);
                 let coords = self.rows.coords(cx.task.g.dims(r.output), &at)?;
                 cx.give(r.output, &coords, value);
@@ -352,16 +437,17 @@ impl Plan {
     }
 
     /// One accumulator a row.
-    fn combined(&self, cx: &mut LowerCx<'_>, acc: &[Acc]) -> Made<Vec<Acc>> {
-        if !self.inside {
-            return Ok(acc.to_vec());
-        }
+    fn combined(&self, cx: &mut LowerCx<'_>, acc: &[Acc], vs: &[Coord]) -> Made<Vec<Acc>> {
+        let rows = if self.inside { 1 } else { self.streams(vs) };
         let mut n = acc.len();
-        while n > 1 {
+        while n > rows {
             n /= 2;
             for i in 0..n {
                 acc[i].merge(cx, &acc[i + n])?;
             }
+        }
+        if !self.inside {
+            return Ok(acc[..rows].to_vec());
         }
         Ok(vec![acc[0].across_lanes(cx)?])
     }
@@ -406,9 +492,7 @@ impl Plan {
         f: &mut Visit<'_, 't>,
     ) -> Made {
         if !self.inside {
-            return self.nest(cx, &self.reduced, at.clone(), &mut |cx, at| {
-                (0..self.streams(vs)).try_for_each(|j| f(cx, j, &self.row_coords(&at, vs, j)))
-            });
+            return self.beside(cx, at, vs, if last { 1 } else { self.split(vs) }, f);
         }
         let Some((vector, outer)) = self.reduced.split_last() else {
             let count = Span { base: AtomData::konst(0i64, 1i64.into()), count: 1.into() };
@@ -418,6 +502,45 @@ impl Plan {
             let count = cx.scalar(&vector.extent);
             let span = Span { base: AtomData::konst(0i64, vector.extent.clone()), count };
             self.along(cx, at, Some(vector.dim), &span, last, f)
+        })
+    }
+
+    /// Rows side by side: loops over the reduced axes, the innermost by `split` at once.
+    fn beside<'t>(
+        &self,
+        cx: &mut LowerCx<'t>,
+        at: &At,
+        vs: &[Coord],
+        split: usize,
+        f: &mut Visit<'_, 't>,
+    ) -> Made {
+        let rows = self.streams(vs);
+        let Some((inner, outer)) = self.reduced.split_last() else {
+            return (0..rows).try_for_each(|j| f(cx, j, &self.row_coords(at, vs, j)));
+        };
+        let index = AtomData::konst(0i64, inner.extent.clone());
+        let mut element = |cx: &mut LowerCx<'t>, at: &At, i: AtomData, s: usize| {
+            let mut at = at.clone();
+            at[inner.dim] = cx.atom(i).into();
+            (0..rows).try_for_each(|j| f(cx, j + s * rows, &self.row_coords(&at, vs, j)))
+        };
+        self.nest(cx, outer, at.clone(), &mut |cx, at| {
+            let count = cx.scalar(&inner.extent);
+            let (full, done) = whole_steps(cx, count, split as i64, false);
+            if !matches!(full, Scalar::Const(0)) {
+                cx.for_("r", full, 0, |cx, axis| {
+                    (0..split).try_for_each(|s| {
+                        let i = index.clone().plus(axis, split as i64).offset(s as i64);
+                        element(cx, &at, i, s)
+                    })
+                })?;
+            }
+            let rest = rest_of(cx, count, &done);
+            if split == 1 || matches!(rest, Scalar::Const(0)) {
+                return Ok(());
+            }
+            let base = super::transpose::after(&index, done);
+            cx.for_("r", rest, 0, |cx, axis| element(cx, &at, base.plus(axis, 1i64), 0))
         })
     }
 

@@ -207,7 +207,7 @@ impl Study {
         };
         // Blocks that are turned in registers make a crossing load cheap.
         let turns = |a: &AccessNote| {
-            let long = |o: &Loop| cx.estimate(&o.extent) >= cx.lanes as i64;
+            let long = |o: &Loop| cx.estimate(&o.extent) >= cx.lanes as i64 / 2;
             !l.reduced && loops.iter().any(|o| o.dim != l.dim && unit(a, o) && long(o))
         };
         let each = |a: &AccessNote| match (Self::coef(a, l.dim).is(0), unit(a, l), a.which) {

@@ -8,7 +8,7 @@ use super::nest::{At, Span, VectorLoop, rest_of, vectors, whole_steps};
 use super::study::{Loop, Study};
 use super::value::elem_of;
 use crate::kir::turn::transposed;
-use crate::kir::{Base, Elem, Reg, RegTy, Scalar};
+use crate::kir::{Addr, Base, Elem, Reg, RegTy, Scalar};
 use crate::task::Which;
 use hub_abi::Dim;
 
@@ -48,7 +48,7 @@ pub fn find(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> Option<Cross> {
     }
     let wide = elem_of(cx.operand(load.which).dtype).ok()?;
     let along = others.iter().find(|l| unit(load, l))?;
-    let long = cx.estimate(&along.extent) >= cx.lanes as i64;
+    let long = cx.estimate(&along.extent) >= cx.lanes as i64 / 2;
     let fits = matches!(wide, Elem::F32 | Elem::I32 | Elem::Mask) && !found.is_pinned(along.dim);
     (long && fits).then(|| Cross {
         load: load.clone(),
@@ -72,8 +72,13 @@ impl Cross {
         each.fold(konst, |s, c| s.add(&c))
     }
 
-    /// Runs `body` over a span of the loop along which the load is contiguous, and the whole
-    /// vector axis.
+    /// Which loop a tile gets a span of, the other one being inside it whole: the longer one.
+    pub fn cut(&self, cx: &LowerCx<'_>) -> &Loop {
+        let (u, v) = (&self.along, &self.vector);
+        if cx.estimate(&u.extent) >= cx.estimate(&v.extent) { u } else { v }
+    }
+
+    /// Runs `body` over a span of the loop that is cut and all of the other.
     pub fn run<'t>(
         &self,
         cx: &mut LowerCx<'t>,
@@ -81,68 +86,76 @@ impl Cross {
         span: &Span,
         body: &mut Body<'_, 't>,
     ) -> Made {
+        let along = self.cut(cx).dim == self.along.dim;
+        let other = whole(cx, if along { &self.vector } else { &self.along });
+        let (u, v) = if along { (span, &other) } else { (&other, span) };
         let lanes = cx.lanes as i64;
-        let (full, done) = whole_steps(cx, span.count, lanes, false);
+        let (full, done) = whole_steps(cx, u.count, lanes, false);
         if !matches!(full, Scalar::Const(0)) {
             cx.for_("ub", full, 0, |cx, axis| {
-                self.columns(cx, at, &span.base.clone().plus(axis, lanes), body)
+                self.columns(cx, at, (&u.base.clone().plus(axis, lanes), lanes), v, body)
             })?;
         }
-        let rest = rest_of(cx, span.count, &done);
-        if matches!(rest, Scalar::Const(0)) {
-            return Ok(());
+        let base = after(&u.base, done);
+        match rest_of(cx, u.count, &done) {
+            Scalar::Const(0) => Ok(()),
+            Scalar::Const(n) => cx.scope(|cx| self.columns(cx, at, (&base, n), v, body)),
+            rest => cx.for_("u", rest, 0, |cx, axis| {
+                let mut at = at.clone();
+                at[self.along.dim] = cx.atom(base.clone().plus(axis, 1i64)).into();
+                self.plain(cx, at, v, body)
+            }),
         }
-        let base = match done {
-            Scalar::Const(k) => span.base.clone().offset(k),
-            Scalar::Reg(r) => span.base.clone().plus(r, 1i64),
-            Scalar::Param(p) => unreachable!("{p:?} is not a computed count"),
-        };
-        cx.for_("u", rest, 0, |cx, axis| {
-            let mut at = at.clone();
-            at[self.along.dim] = cx.atom(base.clone().plus(axis, 1i64)).into();
-            let span = self.whole(cx);
-            let how = VectorLoop { unroll: 0, slack: false, wide: 1 };
-            vectors(cx, &span, how, &mut |cx, v| {
-                at[self.vector.dim] = v[0].clone();
-                body(cx, &at)
-            })
+    }
+
+    /// Vectors along the vector axis without blocks.
+    fn plain<'t>(
+        &self,
+        cx: &mut LowerCx<'t>,
+        mut at: At,
+        v: &Span,
+        body: &mut Body<'_, 't>,
+    ) -> Made {
+        let how = VectorLoop { unroll: 0, slack: false, wide: 1 };
+        vectors(cx, v, how, &mut |cx, v| {
+            at[self.vector.dim] = v[0].clone();
+            body(cx, &at)
         })
     }
 
-    fn whole(&self, cx: &mut LowerCx<'_>) -> Span {
-        let count = cx.scalar(&self.vector.extent);
-        Span { base: AtomData::konst(0i64, self.vector.extent.clone()), count }
-    }
-
-    /// `lanes` columns starting at `u`, along the whole vector axis.
+    /// `u.1` columns (at most `lanes`) starting at `u.0`, along a span of the vector axis.
     fn columns<'t>(
         &self,
         cx: &mut LowerCx<'t>,
         at: &At,
-        u: &AtomData,
+        u: (&AtomData, i64),
+        v: &Span,
         body: &mut Body<'_, 't>,
     ) -> Made {
         let lanes = cx.lanes as i64;
-        let whole = self.whole(cx);
-        let (full, done) = whole_steps(cx, whole.count, lanes, false);
+        let (full, done) = whole_steps(cx, v.count, lanes, false);
         if !matches!(full, Scalar::Const(0)) {
             cx.for_("vb", full, 0, |cx, axis| {
-                self.block(cx, at, u, &whole.base.clone().plus(axis, lanes), lanes, body)
+                self.block(cx, at, u, (&v.base.clone().plus(axis, lanes), lanes), body)
             })?;
         }
-        match rest_of(cx, whole.count, &done) {
+        let base = after(&v.base, done);
+        match rest_of(cx, v.count, &done) {
             Scalar::Const(0) => Ok(()),
             Scalar::Const(n) => {
-                let v = whole.base.clone().offset(self.vector.extent.plus(-n));
                 let was = cx.active;
                 if !self.roomy(cx, lanes - n) {
                     cx.active = Some(cx.b.first_lanes(cx.lanes, n));
                 }
-                let done = cx.scope(|cx| self.block(cx, at, u, &v, n, body));
+                let done = cx.scope(|cx| self.block(cx, at, u, (&base, n), body));
                 cx.active = was;
                 done
             }
-            rest => self.tail(cx, at, u, (done, rest), body),
+            rest => cx.for_("i", u.1, 0, |cx, axis| {
+                let mut at = at.clone();
+                at[self.along.dim] = cx.atom(u.0.clone().plus(axis, 1i64)).into();
+                self.plain(cx, at, &Span { base, count: rest }, body)
+            }),
         }
     }
 
@@ -153,58 +166,27 @@ impl Cross {
             && others.all(|(i, o)| self.load.which == Which::In(i) || o.slack >= extra)
     }
 
-    /// The part of columns that does not fill a block, of unknown size.
-    fn tail<'t>(
-        &self,
-        cx: &mut LowerCx<'t>,
-        at: &At,
-        u: &AtomData,
-        (done, rest): (Scalar, Scalar),
-        body: &mut Body<'_, 't>,
-    ) -> Made {
-        let start = cx.b.scalar(done);
-        let base = AtomData::konst(0i64, self.vector.extent.clone()).plus(start, 1i64);
-        cx.for_("i", cx.lanes as i64, 0, |cx, axis| {
-            let mut at = at.clone();
-            at[self.along.dim] = cx.atom(u.clone().plus(axis, 1i64)).into();
-            let span = Span { base, count: rest };
-            let how = VectorLoop { unroll: 0, slack: false, wide: 1 };
-            vectors(cx, &span, how, &mut |cx, v| {
-                at[self.vector.dim] = v[0].clone();
-                body(cx, &at)
-            })
-        })
-    }
-
-    /// `lanes` columns from `u` by `rows` of the vector axis from `v`.
+    /// `u.1` columns from `u.0` by `v.1` rows of the vector axis from `v.0`.
     fn block<'t>(
         &self,
         cx: &mut LowerCx<'t>,
         at: &At,
-        u: &AtomData,
-        v: &AtomData,
-        rows: i64,
+        (u, columns): (&AtomData, i64),
+        (v, rows): (&AtomData, i64),
         body: &mut Body<'_, 't>,
     ) -> Made {
         let of = self.load.which;
-        let dtype = cx.operand(of).dtype;
-        let ty = match elem_of(dtype)? {
-            Elem::Mask => RegTy::new(Elem::I32, cx.lanes),
-            e => RegTy::new(e, cx.lanes),
-        };
         let (p, origin) = cx.ptr(of);
-        let mut loaded = vec![];
-        for j in 0..rows {
+        let address = |cx: &mut LowerCx<'t>, j: i64| {
             let mut at = at.clone();
             at[self.along.dim] = cx.atom(u.clone().along_lanes()).into();
             at[self.vector.dim] = cx.atom(v.clone().offset(j)).into();
             let bytes = self.bytes(&at).plus(&origin);
-            let (addr, _) = cx.address(Base::Param(p), &bytes);
-            loaded.push(cx.b.load(ty, addr, dtype, None));
-        }
-        let columns = turned(cx, loaded, ty);
+            cx.address(Base::Param(p), &bytes).0
+        };
+        let turned = turned_rows(cx, of, rows, columns, address)?;
         let across = Coord::from(cx.atom(v.clone().along_lanes()));
-        for (i, r) in columns.into_iter().enumerate() {
+        for (i, r) in turned.into_iter().enumerate() {
             let mut at = at.clone();
             at[self.along.dim] = cx.atom(u.clone().offset(i as i64)).into();
             at[self.vector.dim] = across.clone();
@@ -218,8 +200,50 @@ impl Cross {
     }
 }
 
+/// The whole of a loop.
+fn whole(cx: &mut LowerCx<'_>, l: &Loop) -> Span {
+    let count = cx.scalar(&l.extent);
+    Span { base: AtomData::konst(0i64, l.extent.clone()), count }
+}
+
+/// The index after `done` elements from `base`.
+pub fn after(base: &AtomData, done: Scalar) -> AtomData {
+    match done {
+        Scalar::Const(k) => base.clone().offset(k),
+        Scalar::Reg(r) => base.clone().plus(r, 1i64),
+        Scalar::Param(p) => unreachable!("{p:?} is not a computed count"),
+    }
+}
+
+/// Loads `rows` contiguous rows of an operand, `columns` elements of each, and turns them: register
+/// `i` of the answer holds element `i` of every row.
+pub fn turned_rows<'t>(
+    cx: &mut LowerCx<'t>,
+    of: Which,
+    rows: i64,
+    columns: i64,
+    mut address: impl FnMut(&mut LowerCx<'t>, i64) -> Addr,
+) -> Made<Vec<Reg>> {
+    let op = cx.operand(of);
+    let elem = match elem_of(op.dtype)? {
+        Elem::Mask => Elem::I32,
+        e => e,
+    };
+    let ty = cx.vector(elem, cx.lanes)?;
+    let short = cx.lanes as i64 - columns;
+    let mask = (short > 0 && op.slack < short).then(|| cx.b.first_lanes(cx.lanes, columns));
+    let mut loaded = vec![];
+    for j in 0..rows {
+        let addr = address(cx, j);
+        loaded.push(cx.b.load(ty, addr, op.dtype, mask));
+    }
+    let mut out = turned(cx, loaded, ty);
+    out.truncate(columns as usize);
+    Ok(out)
+}
+
 /// Columns of a block given by its rows (at most as many as lanes; missing ones hold anything).
-fn turned(cx: &mut LowerCx<'_>, rows: Vec<Reg>, ty: RegTy) -> Vec<Reg> {
+pub fn turned(cx: &mut LowerCx<'_>, rows: Vec<Reg>, ty: RegTy) -> Vec<Reg> {
     let n = ty.lanes as usize;
     if rows.len() <= 4 {
         return (0..n).map(|i| column(cx, &rows, i, n)).collect();

@@ -9,7 +9,7 @@
 use super::coord::Coord;
 use super::cx::{Fail, LowerCx, Made, unsupported};
 use super::elem;
-use crate::kir::{BinOp, CmpOp, Elem, Reg, RegTy};
+use crate::kir::{Addr, BinOp, CmpOp, Elem, Reg, RegTy};
 use crate::task::{Format, Which};
 use hub_abi::prim::{PadMode, Prim};
 use hub_abi::{Dim, Dtype};
@@ -221,6 +221,9 @@ impl LowerCx<'_> {
         let lanes = self.b.ty(src).lanes as usize;
         let src =
             if self.b.ty(src).elem == Elem::Mask { self.mask_to(src, Elem::I32) } else { src };
+        if dtype == Dtype::I64 && self.b.ty(src).elem == Elem::I32 {
+            return self.store_wide(out, coords, src);
+        }
         if !self.b.ty(src).elem.accepts(dtype) {
             return unsupported(format!("storing {} as {dtype}", self.b.ty(src)));
         }
@@ -237,6 +240,42 @@ impl LowerCx<'_> {
         } else {
             let step = self.coef(&at.step);
             self.b.store_strided(src, at.addr, step, dtype, mask);
+        }
+        Ok(())
+    }
+
+    /// Stores i32 lanes as i64, in halves by way of scratch.
+    fn store_wide(&mut self, out: usize, coords: &[Coord], src: Reg) -> Made {
+        let lanes = self.b.ty(src).lanes as usize;
+        let at = self.locate(Which::Out(out), coords, lanes)?;
+        if at.step.is(0) {
+            let one = self.b.extract(src, 0);
+            let one = self.b.cvt(one, Elem::I64);
+            self.b.store(one, at.addr, Dtype::I64, None);
+            return Ok(());
+        }
+        if !at.step.is(8) || at.lane.is_some() {
+            return Err(Fail::Narrow);
+        }
+        let half = RegTy::new(Elem::I64, lanes / 2);
+        let values = self.b.scratch(64);
+        self.b.store(src, Addr::scratch().offset(values), Dtype::I32, None);
+        let masks = self.active.map(|m| {
+            let at = self.b.scratch(64);
+            let m = self.mask_to(m, Elem::I32);
+            self.b.store(m, Addr::scratch().offset(at), Dtype::I32, None);
+            at
+        });
+        for h in 0..2 {
+            let skip = h * 4 * half.lanes as i64;
+            let from = |at: i64| Addr::scratch().offset(at + skip);
+            let r = self.b.load(half, from(values), Dtype::I32, None);
+            let mask = masks.map(|at| {
+                let m = self.b.load(half, from(at), Dtype::I32, None);
+                let zero = self.b.zero(half);
+                self.b.cmp(CmpOp::Ne, m, zero)
+            });
+            self.b.store(r, at.addr.clone().offset(2 * skip), Dtype::I64, mask);
         }
         Ok(())
     }
