@@ -24,6 +24,7 @@ mod math;
 pub mod memo;
 pub mod nest;
 pub mod row;
+mod rows;
 pub mod schedule;
 pub mod shape;
 pub mod stage;
