@@ -442,3 +442,83 @@ fn random_problems() {
         }
     }
 }
+
+/// A permutation of `0..n`.
+fn shuffled(seed: &mut u64, n: usize) -> Vec<usize> {
+    let mut v: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        v.swap(i, pick(seed, i as u64 + 1) as usize);
+    }
+    v
+}
+
+#[test]
+fn random_labels() {
+    let s = &mut 10;
+    for _ in 0..150 {
+        let sizes: Vec<usize> = (0..5).map(|_| [1, 2, 3, 5, 17, 33][pick(s, 6) as usize]).collect();
+        let order = shuffled(s, 5);
+        // Of every label: in a, in b, or both; in the output or not.
+        let kinds: Vec<(u64, u64)> = (0..5).map(|_| (pick(s, 3), pick(s, 2))).collect();
+        let side = |not: u64| -> Vec<u8> {
+            order.iter().filter(|&&l| kinds[l].0 != not).map(|&l| l as u8).collect()
+        };
+        let (a, mut b) = (side(0), side(1));
+        b.reverse();
+        let out: Vec<u8> =
+            shuffled(s, 5).into_iter().filter(|&l| kinds[l].1 == 0).map(|l| l as u8).collect();
+        let total: usize = sizes.iter().product();
+        if out.is_empty() || total > 60_000 {
+            continue;
+        }
+        let (constant, late) = (pick(s, 3) == 0, pick(s, 3) == 0);
+        let dims = |l: &[u8]| -> Vec<usize> { l.iter().map(|&l| sizes[l as usize]).collect() };
+        let specs = [
+            (dims(&a), vec![late && !constant; a.len()], false),
+            (dims(&b), vec![late && !constant; b.len()], constant),
+        ];
+        let feature = pick(s, out.len() as u64) as usize;
+        for t in targets() {
+            let prim = Prim::Contract { a: a.clone(), b: b.clone(), out: out.clone() };
+            let end = ENDS[pick(s, 3) as usize];
+            let mut m = group(s, prim, &specs, end, feature);
+            m.group.inputs[0].layout.order = shuffled(s, a.len());
+            if !constant {
+                m.group.inputs[1].layout.order = shuffled(s, b.len());
+            }
+            m.group.check(&t, contract::lower);
+        }
+    }
+}
+
+#[test]
+fn random_windows() {
+    let s = &mut 11;
+    for round in 0..60 {
+        let mut p = |n| pick(s, n) as usize;
+        let rank = 1 + p(3);
+        let (st, di) = (1 + p(3) as i64, 1 + p(2) as i64);
+        let kernel: Vec<i64> = (0..rank).map(|_| 1 + p(4) as i64).collect();
+        let c = [3, 16, 20, 40][p(4)];
+        let before: Vec<i64> = kernel.iter().map(|&k| p(k as u64) as i64).collect();
+        let sides: Vec<usize> =
+            kernel.iter().map(|&k| (di * (k - 1)) as usize + 1 + p(9)).collect();
+        let x = [vec![1 + p(2), c], sides].concat();
+        let geo = geometry(&vec![st; rank], &vec![di; rank], &before, &before);
+        let (end, late) = (ENDS[p(3)], p(3) == 0);
+        if round % 2 == 0 {
+            let w = [vec![c, 1], kernel.iter().map(|&k| k as usize).collect()].concat();
+            check_conv(s, &x, &w, geo, c as i64, end, late);
+            continue;
+        }
+        let op = if p(2) == 0 { ReduceOp::Max } else { ReduceOp::Sum };
+        let mut when = vec![late; x.len()];
+        when[1] = false;
+        for t in targets() {
+            let prim = Prim::Window { op, kernel: kernel.clone(), geo: geo.clone() };
+            let mut m = group(s, prim, &[(x.clone(), when.clone(), false)], end, 1);
+            m.group.fill = if op == ReduceOp::Max { f64::NEG_INFINITY } else { 0.0 };
+            m.group.check(&t, window::lower);
+        }
+    }
+}

@@ -266,13 +266,15 @@ pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> V
 pub fn lower_mac(task: &Task<'_>, target: &Target, mac: &Mac) -> Result<Lowered, Refused> {
     let elem = elem_for(task, mac.anchor)?;
     with_lanes(target.vector_bytes / elem.size(), |lanes| {
+        let mut last = String::new();
         for sch in schedules(task, target, mac, lanes) {
             let lowered = contract_grid::lower(task, target, mac, sch)?;
-            if fits(&lowered.kernel, target) {
-                return Ok(lowered);
+            match fits(&lowered.kernel, target) {
+                Ok(()) => return Ok(lowered),
+                Err(why) => last = format!("{sch}: {why}"),
             }
         }
-        unsupported("no schedule fits the registers")
+        unsupported(format!("no schedule fits, not even {last}"))
     })
 }
 
@@ -289,8 +291,8 @@ pub fn lower_as(
     contract_grid::lower(task, target, mac, sch).map_err(refused)
 }
 
-/// Whether the target can hold the kernel in its registers.
-fn fits(kernel: &crate::kir::Kernel, target: &Target) -> bool {
+/// Whether the target can hold the kernel in its registers; if not, why.
+fn fits(kernel: &crate::kir::Kernel, target: &Target) -> Result<(), String> {
     use crate::targets::x86;
-    x86::emit(kernel, &x86::Target::from(target)).is_ok()
+    x86::emit(kernel, &x86::Target::from(target)).map(|_| ()).map_err(|e| e.to_string())
 }

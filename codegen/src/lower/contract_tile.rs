@@ -231,10 +231,11 @@ impl Tiler<'_> {
     }
 
     /// Independent sums per accumulator: enough to hide the latency of a multiply-add where a tile
-    /// is small and the innermost extent is known.
+    /// is small and the innermost extent is known. One where nothing is unrolled: what fits always.
     fn ways(&self, accumulators: i64) -> i64 {
         let known = self.mac.k.last().and_then(|k| k.dim.as_const()).unwrap_or(0);
         match accumulators {
+            _ if self.sch.unroll <= 1 => 1,
             1 if known >= 64 => 8,
             2..=3 if known >= 32 => 4,
             4..=7 if known >= 16 => 2,

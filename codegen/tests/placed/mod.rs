@@ -262,7 +262,10 @@ impl Group {
                     }
                     self.inputs[input].layout = l;
                 }
-                Err(e) => panic!("{e}"),
+                Err(e) => {
+                    let node = *r.nodes.iter().max().expect("a group has nodes");
+                    panic!("{e}: {:?}, {:?}", self.g.nodes[node], task.inputs)
+                }
             }
         }
         panic!("the lowering never agreed")
