@@ -158,11 +158,14 @@ fn sizes_bound_late() {
     }
 }
 
+/// Labels of a, b and the output, sizes of a and b, whether b is a constant, the feature axis.
+type Labels<'a> = (&'a [u8], &'a [u8], &'a [u8], [&'a [usize]; 2], bool, usize);
+
 #[test]
 fn labels_in_any_place() {
     let mut seed = 3;
     // Attention's scores and values, a swapped constant, several row and feature labels.
-    let cases: [(&[u8], &[u8], &[u8], [&[usize]; 2], bool, usize); 12] = [
+    let cases: [Labels<'_>; 12] = [
         (&[0, 1, 2, 3], &[0, 1, 4, 3], &[0, 1, 2, 4], [&[2, 3, 9, 8], &[2, 3, 11, 8]], false, 3),
         (&[0, 1, 2, 4], &[0, 4, 1, 3], &[0, 2, 1, 3], [&[2, 3, 9, 7], &[2, 7, 3, 20]], false, 3),
         (&[1, 0], &[2, 0], &[2, 1], [&[40, 12], &[9, 12]], false, 1),
@@ -384,12 +387,11 @@ fn other_types() {
             if d[0] == d[1] {
                 let prim = Prim::Window { op: ReduceOp::Max, kernel: vec![2, 3], geo };
                 let mut m = typed(&mut seed, prim, &specs[..1], End::Nothing, 1, d);
-                let least = |d: Dtype| match d {
+                m.group.fill = match d[0] {
                     I8 => -128.0,
                     I32 => i32::MIN as f64,
                     _ => f64::NEG_INFINITY,
                 };
-                m.group.fill = least(d[0]);
                 m.group.check(&t, window::lower);
             }
         }
