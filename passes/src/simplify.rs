@@ -49,6 +49,12 @@ pub const RULES: &[Rule] = &[
     rule("broadcast-then", || P(is_select, vec![Slot(0), broadcast(1), Slot(2)]), always, reuse3),
     rule("broadcast-else", || P(is_select, vec![Slot(0), Slot(1), broadcast(2)]), always, reuse3),
     rule("broadcast-late", || P(is_unary, vec![broadcast(0).named(1)]), always, broadcast_after),
+    rule(
+        "running-sum-of-one-number",
+        || P(is_running_sum, vec![broadcast_number()]),
+        always,
+        count,
+    ),
     rule("slice-all", || P(is_slice, vec![Slot(0)]), whole_slice, operand),
     rule("pad-none", || P(is_pad, vec![Slot(0), Slot(1)]), pads_nothing, operand),
     rule("concat-one", || P(is_concat, vec![Slot(0)]), always, operand),
@@ -92,6 +98,15 @@ fn is_select(p: &Prim) -> bool {
 
 fn broadcast(slot: u8) -> Pat {
     P(is_broadcast, vec![Slot(slot)])
+}
+
+fn broadcast_number() -> Pat {
+    P(is_broadcast, vec![NumIn(0)])
+}
+
+fn is_running_sum(p: &Prim) -> bool {
+    let Prim::Cumulative { op, exclusive, reverse, .. } = p else { return false };
+    *op == ReduceOp::Sum && !exclusive && !reverse
 }
 
 fn twice(op: UnaryOp) -> Pat {
@@ -318,6 +333,18 @@ fn broadcast_after(b: &mut Builder<'_>, m: &Match) -> Replacement {
     let shape = b.g.dims(m.v(1)).to_vec();
     let y = b.prim(p, &[m.v(0)])?;
     Ok(vec![b.broadcast(y, shape)?])
+}
+
+/// `k + k + …` is `k` times the position: what position ids are made of.
+fn count(b: &mut Builder<'_>, m: &Match) -> Replacement {
+    let Prim::Cumulative { axis, .. } = *m.root_prim(b.g) else {
+        unreachable!("the pattern says a running sum")
+    };
+    let (dtype, shape) = (b.g.dtype(m.out(b.g)), b.g.dims(m.out(b.g)).to_vec());
+    let at = b.prim(Prim::Iota { dtype: Dtype::I64, shape, axis }, &[])?;
+    let at = b.bin_scalar(BinaryOp::Add, at, 1.0)?;
+    let at = b.cast(at, dtype)?;
+    Ok(vec![b.bin_scalar(BinaryOp::Mul, at, m.num(0))?])
 }
 
 fn keep(b: &mut Builder<'_>, m: &Match) -> Replacement {

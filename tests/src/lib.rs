@@ -41,3 +41,32 @@ pub fn check(
     };
     compared.map_err(|e| Failure::new(hub_cli::failure::INVALID, e.to_string()))
 }
+
+/// Runs sizes in turn in one session a tier; gives the greatest error beside the portable answer.
+/// A dimension that ends in `.0` takes a size's first number, any other dynamic one the second.
+pub fn several_sizes(bundle: &Path, tiers: &[&str], sizes: &[(i64, i64)]) -> Result<f64, Failure> {
+    let open = |tier: &str| {
+        let cpu = Some(tier.to_string());
+        tensors::open(bundle, &Running { threads: 2, device: "cpu".into(), cpu, no_verify: true })
+    };
+    let mut portable = open("portable")?;
+    let mut worst = 0f64;
+    for tier in tiers {
+        let mut o = open(tier)?;
+        for &(batch, other) in sizes {
+            let names = o.model.manifest().syms.iter().map(|s| s.name.clone());
+            let batches = names.filter(|n| n.ends_with(".0")).map(|n| (n, batch)).collect();
+            let inputs = tensors::generated(&o.model, &batches, other, 3)?;
+            let want = portable.run(&inputs)?;
+            let golden = hub_models::TensorFile {
+                tensors: want.into_iter().map(|(n, t)| (format!("out:{n}"), t)).collect(),
+                metadata: Default::default(),
+            };
+            let got = o.run(&inputs)?;
+            let c = hub_models::compare(&golden, &got, Tolerance::default())
+                .map_err(|e| Failure::new(hub_cli::failure::INVALID, e.to_string()))?;
+            worst = worst.max(c.error());
+        }
+    }
+    Ok(worst)
+}

@@ -24,7 +24,31 @@ fn main() -> ExitCode {
     let rows: Vec<bool> = cases.iter().filter(asked).map(|c| row(c, &tiers)).collect();
     let right = rows.iter().filter(|r| **r).count();
     println!("{right} of {} right", rows.len());
-    ExitCode::from(u8::from(right != rows.len() || rows.is_empty()))
+    let sized: Vec<bool> = cases.iter().filter(asked).filter_map(|c| sizes(c, &tiers)).collect();
+    let wrong = right != rows.len() || rows.is_empty() || sized.contains(&false);
+    ExitCode::from(u8::from(wrong))
+}
+
+/// Sizes that one session serves in turn, for fixtures that were exported with dynamic dims:
+/// batch and the other dim.
+const SIZES: [(i64, i64); 4] = [(2, 40), (1, 64), (3, 17), (2, 40)];
+
+/// Answers at several sizes in one session, each beside the portable answer; `None` for a static
+/// model.
+fn sizes(case: &Case, tiers: &[&str]) -> Option<bool> {
+    if !["ernie_nano_dyn", "ocr_crnn_dynw"].iter().any(|n| case.name.starts_with(n)) {
+        return None;
+    }
+    let bundle = std::env::temp_dir().join(format!("hub-sizes-{}.hub", std::process::id()));
+    print!("{:<42} sizes {SIZES:?}:", case.name);
+    let worst = hub_tests::export(case, &bundle)
+        .and_then(|_| hub_tests::several_sizes(&bundle, tiers, &SIZES));
+    let _gone_already = std::fs::remove_file(&bundle);
+    match worst {
+        Ok(e) => println!(" {e:.1e} from the portable answer"),
+        Err(ref e) => println!(" {e}"),
+    }
+    Some(worst.is_ok_and(|e| e <= Tolerance::default().rtol))
 }
 
 /// Prints one row; true if every cell is right.
