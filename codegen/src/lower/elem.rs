@@ -374,12 +374,12 @@ impl LowerCx<'_> {
             }
             (true, false) => self.float_to_int(x, to),
             (false, true) => {
-                let x = self.to_signed(x, from)?;
+                let x = self.widened_signed(x, from)?;
                 let r = self.b.cvt(x, e);
                 if to.is_small_float() { self.round_small(r, to) } else { Ok(r) }
             }
             (false, false) => {
-                let x = if e == Elem::I64 { self.to_signed(x, from)? } else { x };
+                let x = if e == Elem::I64 { self.widened_signed(x, from)? } else { x };
                 let r = if self.b.ty(x).elem == e { x } else { self.b.cvt(x, e) };
                 Ok(self.wrap(r, to))
             }
@@ -387,7 +387,7 @@ impl LowerCx<'_> {
     }
 
     /// An unsigned register as a signed one of the same value (u32 widens).
-    fn to_signed(&mut self, x: Reg, d: Dtype) -> Made<Reg> {
+    fn widened_signed(&mut self, x: Reg, d: Dtype) -> Made<Reg> {
         match d {
             Dtype::U32 => {
                 let ty = self.vector(Elem::I64, self.b.ty(x).lanes as usize)?;

@@ -106,7 +106,7 @@ impl Placer<'_> {
             let lowered = self.backend.halo(&place.operand(false), &h.before, &h.after, h.fill);
             let lowered = lowered
                 .map_err(|e| PlaceError::Internal { node: "halo".into(), why: e.to_string() })?;
-            self.step("halo", lowered, &[], &[place.clone()])?;
+            self.step("halo", lowered, &[], std::slice::from_ref(&place))?;
         }
         Ok(place)
     }
