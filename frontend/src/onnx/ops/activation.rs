@@ -159,3 +159,19 @@ fn prelu(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let below = c.bin_scalar(BinaryOp::Lt, x, 0.0)?;
     one(c.b.select(below, low, x)?)
 }
+
+/// The activation that a fused operator names, with its parameters.
+pub(super) fn fused(c: &mut Cx<'_, '_, '_>, y: Value, params: &[f32]) -> Got {
+    let at = |i: usize, d: f64| params.get(i).map_or(d, |&p| p.into());
+    let a = match &*c.string("activation", "")? {
+        "" => return Ok(y),
+        "Relu" => Activation::Relu,
+        "Sigmoid" => return c.un(UnaryOp::Sigmoid, y),
+        "Tanh" => return c.un(UnaryOp::Tanh, y),
+        "LeakyRelu" => Activation::LeakyRelu { alpha: at(0, 0.01) },
+        "Clip" => Activation::Clip { lo: at(0, f64::NEG_INFINITY), hi: at(1, f64::INFINITY) },
+        "HardSigmoid" => Activation::HardSigmoid { alpha: at(0, 0.2), beta: at(1, 0.5) },
+        other => return crate::onnx::cx::unsupported(format!("activation '{other}'")),
+    };
+    c.source(a, &[y])
+}

@@ -4,6 +4,7 @@
 use super::table::Row;
 
 mod activation;
+mod attention;
 mod control;
 mod detect;
 mod dynamic;
@@ -28,6 +29,7 @@ mod spatial;
 /// All rows.
 pub(crate) const TABLES: &[&[Row]] = &[
     activation::OPS,
+    attention::OPS,
     signal::OPS,
     random::OPS,
     detect::OPS,

@@ -2,7 +2,7 @@
 
 use super::nn::conv_geometry;
 use crate::onnx::cx::{Cx, Got, invalid, one};
-use crate::onnx::table::{Row, op};
+use crate::onnx::table::{Row, op, op_of};
 use crate::onnx::tensor;
 use hub_abi::prim::{BinaryOp, Prim, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
@@ -13,6 +13,8 @@ use hub_ir::ops::quant::{Dequantize, Quantize};
 pub(crate) const OPS: &[Row] = &[
     op("QuantizeLinear", 10, quantize),
     op("DequantizeLinear", 10, dequantize),
+    op_of("com.microsoft", "QuantizeLinear", quantize),
+    op_of("com.microsoft", "DequantizeLinear", dequantize),
     op("DynamicQuantizeLinear", 11, dynamic_quantize),
     op("MatMulInteger", 10, |c| {
         let a = shifted(c, 0, 2, true)?;

@@ -488,7 +488,7 @@ fn range(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 }
 
 /// Row and column numbers of the last two axes, as int64 that broadcast against the whole.
-fn rows_and_columns(c: &mut Cx<'_, '_, '_>, dims: &[Dim]) -> Got<(Value, Value)> {
+pub(super) fn rows_and_columns(c: &mut Cx<'_, '_, '_>, dims: &[Dim]) -> Got<(Value, Value)> {
     let n = dims.len();
     let shape = |r: Dim, k: Dim| vec![r, k];
     let rows =
