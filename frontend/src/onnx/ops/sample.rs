@@ -53,7 +53,7 @@ fn grid_sample(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     for i in 0..k {
         // The last coordinate is of the last axis reversed: x, y, z.
         let g = c.b.narrow(flat, 2, (k - 1 - i).into(), 1i64.into())?;
-        axes.push(axis(c, &dims[i + 2], g, align, padding, mode == "nearest")?);
+        axes.push(axis(c, &dims[i + 2], g, align, padding, &mode)?);
     }
     let mut taps: Vec<Vec<Tap>> = vec![];
     for a in &axes {
@@ -88,7 +88,7 @@ fn axis(
     g: Value,
     align: bool,
     padding: Padding,
-    nearest: bool,
+    mode: &str,
 ) -> Got<Axis> {
     use BinaryOp::{Add, Mul, Sub};
     let n = float_size(c, size.clone())?;
@@ -99,12 +99,15 @@ fn axis(
     let mut at = c.bin_scalar(Mul, t, 0.5)?;
     let shift = if align { 0.0 } else { 0.5 };
     let (lo, hi) = (c.scalar(Dtype::F32, -shift), c.bin_scalar(Add, last, shift)?);
+    let nearest = mode == "nearest";
     if nearest {
         at = c.un(UnaryOp::Round, at)?;
     }
     let axis = Axis { size: n, last, ends: (lo, hi), at };
     let at = match padding {
         Padding::Zeros => at,
+        // A cubic filter about a point outside still reaches inside: only its taps are clamped.
+        Padding::Border if mode.ends_with("cubic") => at,
         Padding::Border => clamp(c, at, last)?,
         Padding::Reflection => {
             let moved = reflect(c, at, &axis)?;
