@@ -193,7 +193,8 @@ fn compare_tensors(got: &Tensor, want: &Tensor) -> Result<(), String> {
     let (a, b) = (floats(got)?, floats(want)?);
     for (i, (x, y)) in a.iter().zip(&b).enumerate() {
         let same = x == y || (x.is_nan() && y.is_nan());
-        if !same && !((x - y).abs() <= 1e-7 + 1e-3 * y.abs()) {
+        let error = (x - y).abs();
+        if !same && (error.is_nan() || error > 1e-7 + 1e-3 * y.abs()) {
             return Err(format!("element {i} of {:?}: {x}, not {y}", got.dims()));
         }
     }

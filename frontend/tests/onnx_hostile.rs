@@ -1,65 +1,14 @@
 //! Hostile ONNX files end in a typed error, in bounded time and memory, and never in a panic.
 
+#[path = "protos/mod.rs"]
+mod protos;
+
 use bytes::Bytes;
 use hub_frontend::onnx::proto::*;
 use hub_frontend::{ErrorKind, FrontendError, LoadOptions, Loaded, load, onnx};
 use prost::Message;
+use protos::*;
 use std::path::Path;
-
-fn node(op: &str, ins: &[&str], outs: &[&str]) -> NodeProto {
-    let text = |v: &[&str]| v.iter().map(|s| s.to_string()).collect();
-    NodeProto { op_type: op.into(), input: text(ins), output: text(outs), ..Default::default() }
-}
-
-fn with(mut n: NodeProto, a: AttributeProto) -> NodeProto {
-    n.attribute.push(a);
-    n
-}
-
-fn ints(name: &str, v: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: attr::INTS, ints: v.to_vec(), ..Default::default() }
-}
-
-fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: attr::INT, i, ..Default::default() }
-}
-
-fn body(name: &str, g: GraphProto) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: attr::GRAPH, g: Some(g), ..Default::default() }
-}
-
-/// A float value of these sizes; -1 is an unknown one.
-fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
-    let dim =
-        dims.iter().map(|&d| DimensionProto { dim_value: Some(d), dim_param: None }).collect();
-    let shape = Some(TensorShapeProto { dim });
-    let tensor_type = Some(TensorTypeProto { elem_type: 1, shape });
-    ValueInfoProto {
-        name: name.into(),
-        r#type: Some(TypeProto { tensor_type, ..Default::default() }),
-    }
-}
-
-fn shape(name: &str, v: &[i64]) -> TensorProto {
-    TensorProto {
-        name: name.into(),
-        dims: vec![v.len() as i64],
-        data_type: 7,
-        int64_data: v.to_vec(),
-        ..Default::default()
-    }
-}
-
-fn floats(name: &str, dims: &[i64], raw: &[f32]) -> TensorProto {
-    let raw: Vec<u8> = raw.iter().flat_map(|x| x.to_le_bytes()).collect();
-    TensorProto {
-        name: name.into(),
-        dims: dims.to_vec(),
-        data_type: 1,
-        raw_data: Some(raw.into()),
-        ..Default::default()
-    }
-}
 
 fn graph(nodes: Vec<NodeProto>, weights: Vec<TensorProto>) -> GraphProto {
     GraphProto {

@@ -43,7 +43,7 @@ pub(crate) fn domain(d: &str) -> &str {
     if d == "ai.onnx" { "" } else { d }
 }
 
-fn opsets<'m>(list: &'m [OperatorSetIdProto]) -> HashMap<&'m str, i64> {
+fn opsets(list: &[OperatorSetIdProto]) -> HashMap<&str, i64> {
     list.iter().map(|o| (domain(&o.domain), o.version)).collect()
 }
 

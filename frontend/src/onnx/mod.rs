@@ -9,6 +9,8 @@ pub mod proto;
 mod table;
 mod tensor;
 
+pub use table::names as operators;
+
 use crate::sniff::read_file;
 use crate::{FrontendError, LoadOptions, Loaded, Provenance};
 use bytes::Bytes;

@@ -46,7 +46,7 @@ pub(crate) fn find(d: &str, name: &str, version: i64) -> Option<ImportFn> {
     fits.max_by_key(|r| r.since).map(|r| r.import)
 }
 
-/// Names of all operators with an import, sorted (for documentation).
+/// Names of all operators with an import, sorted; those of other domains with their domain.
 pub fn names() -> Vec<String> {
     let rows = ops::TABLES.iter().copied().flatten();
     let mut names: Vec<String> =

@@ -1,8 +1,8 @@
 //! Attention and rotary embeddings (version 23), and ONNX Runtime's fused normalisations.
 
 use super::activation;
+use super::generate::rows_and_columns;
 use super::nn::conv_geometry;
-use super::shape::rows_and_columns;
 use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
 use crate::onnx::table::{Row, op, op_of};
 use hub_abi::prim::{BinaryOp, Prim, UnaryOp};

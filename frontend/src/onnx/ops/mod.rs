@@ -10,6 +10,7 @@ mod detect;
 mod dynamic;
 mod einsum;
 mod elementwise;
+mod generate;
 mod index;
 mod linalg;
 mod loss;
@@ -40,6 +41,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     quant::OPS,
     control::OPS,
     elementwise::OPS,
+    generate::OPS,
     index::OPS,
     linalg::OPS,
     nn::OPS,
