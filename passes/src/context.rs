@@ -106,7 +106,7 @@ pub struct Context {
 }
 
 /// Refusals beyond this many are not kept.
-const MOST_REFUSALS: usize = 10_000;
+const MOST_REFUSALS: usize = 2_000;
 
 impl Context {
     /// A context with nothing recorded.

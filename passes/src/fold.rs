@@ -4,20 +4,21 @@
 use crate::context::{Changed, Context, PassError};
 use crate::rewrite::number_of;
 use hub_abi::prim::Prim;
-use hub_abi::{Dim, Dtype};
+use hub_abi::{Dim, Dtype, Sym};
 use hub_ir::build::{Builder, scalar_bytes};
 use hub_ir::graph::ConstData;
 use hub_ir::{Control, Graph, Node, Op, Region, Value};
 use hub_portable::{Limits, Tensor};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A folded constant may grow beyond its operands by this many bytes.
 const MOST_GROWTH: u64 = 1 << 16;
 
 /// The pass.
 pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
-    let mut f = Fold { cx, map: HashMap::new(), folded: 0, branches: 0 };
     let root = g.root();
+    let given = given_syms(g, root);
+    let mut f = Fold { cx, map: HashMap::new(), given, folded: 0, branches: 0 };
     f.region(g, root);
     g.replace(&f.map);
     let changed = f.folded + f.branches > 0;
@@ -32,6 +33,8 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
 struct Fold<'a> {
     cx: &'a Context,
     map: HashMap<Value, Value>,
+    /// Symbols that the inputs bind.
+    given: HashSet<Sym>,
     folded: u32,
     branches: u32,
 }
@@ -77,16 +80,16 @@ impl Fold<'_> {
         }
     }
 
-    fn attempt(&self, g: &mut Graph, n: Node) -> Option<(Vec<Node>, Vec<Value>)> {
+    fn attempt(&self, g: &mut Graph, n: Node) -> Option<Made> {
         let Op::Prim(p) = &g.nodes[n].op else { return None };
         if p.is_effect() || matches!(p, Prim::Random { .. }) {
             return None;
         }
         let p = p.clone();
-        from_contents(g, n, &p).or_else(|| self.compute(g, n, &p))
+        sizes_of(g, n, &p, &self.given).or_else(|| self.compute(g, n, &p))
     }
 
-    fn compute(&self, g: &mut Graph, n: Node, p: &Prim) -> Option<(Vec<Node>, Vec<Value>)> {
+    fn compute(&self, g: &mut Graph, n: Node, p: &Prim) -> Option<Made> {
         let node = &g.nodes[n];
         let mut given = 0;
         let mut ins = vec![];
@@ -120,8 +123,9 @@ fn condition(g: &Graph, v: Value) -> Option<bool> {
     known.or_else(|| number_of(g, v).map(|x| x != 0.0))
 }
 
-/// A value whose elements are known sizes: a constant, or a vector of sizes.
-fn from_contents(g: &mut Graph, n: Node, p: &Prim) -> Option<(Vec<Node>, Vec<Value>)> {
+/// A value whose elements are known sizes: a constant, or a vector of sizes. Only of the inputs'
+/// symbols: one that a node binds may be bound from this very value.
+fn sizes_of(g: &mut Graph, n: Node, p: &Prim, given: &HashSet<Sym>) -> Option<Made> {
     let node = &g.nodes[n];
     let &[v] = &node.outputs[..] else { return None };
     let known = g.content.get(&v)?.clone();
@@ -142,11 +146,27 @@ fn from_contents(g: &mut Graph, n: Node, p: &Prim) -> Option<(Vec<Node>, Vec<Val
             b.constant(ty.dtype, &dims, bytes.into())
         }
         _ if matches!(p, Prim::Dims { .. }) || ty.dtype != Dtype::I64 => return None,
+        _ if !known.iter().all(|d| only_of(d, given)) => return None,
         _ if dims.len() == 1 => b.dims_vector(known),
         _ if dims.is_empty() => b.dim_scalar(known[0].clone()),
         _ => return None,
     };
     Some((b.finish(), vec![new]))
+}
+
+/// What a node becomes: new nodes, and the values for its outputs.
+type Made = (Vec<Node>, Vec<Value>);
+
+/// Symbols that stand alone as a dim of an input.
+fn given_syms(g: &Graph, root: Region) -> HashSet<Sym> {
+    let params = g.regions[root].params.iter().filter_map(|&v| g.ty(v).as_tensor());
+    params.flat_map(|t| t.dims.iter().filter_map(Dim::as_sym)).collect()
+}
+
+fn only_of(d: &Dim, given: &HashSet<Sym>) -> bool {
+    let mut all = true;
+    d.each_sym(&mut |s| all &= given.contains(&s));
+    all
 }
 
 /// A constant as the evaluator's tensor (shares its bytes).

@@ -3,7 +3,7 @@
 use crate::context::{Changed, Context, PassError};
 use crate::rewrite::{Match, Pat, Replacement, Rule, always, apply};
 use Pat::{Const, Num, NumIn, Prim as P, Slot};
-use hub_abi::prim::{BinaryOp, Prim, ReduceOp, UnaryOp};
+use hub_abi::prim::{BinaryOp, PadMode, Prim, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::build::Builder;
 use hub_ir::{Graph, Value};
@@ -57,6 +57,8 @@ pub const RULES: &[Rule] = &[
     ),
     rule("slice-all", || P(is_slice, vec![Slot(0)]), whole_slice, operand),
     rule("pad-none", || P(is_pad, vec![Slot(0), Slot(1)]), pads_nothing, operand),
+    rule("pad-conv", || P(is_conv, vec![zero_pad(), Slot(1)]), pads_space, pad_in_geometry),
+    rule("pad-sum", || P(is_window_sum, vec![zero_pad()]), pads_space, pad_in_geometry),
     rule("concat-one", || P(is_concat, vec![Slot(0)]), always, operand),
     rule("reduce-none", || P(is_reduce, vec![Slot(0)]), reduces_units, as_reshape),
     rule("reduce-keep", || P(is_reshape, vec![P(is_reduce, vec![Slot(0)]).named(1)]), keeps, keep),
@@ -79,6 +81,12 @@ fn is_slice(p: &Prim) -> bool {
 }
 fn is_pad(p: &Prim) -> bool {
     matches!(p, Prim::Pad { .. })
+}
+fn is_conv(p: &Prim) -> bool {
+    matches!(p, Prim::Conv { .. })
+}
+fn is_window_sum(p: &Prim) -> bool {
+    matches!(p, Prim::Window { op: ReduceOp::Sum, .. })
 }
 fn is_concat(p: &Prim) -> bool {
     matches!(p, Prim::Concat { .. })
@@ -115,6 +123,10 @@ fn twice(op: UnaryOp) -> Pat {
 
 fn two_transposes() -> Pat {
     P(is_transpose, vec![P(is_transpose, vec![Slot(0)]).named(1)])
+}
+
+fn zero_pad() -> Pat {
+    P(is_pad, vec![Slot(0), Num(0.0)]).named(2)
 }
 
 fn unit_reshape_of_transpose() -> Pat {
@@ -210,6 +222,17 @@ fn whole_slice(g: &Graph, m: &Match) -> When {
 fn pads_nothing(g: &Graph, m: &Match) -> When {
     let Prim::Pad { before, after, .. } = m.root_prim(g) else { return Err("") };
     quiet(before.iter().chain(after).all(|d| d.is(0)))
+}
+
+/// Zeros around the spatial axes only.
+fn pads_space(g: &Graph, m: &Match) -> When {
+    let Prim::Pad { before, after, mode: PadMode::Constant } = m.prim(g, 2) else {
+        return Err("the padding is not constant");
+    };
+    let none = |d: &[Dim]| d.iter().take(2).all(|d| d.is(0));
+    // A crop first is not a crop of the padded whole where both sides would overlap; keep it plain.
+    let grows = before.iter().chain(after).all(|d| d.as_const().is_some_and(|k| k >= 0));
+    need(none(before) && none(after) && grows, "not only spatial axes are padded")
 }
 
 fn reduces_units(g: &Graph, m: &Match) -> When {
@@ -345,6 +368,19 @@ fn count(b: &mut Builder<'_>, m: &Match) -> Replacement {
     let at = b.bin_scalar(BinaryOp::Add, at, 1.0)?;
     let at = b.cast(at, dtype)?;
     Ok(vec![b.bin_scalar(BinaryOp::Mul, at, m.num(0))?])
+}
+
+fn pad_in_geometry(b: &mut Builder<'_>, m: &Match) -> Replacement {
+    let Prim::Pad { before, after, .. } = m.prim(b.g, 2).clone() else {
+        unreachable!("the pattern says a padding")
+    };
+    let mut p = m.root_prim(b.g).clone();
+    if let Prim::Conv { geo, .. } | Prim::Window { geo, .. } = &mut p {
+        geo.before.iter_mut().zip(&before[2..]).for_each(|(g, d)| *g = g.add(d));
+        geo.after.iter_mut().zip(&after[2..]).for_each(|(g, d)| *g = g.add(d));
+    }
+    let ins: Vec<Value> = [Some(m.v(0)), m.get(1)].into_iter().flatten().collect();
+    b.prim_n(p, &ins)
 }
 
 fn keep(b: &mut Builder<'_>, m: &Match) -> Replacement {

@@ -446,3 +446,36 @@ fn transposes_become_label_orders() {
         "contract",
     ));
 }
+
+#[test]
+fn zero_padding_goes_into_the_geometry() {
+    let graph = |fill: &str| {
+        format!(
+            "graph(%0: f32[1, 2, 5, 5] \"x\") {{
+  %1: f32[] = const {fill}
+  %2: f32[1, 2, 7, 8] = pad(%0, %1) {{before: [0, 0, 1, 1], after: [0, 0, 1, 2], mode: Constant}}
+  %3: f32[3, 2, 3, 3] = const all 0.5
+  %4: f32[1, 3, 5, 6] = @conv(%2, %3) {{geo: {{stride: [1, 1], dilation: [1, 1], before: [0, 0], after: [0, 0]}}, groups: 1}}
+  return %4 \"y\"
+}}"
+        )
+    };
+    let out = check(&graph("0"), "clean", "pad") + &check(&graph("1"), "clean", "pad");
+    insta::assert_snapshot!(out);
+}
+
+/// A size that a node binds from a value is not taken for that value's contents.
+#[test]
+fn sizes_bound_from_values_stay_computed() {
+    let text = "sym n 0..8
+graph(%0: f32[3] \"x\") {
+  %1: i64[3] = cast(%0) {saturate: true, to: I64}
+  %2: i64[3] = mul(%1, %1)
+  %3: i64[1] = reduce(%2) {axes: [0], keep: true, op: Max}
+  bind_syms(%3) {syms: [n]}
+  %4: f32[n] = iota {axis: 0, dtype: F32, shape: [n]}
+  %5: f32[n] = exp(%4)
+  return %5 \"y\"
+}";
+    insta::assert_snapshot!(check(text, "", ""));
+}
