@@ -23,6 +23,7 @@ pub struct Hub {
 
 /// Commands of `hub`.
 #[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is made per process")]
 pub enum HubCommand {
     /// Compiles a model (ONNX or Paddle) into a bundle
     Export(Export),
