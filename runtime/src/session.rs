@@ -112,11 +112,11 @@ impl Session {
 
     /// Runs the model on tensors in the model's order.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Outputs<'_>, Error> {
-        // SAFETY: views are readable while they live, and no rooms are given.
         match inputs.len() {
             0..=16 => {
                 let mut given = [None; 16];
                 given.iter_mut().zip(inputs).for_each(|(g, v)| *g = Some(v.into()));
+                // SAFETY: views are readable while they live, and no rooms are given.
                 unsafe { self.run_raw(&given[..inputs.len()], &[])? };
             }
             _ => {

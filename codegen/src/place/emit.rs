@@ -4,8 +4,8 @@ use super::layout::{Place, Shape, Wish, image_shape, unit_shape};
 use super::{PlaceError, Placer, Tier};
 use crate::kir::Kernel;
 use crate::task::{Lowered, Operand, TaskArg, Which};
-use hub_abi::Dim;
 use hub_abi::plan::{Arg, Buf, BufId, KernelInfo, OutputSource, Step};
+use hub_abi::{Dim, Dtype};
 use hub_ir::{Node, Type, Value};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -129,7 +129,8 @@ impl Placer<'_> {
         src: &Place,
         dst: &Place,
     ) -> Result<(), PlaceError> {
-        let (a, b): (Operand, Operand) = (src.operand(false), dst.operand(false));
+        let (mut a, mut b): (Operand, Operand) = (src.operand(false), dst.operand(false));
+        (a.dtype, b.dtype) = (bits_of(a.dtype), bits_of(b.dtype));
         let lowered = self.backend.copy(&a, &b).map_err(|e| PlaceError::Internal {
             node: name.to_string(),
             why: format!("a copy of {:?}: {e}", src.dims),
@@ -256,6 +257,22 @@ impl Placer<'_> {
             }
         }
         Ok(self.tier)
+    }
+}
+
+/// What a copy moves: of the types that kernels do not compute with, just the bits.
+fn bits_of(d: Dtype) -> Dtype {
+    match d.size() {
+        _ if matches!(d, Dtype::F32 | Dtype::F64 | Dtype::Bool)
+            || d.is_signed_int() && d != Dtype::I4 =>
+        {
+            d
+        }
+        1 => Dtype::U8,
+        2 => Dtype::I16,
+        4 => Dtype::I32,
+        8 => Dtype::I64,
+        _ => d,
     }
 }
 

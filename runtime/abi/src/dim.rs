@@ -118,6 +118,9 @@ impl From<Sym> for Dim {
     }
 }
 
+/// Products of more atoms than this saturate.
+const MOST_ATOMS: usize = 4096;
+
 /// Saturating bound used for what is not known to be smaller.
 pub const UNBOUNDED: i64 = i64::MAX >> 1;
 
@@ -195,25 +198,33 @@ impl Dim {
         self.add(&o.times(-1))
     }
 
-    /// Product, distributed over sums; of long sums or many factors, kept as a product of two
-    /// opaque factors, so that hostile shapes cannot make it grow without bound.
+    /// Product, distributed over sums. What would grow long is kept as a product of two opaque
+    /// factors, and what is past [`MOST_ATOMS`] even so saturates (no tensor is that large), so that
+    /// hostile shapes cannot make expressions grow without bound.
     pub fn mul(&self, o: &Dim) -> Dim {
-        let factors = |d: &Dim| d.terms.iter().map(|t| t.atoms.len()).max().unwrap_or(0);
-        if self.terms.len() * o.terms.len() > 256 || factors(self) + factors(o) > 64 {
-            // `max(d, MIN)` is d.
-            let opaque = |d: &Dim| match d.as_const() {
-                Some(_) => d.clone(),
-                None => Dim::atom(Atom::Max(Box::new(d.clone()), Box::new(i64::MIN.into()))),
-            };
-            if !self.terms.is_empty() && !o.terms.is_empty() {
-                let (Some(a), Some(b)) = (opaque(self).terms.pop(), opaque(o).terms.pop()) else {
-                    unreachable!("an opaque factor is one term");
-                };
-                let mut atoms = [a.atoms, b.atoms].concat();
-                atoms.sort();
-                return Dim { terms: vec![Term { atoms, coef: 1 }], konst: 0 };
+        if !self.terms.is_empty() && !o.terms.is_empty() {
+            let (a, b) = (self.weight(MOST_ATOMS), o.weight(MOST_ATOMS));
+            if a + b >= MOST_ATOMS {
+                return Dim::from(i64::MAX);
+            }
+            let most = |d: &Dim| d.terms.iter().map(|t| t.atoms.len()).max().unwrap_or(0);
+            let grown = self.terms.len() * b + o.terms.len() * a;
+            if grown > MOST_ATOMS / 2 || most(self) + most(o) > 64 {
+                return self.opaque_product(o);
             }
         }
+        self.distribute(o)
+    }
+
+    /// The product as one term of two factors that nothing distributes over: `max(d, MIN)` is d.
+    fn opaque_product(&self, o: &Dim) -> Dim {
+        let opaque = |d: &Dim| Atom::Max(Box::new(d.clone()), Box::new(i64::MIN.into()));
+        let mut atoms = vec![opaque(self), opaque(o)];
+        atoms.sort();
+        Dim { terms: vec![Term { atoms, coef: 1 }], konst: 0 }
+    }
+
+    fn distribute(&self, o: &Dim) -> Dim {
         let mut out = self.times(o.konst);
         for t in &o.terms {
             let mut part = Dim { terms: vec![], konst: 0 };
@@ -587,6 +598,8 @@ mod tests {
         assert!(many.weight(100_000) < 100_000);
         let env = SymEnv(vec![Some(1); 40]);
         assert_eq!(many.eval(&env), Ok(1 << 40));
+        let bomb = (0..60).fold(s(0), |d, _| d.mul(&d));
+        assert_eq!(bomb.as_const(), Some(i64::MAX));
         let square = (0..7).fold(s(0), |d, _| d.mul(&d));
         assert!(square.weight(1000) < 1000);
         assert_eq!(square.eval(&SymEnv(vec![Some(1)])), Ok(1));

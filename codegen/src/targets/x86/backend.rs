@@ -18,12 +18,9 @@ pub struct X86Backend {
 impl X86Backend {
     /// The tier of that name, if there is a code generator for it.
     pub fn of_tier(name: &str) -> Option<X86Backend> {
-        let (tier, own) = match name {
-            "avx2" => (Tier::Avx2, super::Tier::Avx2),
-            "avx512" => (Tier::Avx512, super::Tier::Avx512),
-            _ => return None,
-        };
-        Some(X86Backend { target: Target::of(tier), machine: super::Target::generic(own) })
+        let tier = [Tier::Avx2, Tier::Avx512].into_iter().find(|t| t.name() == name)?;
+        let target = Target::of(tier);
+        Some(X86Backend { machine: (&target).into(), target })
     }
 }
 
