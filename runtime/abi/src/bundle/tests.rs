@@ -1,3 +1,5 @@
+//! Bundles written and read back, and what must not be read: truncations, flipped bytes, wild fields.
+
 use super::*;
 use crate::dim::{Dim, Sym};
 use crate::dtype::Dtype;
