@@ -84,7 +84,7 @@ impl Placer<'_> {
     }
 
     /// A new buffer for a value (or a copy of it), its halo filled.
-    fn new_place(&mut self, v: Value, wish: &Wish) -> Result<Place, PlaceError> {
+    pub(super) fn new_place(&mut self, v: Value, wish: &Wish) -> Result<Place, PlaceError> {
         let t = self.g.tensor(v).clone();
         let (shape, halo) = match wish {
             Wish::Image(h) => {
@@ -109,11 +109,6 @@ impl Placer<'_> {
             self.step("halo", lowered, &[], std::slice::from_ref(&place))?;
         }
         Ok(place)
-    }
-
-    /// A buffer beside a value's own place.
-    pub(super) fn fresh(&mut self, _n: Node, v: Value, wish: &Wish) -> Result<Place, PlaceError> {
-        self.new_place(v, wish)
     }
 
     /// Copies elements between places of the same dims.

@@ -186,7 +186,7 @@ impl Placer<'_> {
                 // What does not change in a repetition is copied before it.
                 let invariant = src.bump.is(0) && !self.made_in_body(v);
                 let body = if invariant { self.steps.body.take() } else { None };
-                let dst = self.fresh(n, v, &wish)?;
+                let dst = self.new_place(v, &wish)?;
                 self.copy(n, &src, &dst)?;
                 if body.is_some() {
                     self.steps.body = body;

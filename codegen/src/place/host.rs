@@ -62,7 +62,7 @@ impl Placer<'_> {
                 self.heap.insert(v);
                 continue;
             }
-            let p = self.fresh(n, v, &Wish::Dense)?;
+            let p = self.new_place(v, &Wish::Dense)?;
             outputs.push((self.ids[&v], p.buf));
             match self.parts.contains_key(&v) {
                 true => later.push((v, p)),
@@ -85,7 +85,7 @@ impl Placer<'_> {
         if p.is_dense() && p.offset.is(0) && p.bump.is(0) {
             return Ok(p.buf);
         }
-        let dst: Place = self.fresh(n, v, &Wish::Dense)?;
+        let dst: Place = self.new_place(v, &Wish::Dense)?;
         self.copy(n, &p, &dst)?;
         Ok(dst.buf)
     }

@@ -36,7 +36,7 @@ impl Placer<'_> {
         for (i, &param) in region.params.iter().enumerate() {
             let src = self.place(node.inputs[i])?;
             if i < carried {
-                let state = self.fresh(n, param, &Wish::Dense)?;
+                let state = self.new_place(param, &Wish::Dense)?;
                 self.copy(n, &src, &state)?;
                 self.places.insert(param, state.clone());
                 self.places.insert(node.outputs[i], state.clone());
@@ -51,7 +51,7 @@ impl Placer<'_> {
                 return Err(self.internal(n, "it stacks what is no tensor"));
             };
             // The stack is row-major wherever its reader wants it: a row is one step's result.
-            let stack = self.fresh(n, y, &Wish::Dense)?;
+            let stack = self.new_place(y, &Wish::Dense)?;
             rows.push(at_time(&stack, trip, reverse));
             self.places.insert(y, stack);
         }

@@ -176,7 +176,7 @@ impl Placer<'_> {
     /// A reshape that strides cannot say: the elements in row-major order, seen under both shapes.
     fn copy_reshape(&mut self, n: Node, src: &Place, y: Value) -> Result<(), PlaceError> {
         let dst = self.allocate(y)?;
-        let dst = if dst.is_dense() { dst } else { self.fresh(n, y, &Wish::Dense)? };
+        let dst = if dst.is_dense() { dst } else { self.new_place(y, &Wish::Dense)? };
         let as_src =
             Place { dims: src.dims.clone(), strides: dense_strides(&src.dims), ..dst.clone() };
         self.copy(n, src, &as_src)?;
