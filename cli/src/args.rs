@@ -53,6 +53,8 @@ pub enum HubcCommand {
     Compare(Compare),
     /// Says what a model or bundle is, and what each step of it does
     Inspect(Inspect),
+    /// Signs a bundle, for runtimes that run only signed machine code (HUB_TRUST=signed)
+    Sign(Sign),
     /// Prints a shell's completion script
     Completions(Completions),
 }
@@ -254,4 +256,17 @@ pub struct Completions {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `hubc sign`.
+#[derive(Args, Debug)]
+pub struct Sign {
+    /// The bundle
+    pub bundle: PathBuf,
+    /// Ed25519 private key in PEM form (openssl genpkey -algorithm ed25519)
+    #[arg(long, value_name = "KEY.pem")]
+    pub key: PathBuf,
+    /// Where the signed bundle goes [default: the bundle is replaced]
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
 }

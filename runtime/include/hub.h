@@ -6,7 +6,8 @@
  * hub_last_error().
  *
  * A session is used by one thread at a time, a model by any number. Environment: HUB_TRUST=any,
- * signed or portable decides whose machine code runs; HUB_CPU=avx512, avx2 or portable forces a tier.
+ * signed or portable decides whose machine code runs (signed: that of bundles signed by one of the
+ * Ed25519 keys in the PEM files that HUB_KEYS lists, others run portable); HUB_CPU=avx512, avx2 or portable forces a tier.
  */
 #ifndef HUB_H
 #define HUB_H

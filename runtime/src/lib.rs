@@ -22,15 +22,17 @@ mod pool;
 mod run;
 mod session;
 mod tensor;
+mod trust;
 
 pub use cpu::{best as best_tier, cores, supports};
 pub use describe::{StepInfo, Summary};
 pub use error::Error;
 pub use map::CodeFrom;
-pub use model::{Model, OpenOptions, Trust};
+pub use model::{Model, OpenOptions};
 pub use native::Profile;
 pub use session::{Session, SessionOptions};
 pub use tensor::{Outputs, TensorView};
+pub use trust::{PublicKey, Trust};
 
 pub use hub_abi::Dtype;
 pub use hub_portable::{Limits, Tensor, Value};

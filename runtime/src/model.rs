@@ -10,6 +10,7 @@ use crate::flow::Flow;
 use crate::host::Shared;
 use crate::map::{self, Code};
 use crate::pool::Kernel;
+use crate::trust::{self, PublicKey, Trust};
 use hub_abi::bundle::{BundleError, BundleView, Fault, Manifest, TierView};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::Plan;
@@ -18,36 +19,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-/// Whose machine code may run. A bundle is trusted like a shared library.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Trust {
-    /// Every bundle's.
-    #[default]
-    Any,
-    /// Only that of bundles signed by a trusted key. No key is configured in this version, so
-    /// every bundle runs portable.
-    Signed,
-    /// None: everything runs portable.
-    Portable,
-}
-
-impl Trust {
-    /// What `HUB_TRUST` says; unset is [`Trust::Any`].
-    pub fn from_env() -> Result<Trust, Error> {
-        match std::env::var("HUB_TRUST").as_deref() {
-            Err(_) | Ok("" | "any") => Ok(Trust::Any),
-            Ok("signed") => Ok(Trust::Signed),
-            Ok("portable") => Ok(Trust::Portable),
-            Ok(o) => Err(Error::Usage(format!("HUB_TRUST={o}: any, signed or portable expected"))),
-        }
-    }
-}
-
 /// How to open a bundle.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// Whose code may run; `None` asks the environment (`HUB_TRUST`).
     pub trust: Option<Trust>,
+    /// Keys whose signature is trusted; `None` asks the environment (`HUB_KEYS`).
+    pub keys: Option<Vec<PublicKey>>,
     /// Run code from sealed memory instead of the file's mapping, as where the file system refuses
     /// executable mappings.
     pub copy_code: bool,
@@ -61,8 +39,9 @@ pub(crate) struct Inner {
     pub path: PathBuf,
     file: File,
     pub bundle: Arc<BundleView<Mmap>>,
-    options: OpenOptions,
-    trust: Trust,
+    copy_code: bool,
+    /// Whether native code may run, or why it may not.
+    native: Result<(), String>,
     tiers: Vec<OnceLock<Arc<Tier>>>,
     host: OnceLock<Shared>,
     /// Names as C strings, inputs then outputs.
@@ -109,6 +88,13 @@ impl Model {
         let map = map::file(&file).map_err(io)?;
         let bundle = BundleView::parse(map)
             .map_err(|source| Error::Bundle { path: path.clone(), source })?;
+        let keys = match (&options.keys, trust) {
+            (Some(keys), _) => keys.clone(),
+            (None, Trust::Signed) => PublicKey::from_env()?,
+            (None, _) => vec![],
+        };
+        let native = trust::admits(trust, &keys, &bundle)
+            .map_err(|source| Error::Bundle { path: path.clone(), source })?;
         let m = &bundle.manifest;
         let names = m.inputs.iter().chain(&m.outputs);
         let names = names.map(|i| i.name.replace('\0', "\u{fffd}"));
@@ -118,17 +104,18 @@ impl Model {
             path,
             file,
             bundle: Arc::new(bundle),
-            options: *options,
-            trust,
+            copy_code: options.copy_code,
+            native,
             tiers,
             host: OnceLock::new(),
             names,
         })))
     }
 
-    /// Checks every hash, those of the constants included.
+    /// Checks every hash, those of the constants included, and the signature if there is one.
     pub fn verify(&self) -> Result<(), Error> {
-        self.0.bundle.verify().map_err(|source| self.0.refused(source))
+        let bundle = &self.0.bundle;
+        bundle.verify().and_then(|()| trust::check(bundle)).map_err(|e| self.0.refused(e))
     }
 
     /// What the bundle is.
@@ -191,10 +178,8 @@ impl Inner {
         if asked == Some("portable") {
             return portable("");
         }
-        match self.trust {
-            Trust::Any => {}
-            Trust::Signed => return portable("running portable: the bundle is not signed"),
-            Trust::Portable => return portable("running portable: HUB_TRUST=portable"),
+        if let Err(why) = &self.native {
+            return portable(&format!("running portable: {why}"));
         }
         let usable = names.iter().copied().enumerate().filter(|(_, t)| cpu::supports(t));
         let best = match asked {
@@ -217,7 +202,7 @@ impl Inner {
         }
         let TierView { plan, code } = self.bundle.tier(name).map_err(|e| self.refused(e))?;
         let bytes = &self.bundle.file()[code.clone()];
-        let mapped = match self.options.copy_code {
+        let mapped = match self.copy_code {
             true => Code::copy(bytes),
             false => Code::map(&self.file, &code, bytes),
         };

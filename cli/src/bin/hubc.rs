@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         HubcCommand::Bench(a) => commands::bench::run(a),
         HubcCommand::Compare(a) => commands::compare::run(a),
         HubcCommand::Inspect(a) => commands::inspect::run(a),
+        HubcCommand::Sign(a) => commands::sign::run(a),
         HubcCommand::Completions(a) => commands::completions::run(a, Hubc::command()),
     })
 }

@@ -9,6 +9,7 @@ use hub_abi::bundle::{IoInfo, Manifest};
 use hub_abi::shape::Type;
 use hub_frontend::LoadOptions;
 use hub_ir::{Graph, Op};
+use hub_runtime::PublicKey;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -48,9 +49,14 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
             "source": m.provenance.format, "compiler": m.provenance.compiler,
             "inputs": io_json(&m.inputs, m), "outputs": io_json(&m.outputs, m),
             "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
-            "tier": o.session.tier(), "sections": sections, "steps": steps,
+            "tier": o.session.tier(), "signed_by": signer(o), "sections": sections, "steps": steps,
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
             "constant_bytes": s.constants })
+}
+
+/// The key that the bundle's signature is said to be of.
+fn signer(o: &Opened) -> Option<String> {
+    o.model.bundle().signature().map(|s| PublicKey(s.key).to_string())
 }
 
 fn io_json(io: &[IoInfo], m: &Manifest) -> Vec<Value> {
@@ -84,6 +90,9 @@ fn bundle_text(a: &Inspect, o: &Opened) {
     }
     let s = o.session.summary();
     println!("  arena   {} (lower bound {})", kib(s.arena), kib(s.arena_bound));
+    if let Some(key) = signer(o) {
+        println!("  signed  by {key}");
+    }
     let tiers: Vec<&str> = m.tiers.iter().map(|t| &t.name[..]).collect();
     println!("  tiers   {}; runs {}", tiers.join(", "), o.session.tier());
     let number = |n: Option<i64>| n.map_or("?".into(), |n| n.to_string());

@@ -7,3 +7,4 @@ pub mod export;
 pub mod inspect;
 pub mod optimize;
 pub mod run;
+pub mod sign;

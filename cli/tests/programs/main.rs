@@ -6,6 +6,7 @@ mod inspect;
 mod onnx;
 mod refusals;
 mod run;
+mod sign;
 
 use hub_models::{Digits, NamedTensor, TensorFile, Tensors};
 use serde_json::Value;

@@ -41,6 +41,13 @@ pub struct Section {
     pub entsize: u64,
 }
 
+impl Section {
+    /// Where it ends, in bytes; checked when the container was read.
+    pub fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
+
 /// The first page: ELF header and one loadable segment a code section, addresses being offsets.
 pub fn head(sections: &[Section], shoff: u64) -> Vec<u8> {
     let code: Vec<&Section> = sections.iter().filter(|s| s.flags == CODE).collect();

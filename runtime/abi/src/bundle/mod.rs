@@ -12,6 +12,7 @@
 //! | `.hub.plan.TIER` | [`crate::plan::Plan`] in postcard |
 //! | `.hub.const` | constants, each at a multiple of 64 bytes |
 //! | `.hub.seal` | magic, version, and BLAKE3 of headers and manifest |
+//! | `.hub.sig` | optional: an Ed25519 key and signature ([`Signature`]) |
 //!
 //! Other sections (accuracy record, self-test vectors, processor, code for other targets) ride along
 //! and are skipped by who does not know them. Invariants, asserted on write and checked on read: no
@@ -21,13 +22,15 @@
 pub mod check;
 mod elf;
 mod read;
+mod sign;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use read::{BundleView, TierView};
-pub use write::{BundleWriter, TierCode};
+pub use sign::{Signature, attach, message};
+pub use write::{BundleWriter, TierCode, replace};
 
 use crate::dim::SymInfo;
 use crate::pgraph::PGraph;

@@ -2,6 +2,7 @@
 //! is believed; every fault is an error that says where.
 
 use super::elf::{self, Container, Section};
+use super::sign::{self, Signature};
 use super::*;
 use crate::pgraph::PGraph;
 use crate::plan::Plan;
@@ -35,6 +36,8 @@ pub struct BundleView<B> {
     /// The portable graph.
     pub graph: PGraph,
     consts: Range<usize>,
+    manifest_at: Range<usize>,
+    signature: Option<Signature>,
 }
 
 /// A tier whose plan and code have been checked.
@@ -51,7 +54,8 @@ impl<B: AsRef<[u8]>> BundleView<B> {
     /// else by [`BundleView::verify`].
     pub fn parse(file: B) -> Result<Self, BundleError> {
         let c = elf::read(file.as_ref())?;
-        let manifest = read_manifest(file.as_ref(), &c)?;
+        let (manifest, manifest_at) = read_manifest(file.as_ref(), &c)?;
+        let signature = sign::find(file.as_ref(), &c)?;
         match_sections(&c, &manifest)?;
         let no_range = || BundleError {
             fault: Fault::Broken,
@@ -59,7 +63,8 @@ impl<B: AsRef<[u8]>> BundleView<B> {
             offset: c.shoff,
         };
         let consts = manifest.section(CONSTS).map(range).ok_or_else(no_range)?;
-        let mut view = BundleView { file, manifest, graph: PGraph::default(), consts };
+        let graph = PGraph::default();
+        let mut view = BundleView { file, manifest, graph, consts, manifest_at, signature };
         let (graph, at): (PGraph, u64) = view.table(GRAPH)?;
         check::graph(&graph, view.interface()).or_else(|e| broken(at, format!("graph: {e}")))?;
         view.check_interface(&graph, at)?;
@@ -100,6 +105,16 @@ impl<B: AsRef<[u8]>> BundleView<B> {
     /// Where the constants lie in the file.
     pub fn const_range(&self) -> Range<usize> {
         self.consts.clone()
+    }
+
+    /// The manifest as the file holds it; what a signature is over, see [`sign::message`].
+    pub fn manifest_bytes(&self) -> &[u8] {
+        &self.file()[self.manifest_at.clone()]
+    }
+
+    /// The signature that the file carries, unchecked.
+    pub fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
     }
 
     /// The whole file.
@@ -169,11 +184,11 @@ fn range(s: &SectionInfo) -> Range<usize> {
     s.offset as usize..(s.offset + s.len) as usize
 }
 
-fn bytes<'a>(file: &'a [u8], s: &Section) -> &'a [u8] {
+pub(super) fn bytes<'a>(file: &'a [u8], s: &Section) -> &'a [u8] {
     &file[s.offset as usize..(s.offset + s.len) as usize]
 }
 
-fn read_manifest(file: &[u8], c: &Container) -> Result<Manifest, BundleError> {
+fn read_manifest(file: &[u8], c: &Container) -> Result<(Manifest, Range<usize>), BundleError> {
     let find = |name: &str| match c.sections.iter().find(|s| s.name == name) {
         Some(s) => Ok(s),
         None => Err(BundleError {
@@ -212,7 +227,7 @@ fn read_manifest(file: &[u8], c: &Container) -> Result<Manifest, BundleError> {
             if found[12..16] != [0; 4] || (minor == MINOR && !rest.is_empty()) {
                 return broken(m.offset, "bytes that mean nothing in seal or manifest");
             }
-            Ok(v)
+            Ok((v, m.offset as usize..(m.offset + m.len) as usize))
         }
         Ok(_) => broken(s.offset + 8, "seal and manifest differ in version"),
         Err(e) => broken(m.offset, format!("the manifest does not decode: {e}")),

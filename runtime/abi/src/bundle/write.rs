@@ -61,21 +61,7 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
 
     /// Writes the bundle to a temporary file beside `path`, then renames it. Gives its size.
     pub fn write(self, path: &Path) -> io::Result<u64> {
-        let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
-        let temp = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-        let temp = path.with_file_name(temp);
-        let result = std::fs::File::create(&temp)
-            .and_then(|f| {
-                let mut w = io::BufWriter::with_capacity(1 << 20, f);
-                let n = self.write_to(&mut w)?;
-                w.into_inner().map_err(|e| e.into_error())?;
-                Ok(n)
-            })
-            .and_then(|n| std::fs::rename(&temp, path).map(|()| n));
-        if result.is_err() {
-            let _ = std::fs::remove_file(&temp);
-        }
-        result
+        replace(path, |out| self.write_to(out))
     }
 
     /// Writes the bundle to memory.
@@ -177,7 +163,7 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
         Ok(())
     }
 
-    /// Manifest, seal, section names, section headers; then the first page.
+    /// The manifest, and all that follows it.
     fn seal<W: Write + Seek>(mut self, mut file: Sections<'_, W>) -> io::Result<u64> {
         let listed = file.done.iter().zip(&file.hashes);
         self.manifest.sections = listed
@@ -191,33 +177,69 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
         (self.manifest.major, self.manifest.minor) = (MAJOR, MINOR);
         let manifest = encode(&self.manifest)?;
         file.section(MANIFEST, &manifest)?;
-        file.begin(SEAL)?;
-        // Everything after the seal's start has a known place, so the headers can be hashed first.
-        let seal_at = file.at;
-        file.put(&[0; read::SEAL_LEN])?;
-        file.end([0; 32]);
-        let mut names = vec![0u8];
-        let mut at = vec![];
-        for s in file.done.iter().map(|s| s.name.as_str()).chain([".shstrtab"]) {
-            at.push(names.len() as u32);
-            names.extend(s.bytes());
-            names.push(0);
-        }
-        file.section(".shstrtab", &names)?;
-        file.done.last_mut().expect("a section was just written").kind = elf::STRTAB;
-        file.pad()?;
-        let shoff = file.at;
-        let headers = elf::section_headers(&file.done, &at);
-        file.put(&headers)?;
-        let size = file.at;
-        let head = elf::head(&file.done, shoff);
-        file.out.seek(SeekFrom::Start(0))?;
-        file.out.write_all(&head)?;
-        file.out.seek(SeekFrom::Start(seal_at))?;
-        file.out.write_all(&read::seal(&head, &names, &headers, &manifest))?;
-        file.out.seek(SeekFrom::Start(size))?;
-        Ok(size)
+        finish(file, &manifest, None)
     }
+}
+
+/// What follows the manifest: seal, signature, section names, section headers; then the first page.
+/// Gives the file's size.
+pub(super) fn finish<W: Write + Seek>(
+    mut file: Sections<'_, W>,
+    manifest: &[u8],
+    signature: Option<&[u8]>,
+) -> io::Result<u64> {
+    file.begin(SEAL)?;
+    // Everything after the seal's start has a known place, so the headers can be hashed first.
+    let seal_at = file.at;
+    file.put(&[0; read::SEAL_LEN])?;
+    file.end([0; 32]);
+    if let Some(signature) = signature {
+        file.section(SIGNATURE, signature)?;
+    }
+    let mut names = vec![0u8];
+    let mut at = vec![];
+    for s in file.done.iter().map(|s| s.name.as_str()).chain([".shstrtab"]) {
+        at.push(names.len() as u32);
+        names.extend(s.bytes());
+        names.push(0);
+    }
+    file.section(".shstrtab", &names)?;
+    file.done.last_mut().expect("a section was just written").kind = elf::STRTAB;
+    file.pad()?;
+    let shoff = file.at;
+    let headers = elf::section_headers(&file.done, &at);
+    file.put(&headers)?;
+    let size = file.at;
+    let head = elf::head(&file.done, shoff);
+    file.out.seek(SeekFrom::Start(0))?;
+    file.out.write_all(&head)?;
+    file.out.seek(SeekFrom::Start(seal_at))?;
+    file.out.write_all(&read::seal(&head, &names, &headers, manifest))?;
+    file.out.seek(SeekFrom::Start(size))?;
+    Ok(size)
+}
+
+/// Writes a file through `fill` (which gives its size) under a temporary name beside `path`, then
+/// renames it: who has the old file open keeps it whole. Gives the size.
+pub fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut io::BufWriter<std::fs::File>) -> io::Result<u64>,
+) -> io::Result<u64> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
+    let temp = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
+    let temp = path.with_file_name(temp);
+    let result = std::fs::File::create(&temp)
+        .and_then(|f| {
+            let mut w = io::BufWriter::with_capacity(1 << 20, f);
+            let n = fill(&mut w)?;
+            w.into_inner().map_err(|e| e.into_error())?;
+            Ok(n)
+        })
+        .and_then(|n| std::fs::rename(&temp, path).map(|()| n));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temp);
+    }
+    result
 }
 
 fn encode<T: Serialize>(v: &T) -> io::Result<Vec<u8>> {
@@ -225,15 +247,20 @@ fn encode<T: Serialize>(v: &T) -> io::Result<Vec<u8>> {
 }
 
 /// The file as it grows.
-struct Sections<'w, W> {
+pub(super) struct Sections<'w, W> {
     out: &'w mut W,
     at: u64,
     done: Vec<Section>,
     hashes: Vec<[u8; 32]>,
 }
 
-impl<W: Write + Seek> Sections<'_, W> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl<'w, W: Write + Seek> Sections<'w, W> {
+    /// A file whose first sections are these; the caller puts their bytes.
+    pub(super) fn resumed(out: &'w mut W, done: Vec<Section>) -> Self {
+        Sections { out, at: 0, done, hashes: vec![] }
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.at += bytes.len() as u64;
         self.out.write_all(bytes)
     }
