@@ -1,5 +1,7 @@
-//! What crosses crates: fixtures through every tier, crate directions, tidiness.
+//! What crosses crates: fixtures through every tier, ONNX's suite, crate directions, tidiness.
 #![forbid(unsafe_code)]
+
+pub mod conformance;
 
 use hub_cli::args::Running;
 use hub_cli::compile::{Job, compile};
@@ -16,8 +18,16 @@ pub fn tiers() -> Vec<&'static str> {
 
 /// Exports a case's model for every native tier.
 pub fn export(case: &Case, bundle: &Path) -> Result<Report, Failure> {
-    let mut job = Job::plain(&case.model, bundle);
-    job.tiers = vec!["avx512".into(), "avx2".into()];
+    export_for(&case.model, bundle, Some(&["avx512", "avx2"]))
+}
+
+/// Exports a model for native tiers (`None`: what an export without options takes; none at all: a
+/// portable bundle), verifying the graph after each pass.
+pub fn export_for(model: &Path, bundle: &Path, tiers: Option<&[&str]>) -> Result<Report, Failure> {
+    let mut job = Job::plain(model, bundle);
+    if let Some(t) = tiers {
+        job.tiers = t.iter().map(|t| t.to_string()).collect();
+    }
     job.check_ir = true;
     compile(&job)
 }
