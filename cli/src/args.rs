@@ -55,6 +55,8 @@ pub enum HubcCommand {
     Inspect(Inspect),
     /// Signs a bundle, for runtimes that run only signed machine code (HUB_TRUST=signed)
     Sign(Sign),
+    /// Writes a model (ONNX or Paddle) as an ONNX file, as it is or after a pass
+    Convert(Convert),
     /// Prints a shell's completion script
     Completions(Completions),
 }
@@ -246,6 +248,31 @@ pub struct Inspect {
     #[arg(long = "dim", value_name = "NAME=N")]
     pub dims: Vec<String>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hubc convert`.
+#[derive(Args, Debug)]
+pub struct Convert {
+    /// An ONNX file, a Paddle .json or .pdmodel file, __model__, or a folder that holds one
+    pub model: PathBuf,
+    /// The ONNX file to write (opset 21)
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub output: PathBuf,
+    /// Convert the graph as it is after this pass [default: as imported]
+    #[arg(long, value_name = "PASS")]
+    pub after: Option<String>,
+    /// Keep weights in OUT.onnx.data (they go there by themselves where 2 GiB are not enough)
+    #[arg(long)]
+    pub external_data: bool,
+    /// Inclusive bounds of a dimension; an anonymous one is INPUT.AXIS
+    #[arg(long = "dim", value_name = "NAME=MIN..MAX")]
+    pub dims: Vec<String>,
+    /// Fixes a dimension
+    #[arg(long, value_name = "NAME=N")]
+    pub specialize: Vec<String>,
+    /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
 }

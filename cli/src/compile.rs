@@ -64,8 +64,7 @@ impl Job {
     /// The job that a command line asks for.
     pub fn of(b: &Build) -> Result<Job, Failure> {
         refuse_what_is_not_there(b)?;
-        let at = |p: &Path| p.canonicalize().ok();
-        if at(&b.model).is_some() && at(&b.model) == at(&b.output) {
+        if same_file(&b.model, &b.output) {
             let what = format!("{} is the model itself", b.output.display());
             return Err(Failure::new(USAGE, what).help("write the bundle to another file"));
         }
@@ -73,14 +72,27 @@ impl Job {
         if !b.cpu.is_empty() {
             job.tiers = tiers(&b.cpu)?;
         }
-        for d in &b.dims {
-            let (name, bounds) = bounds(d)?;
-            job.load.bounds.insert(name, bounds);
-        }
-        job.load.fixed = tensors::sizes(&b.specialize)?;
+        job.load = load_options(&b.dims, &b.specialize)?;
         (job.exact, job.verify) = (b.exact, b.verify);
         Ok(job)
     }
+}
+
+/// Are they one existing file?
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    let at = |p: &Path| p.canonicalize().ok();
+    at(a).is_some() && at(a) == at(b)
+}
+
+/// What `--dim` and `--specialize` say.
+pub fn load_options(dims: &[String], specialize: &[String]) -> Result<LoadOptions, Failure> {
+    let mut load = LoadOptions::default();
+    for d in dims {
+        let (name, bounds) = bounds(d)?;
+        load.bounds.insert(name, bounds);
+    }
+    load.fixed = tensors::sizes(specialize)?;
+    Ok(load)
 }
 
 /// Options that the command line fixes but that this version has no meaning for.

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         HubcCommand::Compare(a) => commands::compare::run(a),
         HubcCommand::Inspect(a) => commands::inspect::run(a),
         HubcCommand::Sign(a) => commands::sign::run(a),
+        HubcCommand::Convert(a) => commands::convert::run(a),
         HubcCommand::Completions(a) => commands::completions::run(a, Hubc::command()),
     })
 }

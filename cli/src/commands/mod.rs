@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod compare;
 pub mod completions;
+pub mod convert;
 pub mod export;
 pub mod inspect;
 pub mod optimize;

@@ -8,6 +8,7 @@ mod order;
 pub mod proto;
 mod table;
 mod tensor;
+pub mod write;
 
 pub use table::names as operators;
 
