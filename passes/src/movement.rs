@@ -181,7 +181,7 @@ fn move_back(b: &mut Builder<'_>, m: &Match, c: Value) -> Result<Value, OpError>
 }
 
 /// Splits a reshape into runs of axes of the same number of elements: pairs of ends.
-fn blocks(x: &[Dim], shape: &[Dim]) -> Option<Vec<(usize, usize)>> {
+pub(crate) fn blocks(x: &[Dim], shape: &[Dim]) -> Option<Vec<(usize, usize)>> {
     let mut out = vec![];
     let (mut i, mut j) = (0, 0);
     while i < x.len() && j < shape.len() {

@@ -3,7 +3,8 @@
 //!
 //! After the anchor: `A(x, W) * c` is `A(x, W*c)` where `c` varies along output axes that come from
 //! `W` alone; sums move out of the product and merge. Before it: `A(x*c, W)` likewise along summed
-//! axes; `A(x+s, W)` adds a bias, but not where zero padding would see the shift.
+//! axes; `A(x+s, W)` adds a bias, but not where zero padding would see the shift. A number on an
+//! operand that nothing can take goes onto the product.
 
 use crate::context::{Changed, Context, PassError};
 use crate::konst;
@@ -39,6 +40,8 @@ pub const RULES: &[Rule] = &[
     rule("norm-scale", || Pat::times(anchor(), Const(3)), weighted, scale_after),
     rule("norm-scale-before", || after_const(BinaryOp::Mul), weighted, scale_before),
     rule("norm-shift-before", || after_const(BinaryOp::Add), unpadded, shift_before),
+    rule("norm-number-late", || contract_of(number_times(0), Slot(1)), late, number_late),
+    rule("norm-number-late-right", || contract_of(Slot(0), number_times(1)), late, number_late),
 ];
 
 fn is_anchor(p: &Prim) -> bool {
@@ -61,6 +64,42 @@ fn biased_or_anchor() -> Pat {
 /// An anchor whose data is a value and a constant (slot 3) combined.
 fn after_const(op: BinaryOp) -> Pat {
     P(is_anchor, vec![Pat::bin(op, Slot(0), Const(3)).named(4), Const(1)]).named(2)
+}
+
+/// A value times one number.
+fn number_times(slot: u8) -> Pat {
+    Pat::times(Slot(slot), Pat::NumIn(0)).named(4)
+}
+
+fn contract_of(a: Pat, b: Pat) -> Pat {
+    P(|p| matches!(p, Prim::Contract { .. }), vec![a, b]).named(2)
+}
+
+/// Two tensors are multiplied, and what is scaled is no result that could be scaled as it is made:
+/// then the number is a factor of the product, which is.
+fn late(g: &Graph, m: &Match) -> When {
+    wide(g, m)?;
+    let x = m.inputs(g, 4)[0];
+    let x = if g.as_const(x).is_some() { m.inputs(g, 4)[1] } else { x };
+    if [m.v(0), m.v(1)].iter().any(|&v| g.as_const(v).is_some()) {
+        return Err("the weights hold the factor");
+    }
+    let makes = |p: &Prim| {
+        p.is_elementwise()
+            || is_anchor(p)
+            || matches!(p, Prim::Reduce { .. } | Prim::Window { .. } | Prim::Gather { .. })
+    };
+    let made = g.as_prim(x).is_some_and(|(_, p)| makes(p));
+    if made && m.users(x).len() == 1 {
+        return Err("the factor is applied as the operand is made");
+    }
+    if g.dims(x) == g.dims(m.v(4)) { Ok(()) } else { Err("the number broadcasts what it scales") }
+}
+
+fn number_late(b: &mut Builder<'_>, m: &Match) -> Replacement {
+    let p = m.root_prim(b.g).clone();
+    let y = b.prim(p, &[m.v(0), m.v(1)])?;
+    Ok(vec![b.bin_scalar(BinaryOp::Mul, y, m.num(0))?])
 }
 
 /// The operand that is constant weights, by position.

@@ -8,6 +8,7 @@ use crate::entity::Value;
 use serde::{Deserialize, Serialize};
 
 pub mod activation;
+pub mod attention;
 pub mod conv;
 pub mod detection;
 pub mod matmul;
@@ -105,6 +106,8 @@ source_ops! {
     ConvTranspose(conv::ConvTranspose) "conv_transpose" ["x", "w", "bias?"],
     /// NumPy matmul with optional transposition of the last two axes.
     MatMul(matmul::MatMul) "matmul" ["a", "b"],
+    /// Softmax of scaled, masked products of queries and keys, times values.
+    Attention(attention::Attention) "attention" ["q", "k", "v", "masks*"],
     /// Inference batch normalisation.
     BatchNorm(norm::BatchNorm) "batch_norm" ["x", "scale", "bias", "mean", "var"],
     /// Normalisation over the trailing axes.

@@ -2,6 +2,7 @@
 //! lowering) serves every exporter. Each rule matches one operator in all its known spellings.
 
 mod activation;
+mod attention;
 mod norm;
 
 use crate::context::{Changed, Context, PassError};
@@ -12,7 +13,10 @@ use hub_ir::{Graph, Source};
 /// The pass.
 pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let functions = apply(g, cx, activation::RULES)?;
-    Ok(apply(g, cx, norm::RULES)? || functions)
+    let norms = apply(g, cx, norm::RULES)?;
+    // Made of products and the softmax that has been raised.
+    let attention = apply(g, cx, attention::RULES)?;
+    Ok(functions || norms || attention)
 }
 
 type When = Result<(), &'static str>;
