@@ -3,44 +3,8 @@
 
 mod common;
 
-use common::{difference, outputs, random};
-use hub_ir::text::{parse, print};
-use hub_ir::verify::{Stage, verify};
-use hub_ir::{Graph, Value as Id};
-use hub_passes::{Options, run_until};
+use common::check;
 use std::fmt::Write;
-
-/// Runs the passes up to `last`; gives the graph after as text, with what was refused by rules whose
-/// name holds `about`. Fails where the outputs differ from those before.
-fn check(text: &str, last: &str, about: &str) -> String {
-    let before = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    verify(&before, Stage::Imported).unwrap_or_else(|e| panic!("{e}"));
-    let mut g = before.clone();
-    let options = Options { check_ir: true, ..Options::default() };
-    let report = run_until(&mut g, &options, last, &mut |_, _| {}).unwrap();
-    let inputs = inputs(&before);
-    let (want, got) = (outputs(&before, &inputs).unwrap(), outputs(&g, &inputs).unwrap());
-    for (w, g) in want.iter().zip(&got) {
-        let d = difference(w, g);
-        assert!(d <= 1e-5, "differs by {d}\n{text}\n{}", print(&before));
-    }
-    let mut out = print(&g);
-    for r in report.refusals.iter().filter(|r| r.rule.contains(about)) {
-        let _ = writeln!(out, "refused {}: {}", r.rule, r.why);
-    }
-    out
-}
-
-/// Random inputs; a symbol is 3.
-fn inputs(g: &Graph) -> Vec<hub_portable::Value> {
-    let env = hub_abi::SymEnv(vec![Some(3); g.syms.len()]);
-    let one = |(i, v): (usize, &Id)| {
-        let dims: Vec<usize> =
-            g.dims(*v).iter().map(|d| usize::try_from(d.eval(&env).unwrap()).unwrap()).collect();
-        random(&dims, i as u32 + 7)
-    };
-    g.regions[g.root()].params.iter().enumerate().map(one).collect()
-}
 
 /// A graph from `x: ty` to the last value of `lines`, each `name = op(args)` of the same type unless
 /// it says its own; numbers are scalars.

@@ -158,9 +158,8 @@ impl Adjust {
 fn causal(b: &mut Builder<'_>, s: Value, past: &Dim) -> Built {
     let dims = b.g.dims(s).to_vec();
     let (q, k) = (dims[dims.len() - 2].clone(), dims[dims.len() - 1].clone());
-    let mut count = |shape: Vec<Dim>, axis| {
-        b.prim(Prim::Iota { dtype: Dtype::I64, shape, axis }, &[])
-    };
+    let mut count =
+        |shape: Vec<Dim>, axis| b.prim(Prim::Iota { dtype: Dtype::I64, shape, axis }, &[]);
     let (rows, columns) = (count(vec![q, 1i64.into()], 0)?, count(vec![1i64.into(), k], 1)?);
     let last = match past.is(0) {
         true => rows,

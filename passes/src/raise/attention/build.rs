@@ -32,7 +32,8 @@ pub fn attention(b: &mut Builder<'_>, m: &Match) -> Replacement {
         }
     }
     let adjust = f.steps.iter().map(|s| s.adjust.clone()).collect();
-    let scale = rounded(f.scale * qs * ks);
+    let depth = b.g.dims(q).last().and_then(Dim::as_const).unwrap_or(0);
+    let scale = rounded(f.scale * qs * ks, depth);
     let y = b.source(Attention { scale, adjust, zero: f.zero }, &ins)?;
     let rows = b.g.dims(y).to_vec();
     let y = b.reshape(y, [&last[..], &rows[rows.len() - 2..]].concat())?;
@@ -40,10 +41,12 @@ pub fn attention(b: &mut Builder<'_>, m: &Match) -> Replacement {
     Ok(vec![arranged(b, y, &have, &f.out)?])
 }
 
-/// A product of numbers that were rounded to f32 is known no better.
-fn rounded(x: f64) -> f64 {
-    let y = f64::from(x as f32);
-    if (x - y).abs() <= 1e-9 * x.abs() { y } else { x }
+/// Numbers are rounded to f32 when they are read, so their product is known no better; `1 / sqrt(d)`
+/// is meant where it is that near.
+fn rounded(x: f64, depth: i64) -> f64 {
+    let usual = 1.0 / (depth.max(1) as f64).sqrt();
+    let x = if (x - usual).abs() <= 2e-7 * usual { usual } else { x };
+    f64::from(x as f32)
 }
 
 /// The leading axes to compute with: the finest that a mask was applied among, else the scores'.

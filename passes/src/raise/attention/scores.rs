@@ -132,7 +132,7 @@ impl<'a> Walker<'a> {
 
     /// To the first product's node.
     fn run(&mut self) -> Walk<Node> {
-        self.to_softmax()?;
+        self.pass_softmax()?;
         for _ in 0..MOST_STEPS {
             let n = self.node().ok_or("the scores are no product of two tensors")?;
             if Product::of(self.g, n).is_some() {
@@ -154,7 +154,11 @@ impl<'a> Walker<'a> {
 
     /// Nothing else uses the value, which is left for one of its node's operands.
     fn owned(&self) -> Walk<()> {
-        if only_use(self.m, self.at, &self.by) { Ok(()) } else { Err("an interior value has other uses") }
+        if only_use(self.m, self.at, &self.by) {
+            Ok(())
+        } else {
+            Err("an interior value has other uses")
+        }
     }
 
     fn go(&mut self, n: Node, to: Value) -> Walk<()> {
@@ -195,7 +199,7 @@ impl<'a> Walker<'a> {
     }
 
     /// From the probabilities to the softmax's operand.
-    fn to_softmax(&mut self) -> Walk<()> {
+    fn pass_softmax(&mut self) -> Walk<()> {
         loop {
             let n = self.node().ok_or("")?;
             match &self.g.nodes[n].op {
@@ -252,7 +256,9 @@ impl<'a> Walker<'a> {
 
     /// One step back from the softmax's operand.
     fn step(&mut self, n: Node) -> Walk<()> {
-        let Some((_, p)) = self.prim() else { return Err("the scores are no product of two tensors") };
+        let Some((_, p)) = self.prim() else {
+            return Err("the scores are no product of two tensors");
+        };
         if self.moved(n, p)? {
             return Ok(());
         }
@@ -294,7 +300,8 @@ impl<'a> Walker<'a> {
     /// `k * tanh(y / k)`.
     fn capped(&mut self, n: Node, tanh: Node, x: Value, k: f64) -> Walk<()> {
         let y = self.g.nodes[tanh].inputs[0];
-        let Some((d, Prim::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)))) = self.g.as_prim(y) else {
+        let Some((d, Prim::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)))) = self.g.as_prim(y)
+        else {
             return Err("a tanh of the scores without its divisor");
         };
         let [s, c] = self.g.nodes[d].inputs[..] else { return Err("") };
