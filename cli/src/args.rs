@@ -71,6 +71,14 @@ pub enum Precision {
     Int8,
 }
 
+/// Bounds of what a command may use.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Limiting {
+    /// Raise or lower a limit (listed below); repeatable
+    #[arg(long = "limit", value_name = "NAME=VALUE")]
+    pub limits: Vec<String>,
+}
+
 /// What both compiling commands take.
 #[derive(Args, Debug)]
 pub struct Build {
@@ -112,10 +120,14 @@ pub struct Build {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Bounds.
+    #[command(flatten)]
+    pub limits: Limiting,
 }
 
 /// `hub export`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Export {
     /// What and how.
     #[command(flatten)]
@@ -135,6 +147,7 @@ pub enum Emit {
 
 /// `hubc optimize`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Optimize {
     /// What and how.
     #[command(flatten)]
@@ -165,10 +178,14 @@ pub struct Running {
     /// Do not check the weights' hash first
     #[arg(long)]
     pub no_verify: bool,
+    /// Bounds.
+    #[command(flatten)]
+    pub limits: Limiting,
 }
 
 /// `hubc run`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Run {
     /// The bundle
     pub bundle: PathBuf,
@@ -185,6 +202,7 @@ pub struct Run {
 
 /// `hubc bench`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Bench {
     /// The bundle
     pub bundle: PathBuf,
@@ -216,6 +234,7 @@ pub struct Bench {
 
 /// `hubc compare`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Compare {
     /// A model (compiled first) or a bundle
     pub model: PathBuf,
@@ -238,6 +257,7 @@ pub struct Compare {
 
 /// `hubc inspect`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Inspect {
     /// A model or a bundle
     pub model: PathBuf,
@@ -250,6 +270,9 @@ pub struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Bounds.
+    #[command(flatten)]
+    pub limits: Limiting,
 }
 
 /// `hubc convert`.

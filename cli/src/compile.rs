@@ -2,6 +2,7 @@
 
 use crate::args::{Build, Precision};
 use crate::failure::{Failure, INTERNAL, UNSUPPORTED, USAGE};
+use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::report::{Report, TierReport};
 use crate::{tensors, verify};
@@ -10,6 +11,7 @@ use hub_codegen::place::{self, Backend};
 use hub_codegen::targets::x86::X86Backend;
 use hub_frontend::{LoadOptions, Loaded};
 use hub_ir::{Graph, Op};
+use hub_passes::FoldLimits;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -22,8 +24,12 @@ pub struct Job {
     pub output: PathBuf,
     /// Native tiers, best first; empty for a portable bundle.
     pub tiers: Vec<String>,
-    /// Dimensions and limits.
+    /// Dimensions, and limits of what is read.
     pub load: LoadOptions,
+    /// Limits of folding constants.
+    pub fold: FoldLimits,
+    /// Limits of runs that check parity.
+    pub run: hub_runtime::Limits,
     /// Admit no algorithm that adds error.
     pub exact: bool,
     /// Check parity with the reference.
@@ -51,6 +57,8 @@ impl Job {
             output: output.to_path_buf(),
             tiers: default_tiers(),
             load: LoadOptions::default(),
+            fold: FoldLimits::default(),
+            run: hub_runtime::Limits::default(),
             exact: false,
             verify: false,
             check_ir: false,
@@ -73,6 +81,7 @@ impl Job {
             job.tiers = tiers(&b.cpu)?;
         }
         job.load = load_options(&b.dims, &b.specialize)?;
+        job.limit(Limits::of(&b.limits.limits)?);
         (job.exact, job.verify) = (b.exact, b.verify);
         Ok(job)
     }
@@ -93,6 +102,13 @@ pub fn load_options(dims: &[String], specialize: &[String]) -> Result<LoadOption
     }
     load.fixed = tensors::sizes(specialize)?;
     Ok(load)
+}
+
+impl Job {
+    /// Sets every limit.
+    pub fn limit(&mut self, limits: Limits) {
+        (self.load.limits, self.fold, self.run) = (limits.model, limits.fold, limits.run);
+    }
 }
 
 /// Options that the command line fixes but that this version has no meaning for.
@@ -182,7 +198,7 @@ pub fn compile(job: &Job) -> Result<Report, Failure> {
     report.bytes = write(job, &loaded, compiled)?;
     if job.verify {
         progress.say("checking parity with the reference");
-        report.parity = verify::parity(&job.output, &job.tiers)?;
+        report.parity = verify::parity(&job.output, &job.tiers, job.run)?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
@@ -200,6 +216,7 @@ fn optimise(job: &Job, g: &mut Graph) -> Result<Vec<(String, usize)>, Failure> {
     };
     let mut options = hub_passes::Options::default();
     options.check_ir |= job.check_ir;
+    options.fold = job.fold;
     let r = hub_passes::run(g, &options, &mut after);
     let r = r.map_err(|e| Failure::new(INTERNAL, e.to_string()))?;
     if let Some(p) = job.print_after.iter().find(|p| *p != "all" && !seen.contains(p)) {

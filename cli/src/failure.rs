@@ -15,6 +15,8 @@ pub const MISMATCH: u8 = 5;
 pub const SLOW: u8 = 6;
 /// A file cannot be read or written.
 pub const IO: u8 = 8;
+/// More than a limit allows.
+pub const LIMIT: u8 = 9;
 /// A bug of ours.
 pub const INTERNAL: u8 = 70;
 
@@ -49,9 +51,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.what)?;
+        let text = |s: &str| s.lines().map(crate::plain).collect::<Vec<_>>().join("\n");
+        write!(f, "error: {}", text(&self.what))?;
         match &self.help {
-            Some(h) => write!(f, "\n  help: {h}"),
+            Some(h) => write!(f, "\n  help: {}", text(h)),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ pub mod args;
 pub mod commands;
 pub mod compile;
 pub mod failure;
+pub mod limits;
 pub mod progress;
 pub mod report;
 pub mod tensors;
@@ -16,6 +17,17 @@ mod verify;
 pub use failure::Failure;
 
 use std::process::ExitCode;
+
+/// Text of a model or bundle made fit for a terminal: what controls one, or the direction of text,
+/// is escaped.
+pub fn plain(text: &str) -> String {
+    let escape = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let one = |c: char| if escape(c) { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(one).collect()
+}
 
 /// Runs a program's command and turns its result into an exit code.
 pub fn finish(result: Result<(), Failure>) -> ExitCode {

@@ -70,7 +70,7 @@ impl Report {
     }
 
     fn warn(&self) {
-        self.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+        self.warnings.iter().for_each(|w| eprintln!("warning: {}", crate::plain(w)));
     }
 
     fn text(&self) -> String {

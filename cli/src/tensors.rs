@@ -1,7 +1,8 @@
 //! Between safetensors files and sessions.
 
 use crate::args::Running;
-use crate::failure::{Failure, INVALID, IO, USAGE};
+use crate::failure::{Failure, INVALID, IO, LIMIT, USAGE};
+use crate::limits::Limits;
 use hub_abi::Dtype;
 use hub_abi::dim::{Dim, SymInfo};
 use hub_models::{NamedTensor, TensorFile, Tensors};
@@ -48,19 +49,24 @@ fn stored_as(d: Dtype) -> &'static str {
 
 /// Opens a bundle; checks the weights' hash unless told not to.
 pub fn open(path: &Path, how: &Running) -> Result<Opened, Failure> {
-    let model = Model::open(path, &OpenOptions::default())?;
-    if !how.no_verify {
-        model.verify()?;
-    }
     let options = SessionOptions {
         threads: usize::try_from(how.threads).unwrap_or(0),
         device: how.device.clone(),
         tier: how.cpu.clone(),
-        ..SessionOptions::default()
+        limits: Limits::of(&how.limits.limits)?.run,
     };
-    let session = Session::new(&model, &options)?;
+    session(path, &options, !how.no_verify)
+}
+
+/// A session on a bundle, whose hashes are checked first where that is asked for.
+pub fn session(path: &Path, options: &SessionOptions, verify: bool) -> Result<Opened, Failure> {
+    let model = Model::open(path, &OpenOptions::default())?;
+    if verify {
+        model.verify()?;
+    }
+    let session = Session::new(&model, options)?;
     if !session.warning().is_empty() {
-        eprintln!("warning: {}", session.warning());
+        eprintln!("warning: {}", crate::plain(session.warning()));
     }
     Ok(Opened { model, session })
 }
@@ -77,7 +83,7 @@ pub fn read(path: &Path) -> Result<TensorFile, Failure> {
 pub fn inputs_for(o: &Opened, given: &Tensors) -> Result<Vec<NamedTensor>, Failure> {
     let inputs = &o.model.manifest().inputs;
     for name in given.keys().filter(|n| !inputs.iter().any(|i| i.name == **n)) {
-        eprintln!("warning: the model has no input '{name}': ignored");
+        eprintln!("warning: the model has no input '{}': ignored", crate::plain(name));
     }
     let mut out = vec![];
     for i in inputs {
@@ -215,6 +221,9 @@ fn check_sizes(syms: &[SymInfo], sizes: &BTreeMap<String, i64>) -> Result<(), Fa
     Ok(())
 }
 
+/// Bytes of inputs made up for a model.
+const MOST_GENERATED: usize = 512 << 20;
+
 /// Inputs made up for a model: floats in [-1, 1), integers 0 and 1, the same for the same seed.
 /// Dynamic dimensions take the size given, else `other` (within their bounds).
 pub fn generated(
@@ -233,12 +242,18 @@ pub fn generated(
         state
     };
     let mut out = vec![];
+    let mut left = MOST_GENERATED;
     for i in &m.inputs {
         let Some(t) = i.ty.as_tensor() else {
             return Err(Failure::new(USAGE, format!("input '{}' is no tensor", i.name)));
         };
         let size = |d: &Dim| size_of(d, &m.syms, sizes, other);
         let shape: Vec<usize> = t.dims.iter().map(size).collect::<Result<_, _>>()?;
+        let bytes = shape.iter().try_fold(t.dtype.size().max(1), |n, &d| n.checked_mul(d));
+        left = bytes.and_then(|b| left.checked_sub(b)).ok_or_else(|| {
+            let what = format!("inputs made up would have over {MOST_GENERATED} bytes");
+            Failure::new(LIMIT, what).help("give smaller sizes, or real inputs")
+        })?;
         let n: usize = shape.iter().product();
         let data: Vec<u8> = (0..n).flat_map(|_| element(t.dtype, next() >> 11)).collect();
         out.push(NamedTensor { dtype: stored_as(t.dtype).to_string(), shape, data });

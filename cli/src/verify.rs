@@ -1,18 +1,22 @@
 //! `--verify`: parity of the written bundle's tiers with the reference, on generated inputs.
 
-use crate::args::Running;
 use crate::failure::{Failure, INTERNAL, USAGE};
 use crate::tensors;
 use hub_models::{NamedTensor, TensorFile, Tolerance};
+use hub_runtime::{Limits, SessionOptions};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// For each tier that this machine has: greatest difference from the portable interpreter as a
 /// share of its greatest magnitude, at the first of [`tensors::SIZES`] that the model admits.
-pub fn parity(bundle: &Path, tiers: &[String]) -> Result<Vec<(String, f64)>, Failure> {
+pub fn parity(
+    bundle: &Path,
+    tiers: &[String],
+    limits: Limits,
+) -> Result<Vec<(String, f64)>, Failure> {
     let mut refusal = None;
     for size in tensors::SIZES {
-        match parity_at(bundle, tiers, size) {
+        match parity_at(bundle, tiers, size, limits) {
             Err(f) if f.code == USAGE => refusal = refusal.or(Some(f)),
             done => return done,
         }
@@ -20,15 +24,20 @@ pub fn parity(bundle: &Path, tiers: &[String]) -> Result<Vec<(String, f64)>, Fai
     Err(refusal.unwrap_or_else(|| Failure::new(USAGE, "no size fits")))
 }
 
-fn parity_at(bundle: &Path, tiers: &[String], size: i64) -> Result<Vec<(String, f64)>, Failure> {
-    let (want, inputs) = run(bundle, "portable", Err(size))?;
+fn parity_at(
+    bundle: &Path,
+    tiers: &[String],
+    size: i64,
+    limits: Limits,
+) -> Result<Vec<(String, f64)>, Failure> {
+    let (want, inputs) = run(bundle, "portable", Err(size), limits)?;
     let golden = TensorFile {
         tensors: want.into_iter().map(|(n, t)| (format!("out:{n}"), t)).collect(),
         metadata: BTreeMap::new(),
     };
     let mut out = vec![];
     for t in tiers.iter().filter(|t| hub_runtime::supports(t)) {
-        let (got, _) = run(bundle, t, Ok(&inputs))?;
+        let (got, _) = run(bundle, t, Ok(&inputs), limits)?;
         let c = hub_models::compare(&golden, &got, Tolerance::default())
             .map_err(|e| Failure::new(INTERNAL, e.to_string()))?;
         out.push((t.clone(), c.error()));
@@ -41,9 +50,10 @@ fn run(
     bundle: &Path,
     tier: &str,
     inputs: Result<&[NamedTensor], i64>,
+    limits: Limits,
 ) -> Result<(hub_models::Tensors, Vec<NamedTensor>), Failure> {
-    let how = Running { threads: 0, device: "cpu".into(), cpu: Some(tier.into()), no_verify: true };
-    let mut o = tensors::open(bundle, &how)?;
+    let options = SessionOptions { tier: Some(tier.into()), limits, ..SessionOptions::default() };
+    let mut o = tensors::session(bundle, &options, false)?;
     let inputs = match inputs {
         Ok(i) => i.to_vec(),
         Err(size) => tensors::generated(&o.model, &BTreeMap::new(), size, 1)?,

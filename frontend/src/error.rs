@@ -121,6 +121,12 @@ impl FrontendError {
         self
     }
 
+    /// The same error where its bytes start at `start` of the file.
+    pub(crate) fn moved(mut self, start: u64) -> FrontendError {
+        self.place.offset = self.place.offset.map(|o| o + start);
+        self
+    }
+
     /// Says what to do, unless it is said.
     pub fn advise(mut self, help: impl Into<String>) -> FrontendError {
         self.place.help.get_or_insert_with(|| help.into());

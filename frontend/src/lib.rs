@@ -13,6 +13,7 @@ pub mod onnx;
 pub mod options;
 pub mod paddle;
 mod sniff;
+mod wire;
 
 pub use error::{ErrorKind, FrontendError, Place, UnsupportedOp};
 pub use options::{Limits, LoadOptions};

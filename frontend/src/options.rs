@@ -12,8 +12,16 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Bytes of one tensor.
     pub tensor_bytes: u64,
+    /// Bytes of all constants together.
+    pub constant_bytes: u64,
+    /// Bytes of a sparse tensor when dense.
+    pub sparse_bytes: u64,
+    /// Bytes that a model's messages take when decoded, their raw data aside, about.
+    pub parsed_bytes: u64,
     /// Nodes of the imported graph, bodies included.
     pub nodes: usize,
+    /// Calls of the model's own functions that are expanded.
+    pub calls: usize,
     /// Depth of bodies and function calls (of messages it is fixed at 100).
     pub nesting: usize,
     /// Axes of one tensor.
@@ -21,12 +29,16 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 GiB a file and a tensor, a million nodes, 64 levels, 64 axes.
+    /// 64 GiB a file, a tensor and all constants, 1 GiB decoded, a million nodes, 64 levels, 64 axes.
     fn default() -> Limits {
         Limits {
             file_bytes: 64 << 30,
             tensor_bytes: 64 << 30,
+            constant_bytes: 64 << 30,
+            sparse_bytes: 512 << 20,
+            parsed_bytes: 1 << 30,
             nodes: 1_000_000,
+            calls: 100_000,
             nesting: 64,
             rank: 64,
         }

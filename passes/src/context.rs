@@ -11,16 +11,32 @@ use std::time::Duration;
 pub struct Options {
     /// Verify the graph after every pass (always in tests).
     pub check_ir: bool,
-    /// A folded constant may have this many bytes at most (and no more than a few times its
-    /// operands').
-    pub fold_bytes: u64,
+    /// What folding may compute.
+    pub fold: FoldLimits,
     /// Sweeps over the graph that one pass may make before it settles for what it has.
     pub sweeps: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check_ir: cfg!(debug_assertions), fold_bytes: 256 << 20, sweeps: 40 }
+        Options { check_ir: cfg!(debug_assertions), fold: FoldLimits::default(), sweeps: 40 }
+    }
+}
+
+/// What one pass of constant folding may compute; what is over stays in the graph.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoldLimits {
+    /// Bytes of one folded constant (which also has no more than a few times its operands'), and,
+    /// with 16 times those of the model's constants, of all.
+    pub bytes: u64,
+    /// Elements and multiply-adds computed in all, as [`hub_portable::work`] counts them, and 16 a
+    /// byte of the model's constants.
+    pub work: u64,
+}
+
+impl Default for FoldLimits {
+    fn default() -> FoldLimits {
+        FoldLimits { bytes: 256 << 20, work: 1 << 30 }
     }
 }
 

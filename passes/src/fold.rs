@@ -1,7 +1,7 @@
 //! Constant folding by the primitives' own meaning, shape arithmetic by known contents, and
 //! branches whose condition is known.
 
-use crate::context::{Changed, Context, PassError};
+use crate::context::{Changed, Context, FoldLimits, PassError};
 use crate::rewrite::number_of;
 use hub_abi::prim::Prim;
 use hub_abi::{Dim, Dtype, Sym};
@@ -18,7 +18,11 @@ const MOST_GROWTH: u64 = 1 << 16;
 pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let root = g.root();
     let given = given_syms(g, root);
-    let mut f = Fold { cx, map: HashMap::new(), given, folded: 0, branches: 0 };
+    let more = g.consts.iter().fold(0u64, |n, (_, c)| n.saturating_add(c.data.len() as u64));
+    let more = more.saturating_mul(16);
+    let FoldLimits { bytes, work } = cx.options.fold;
+    let left = FoldLimits { bytes: bytes.saturating_add(more), work: work.saturating_add(more) };
+    let mut f = Fold { cx, map: HashMap::new(), given, left, folded: 0, branches: 0 };
     f.region(g, root);
     g.replace(&f.map);
     let changed = f.folded + f.branches > 0;
@@ -35,6 +39,8 @@ struct Fold<'a> {
     map: HashMap<Value, Value>,
     /// Symbols that the inputs bind.
     given: HashSet<Sym>,
+    /// What may still be computed.
+    left: FoldLimits,
     folded: u32,
     branches: u32,
 }
@@ -80,7 +86,7 @@ impl Fold<'_> {
         }
     }
 
-    fn attempt(&self, g: &mut Graph, n: Node) -> Option<Made> {
+    fn attempt(&mut self, g: &mut Graph, n: Node) -> Option<Made> {
         let Op::Prim(p) = &g.nodes[n].op else { return None };
         if p.is_effect() || matches!(p, Prim::Random { .. }) {
             return None;
@@ -89,25 +95,34 @@ impl Fold<'_> {
         sizes_of(g, n, &p, &self.given).or_else(|| self.compute(g, n, &p))
     }
 
-    fn compute(&self, g: &mut Graph, n: Node, p: &Prim) -> Option<Made> {
+    fn compute(&mut self, g: &mut Graph, n: Node, p: &Prim) -> Option<Made> {
         let node = &g.nodes[n];
-        let mut given = 0;
+        let mut given = 0u64;
         let mut ins = vec![];
         for &v in &node.inputs {
             let c = g.as_const(v)?;
             given += c.data.len() as u64;
             ins.push(tensor(c)?);
         }
-        let mut wanted = 0;
+        let mut wanted = 0u64;
+        let mut outs = vec![];
         for &v in &node.outputs {
             let t = g.ty(v).as_tensor()?;
             let count = u64::try_from(t.count().as_const()?).ok()?;
-            wanted += count.checked_mul(t.dtype.size().max(1) as u64)?;
+            wanted = wanted.checked_add(count.checked_mul(t.dtype.size().max(1) as u64)?)?;
+            let dims = t.const_dims()?;
+            outs.push(dims.iter().map(|&d| d as usize).collect::<Vec<_>>());
         }
-        if wanted > self.cx.options.fold_bytes || wanted > 4 * given + MOST_GROWTH {
+        let most = self.cx.options.fold.bytes.min(self.left.bytes);
+        if wanted > most || wanted > 4 * given + MOST_GROWTH {
             return None;
         }
-        let limits = Limits { tensor_bytes: self.cx.options.fold_bytes, ..Limits::default() };
+        let in_dims: Vec<&[usize]> = ins.iter().map(Tensor::dims).collect();
+        let work =
+            hub_portable::work(p, &in_dims, &outs.iter().map(|d| &d[..]).collect::<Vec<_>>());
+        self.left.work = self.left.work.checked_sub(work)?;
+        self.left.bytes -= wanted;
+        let limits = Limits { tensor_bytes: most, work: u64::MAX, ..Limits::default() };
         // What fails here (an index out of range, say) fails again, and is reported, at run time.
         let made = hub_portable::fold(p, &ins, &limits).ok()?;
         let name = node.name.clone();
@@ -133,7 +148,7 @@ fn sizes_of(g: &mut Graph, n: Node, p: &Prim, given: &HashSet<Sym>) -> Option<Ma
     let name = node.name.clone();
     let constants: Option<Vec<i64>> = known.iter().map(Dim::as_const).collect();
     let dims = ty.const_dims()?;
-    if dims.iter().product::<i64>() != known.len() as i64 {
+    if !ty.count().is(known.len() as i64) {
         return None;
     }
     let mut b = Builder::new(g, &name);

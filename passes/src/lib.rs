@@ -24,7 +24,7 @@ pub mod raise;
 pub mod rewrite;
 pub mod simplify;
 
-pub use context::{Changed, Context, Options, PassError, PassStat, Refusal, Report};
+pub use context::{Changed, Context, FoldLimits, Options, PassError, PassStat, Refusal, Report};
 
 use hub_ir::Graph;
 use hub_ir::verify::{Stage, verify};

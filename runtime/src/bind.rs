@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::flow::Flow;
 use hub_abi::Dtype;
 use hub_abi::arena::{self, Block};
-use hub_abi::dim::{Dim, SymEnv};
+use hub_abi::dim::{Dim, DimError, SymEnv};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{Arg, Buf, OutputSource, Plan, Step};
 
@@ -29,8 +29,34 @@ pub fn value_dims(g: &PGraph, v: u32, env: &SymEnv) -> Result<(Dtype, Vec<usize>
 
 /// A size under `env`: not negative.
 pub fn size(d: &Dim, env: &SymEnv) -> Result<u64, Error> {
-    let v = d.eval(env).map_err(Error::plan)?;
+    let v = d.eval(env).map_err(|e| match e {
+        DimError::Overflow(_) => Error::Limit(format!("a size ({d}) is over 2^63")),
+        e => Error::plan(e),
+    })?;
     u64::try_from(v).map_err(|_| Error::plan(format!("size {d} is {v}")))
+}
+
+/// Every call of a kernel counts as this much work at least.
+const CALL_WORK: u64 = 64;
+
+/// Work of a step: half its operations, a multiply-add being two, or what it moves. What is not known is none; what
+/// overflows is all there is.
+fn work_of(step: &Step, env: &SymEnv) -> u64 {
+    let known = |d: &Dim| match d.eval(env) {
+        Ok(n) => u64::try_from(n).unwrap_or(0),
+        Err(DimError::Overflow(_)) => u64::MAX,
+        Err(_) => 0,
+    };
+    match step {
+        Step::Kernel { flops, bytes, .. } => {
+            (known(flops) / 2).max(known(bytes) / 4).max(CALL_WORK)
+        }
+        Step::Host { .. } => 0,
+        Step::Repeat { trip, body } => {
+            let once = body.iter().fold(0u64, |n, s| n.saturating_add(work_of(s, env)));
+            once.saturating_mul(known(trip))
+        }
+    }
 }
 
 /// What a run does, in order.
@@ -129,6 +155,17 @@ pub struct Binder<'a> {
 }
 
 impl Binder<'_> {
+    /// Refuses a stage of more work than `limit`, counted as [`hub_portable::work`] counts it.
+    pub fn work(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<(), Error> {
+        let steps = &self.plan.steps[self.flow.stages[stage].clone()];
+        let need = steps.iter().fold(0u64, |n, s| n.saturating_add(work_of(s, env)));
+        if need <= limit {
+            return Ok(());
+        }
+        let what = format!("the run would do {need} units of work, the limit is {limit}");
+        Err(Error::Limit(format!("{what}: raise the session's limits")))
+    }
+
     /// Sizes and places the buffers of a stage. `limit` is in bytes.
     pub fn layout(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<Layout, Error> {
         let too_big = || Error::Limit(format!("the arena would need more than {limit} bytes"));

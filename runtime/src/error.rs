@@ -1,6 +1,7 @@
 //! What can go wrong, with the exit code (and C status) of each.
 
 use hub_abi::bundle::{BundleError, Fault};
+use hub_abi::dim::DimError;
 use hub_portable::{ExecError, ExecFault, PrimError};
 use std::path::PathBuf;
 
@@ -85,7 +86,9 @@ impl Error {
             Error::Limit(_) => 9,
             Error::Node { .. } => 4,
             Error::Exec(e) => match &e.fault {
-                ExecFault::Prim(PrimError::Limit { .. }) => 9,
+                ExecFault::Prim(
+                    PrimError::Limit { .. } | PrimError::Dim(DimError::Overflow(_)),
+                ) => 9,
                 ExecFault::Input { .. } => 2,
                 ExecFault::Malformed(_) | ExecFault::Const { .. } => 7,
                 _ => 4,

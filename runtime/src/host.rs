@@ -68,7 +68,8 @@ impl Shared {
 
 /// A session's heap: values that are in no buffer. Made when first used.
 pub struct Host {
-    limits: Limits,
+    /// What the present run may use.
+    pub limits: Limits,
     frame: Option<Frame>,
     dirty: bool,
 }

@@ -42,7 +42,9 @@ pub struct Native {
     pub stages: Vec<Stage>,
     pub env: SymEnv,
     pub host: Host,
-    pub limits: Limits,
+    /// What the caller allows, and what that is for the present inputs.
+    asked: Limits,
+    limits: Limits,
     /// For each buffer that is the only source of an output and its own memory: the output. A run
     /// may let it be the caller's memory.
     pub direct: Vec<Option<u32>>,
@@ -72,8 +74,9 @@ impl Native {
             status: Box::new(AtomicU32::new(0)),
             stages: tier.flow.stages.iter().map(|_| Stage::default()).collect(),
             env: SymEnv::new(model.graph().syms.len()),
-            host: Host::new(limits),
-            limits,
+            host: Host::new(limits.given(0)),
+            asked: limits,
+            limits: limits.given(0),
             direct: direct_outputs(&tier.plan),
             now: vec![0; tier.plan.bufs.len()],
             tier,
@@ -83,7 +86,13 @@ impl Native {
 
     /// Binds symbols to the inputs' dims and checks those.
     pub fn accept(&mut self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
-        accept(self.model.graph(), &self.model.manifest().inputs, inputs, &mut self.env)
+        accept(self.model.graph(), &self.model.manifest().inputs, inputs, &mut self.env)?;
+        let bytes = inputs.iter().flatten().filter_map(Given::need);
+        let consts = self.model.0.bundle.const_range().len();
+        let bytes = bytes.fold(consts, usize::saturating_add) as u64;
+        self.limits = self.asked.given(bytes);
+        self.host.limits = self.limits;
+        Ok(())
     }
 
     /// Bytes of arenas, outputs kept by the session included.
@@ -107,6 +116,7 @@ impl Native {
             consts: self.model.0.bundle.consts().as_ptr().addr() as u64,
             status: self.status.as_ptr().addr() as u64,
         };
+        binder.work(k, &self.env, self.limits.work)?;
         let layout = binder.layout(k, &self.env, self.limits.live_bytes)?;
         let need = usize::try_from(layout.total).map_err(|e| Error::Limit(e.to_string()))?;
         if stage.region.as_ref().is_none_or(|r| r.len() < need) {

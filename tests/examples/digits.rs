@@ -34,7 +34,13 @@ fn run() -> Result<(), Failure> {
 
 fn on_tier(digits: &Digits, case: &Case, bundle: &Path, tier: &str) -> Result<(), Failure> {
     let cpu = Some(tier.to_string());
-    let how = Running { threads: 1, device: "cpu".into(), cpu, no_verify: false };
+    let how = Running {
+        threads: 1,
+        device: "cpu".into(),
+        cpu,
+        no_verify: false,
+        limits: Default::default(),
+    };
     let mut o = tensors::open(bundle, &how)?;
     let inputs = tensors::inputs_for(&o, &case.inputs)?;
     let got = o.run(&inputs)?;

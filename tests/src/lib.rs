@@ -41,7 +41,8 @@ pub fn check(
     tolerance: Tolerance,
 ) -> Result<Comparison, Failure> {
     let cpu = Some(tier.to_string());
-    let how = Running { threads, device: "cpu".into(), cpu, no_verify: true };
+    let how =
+        Running { threads, device: "cpu".into(), cpu, no_verify: true, limits: Default::default() };
     let mut o = tensors::open(bundle, &how)?;
     let inputs = tensors::inputs_for(&o, &case.inputs)?;
     let got = o.run(&inputs)?;
@@ -57,7 +58,16 @@ pub fn check(
 pub fn several_sizes(bundle: &Path, tiers: &[&str], sizes: &[(i64, i64)]) -> Result<f64, Failure> {
     let open = |tier: &str| {
         let cpu = Some(tier.to_string());
-        tensors::open(bundle, &Running { threads: 2, device: "cpu".into(), cpu, no_verify: true })
+        tensors::open(
+            bundle,
+            &Running {
+                threads: 2,
+                device: "cpu".into(),
+                cpu,
+                no_verify: true,
+                limits: Default::default(),
+            },
+        )
     };
     let mut portable = open("portable")?;
     let mut worst = 0f64;

@@ -23,7 +23,8 @@ fn export(dir: &TempDir, file: &str) -> PathBuf {
 
 fn open(bundle: &Path, tier: &str, threads: i32) -> Opened {
     let cpu = Some(tier.to_string());
-    let how = Running { threads, device: "cpu".into(), cpu, no_verify: true };
+    let how =
+        Running { threads, device: "cpu".into(), cpu, no_verify: true, limits: Default::default() };
     tensors::open(bundle, &how).expect("opens")
 }
 

@@ -2,6 +2,7 @@
 
 use crate::args::{Bench, Running};
 use crate::failure::{Failure, SLOW, UNSUPPORTED};
+use crate::plain;
 use crate::report::{SCHEMA, kib};
 use crate::tensors::{self, Opened};
 use hub_models::NamedTensor;
@@ -84,7 +85,12 @@ fn print(
 ) {
     let (s, ms) = (o.session.summary(), |d: Duration| d.as_secs_f64() * 1e3);
     let (tier, threads) = (o.session.tier(), o.session.threads());
-    let flops: i64 = o.session.steps().iter().filter_map(|s| Some(s.flops? * s.calls?)).sum();
+    let flops: i64 = o
+        .session
+        .steps()
+        .iter()
+        .filter_map(|s| s.flops?.checked_mul(s.calls?))
+        .fold(0, i64::saturating_add);
     if a.json {
         let mut v = json!({ "schema": SCHEMA, "bundle": a.bundle, "tier": tier, "threads": threads,
             "median_ms": t.at(0.5), "min_ms": t.at(0.0), "p90_ms": t.at(0.9), "runs": t.0.len(),
@@ -144,15 +150,15 @@ fn table(steps: &[(StepInfo, f64)]) {
     println!("     µs      %  calls  GFLOP/s   GB/s  node  kernel  schedule");
     for (s, us) in order {
         let calls = s.calls.unwrap_or(1);
-        let per = |x: Option<i64>| (x.unwrap_or(0) * calls) as f64 / us.max(1e-3) / 1e3;
+        let per = |x: Option<i64>| (x.unwrap_or(0) as f64 * calls as f64) / us.max(1e-3) / 1e3;
         println!(
             "{us:>9.1} {:>5.1}% {calls:>5} {:>8.1} {:>6.1}  {}  {}  {}",
             100.0 * us / total.max(1e-9),
             per(s.flops),
             per(s.bytes),
-            s.node,
-            s.kernel,
-            s.schedule
+            plain(&s.node),
+            plain(&s.kernel),
+            plain(&s.schedule)
         );
     }
 }

@@ -3,8 +3,9 @@
 use crate::args::Compare;
 use crate::compile::{Job, compile};
 use crate::failure::{Failure, INVALID, MISMATCH, USAGE};
+use crate::limits::Limits;
 use crate::report::SCHEMA;
-use crate::tensors;
+use crate::{plain, tensors};
 use hub_models::Tolerance;
 use serde_json::json;
 use std::io::Read;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Compiles if need be, runs, compares; exit code 5 where an output is off.
 pub fn run(a: Compare) -> Result<(), Failure> {
     let golden = tensors::read(&a.golden)?;
-    let (bundle, _temporary) = bundle_of(&a.model)?;
+    let (bundle, _temporary) = bundle_of(&a.model, Limits::of(&a.running.limits.limits)?)?;
     let mut o = tensors::open(&bundle, &a.running)?;
     let given = match &a.inputs {
         Some(path) => tensors::read(path)?.tensors,
@@ -36,7 +37,7 @@ pub fn run(a: Compare) -> Result<(), Failure> {
             .collect();
         println!("{}", json!({ "schema": SCHEMA, "ok": c.ok(), "outputs": outputs }));
     } else {
-        println!("{c}");
+        c.to_string().lines().for_each(|l| println!("{}", plain(l)));
     }
     if c.ok() {
         return Ok(());
@@ -45,13 +46,15 @@ pub fn run(a: Compare) -> Result<(), Failure> {
 }
 
 /// A bundle as it is; a model compiled into a temporary one, removed with the guard.
-fn bundle_of(path: &Path) -> Result<(PathBuf, Option<Temporary>), Failure> {
+fn bundle_of(path: &Path, limits: Limits) -> Result<(PathBuf, Option<Temporary>), Failure> {
     if is_bundle(path) {
         return Ok((path.to_path_buf(), None));
     }
     let file = std::env::temp_dir().join(format!("hub-compare-{}.hub", std::process::id()));
     let temporary = Temporary(file.clone());
-    compile(&Job::plain(path, &file))?;
+    let mut job = Job::plain(path, &file);
+    job.limit(limits);
+    compile(&job)?;
     Ok((file, Some(temporary)))
 }
 

@@ -3,6 +3,8 @@
 use super::compare::is_bundle;
 use crate::args::{Inspect, Running};
 use crate::failure::Failure;
+use crate::limits::Limits;
+use crate::plain;
 use crate::report::{SCHEMA, kib};
 use crate::tensors::{self, Opened};
 use hub_abi::bundle::{IoInfo, Manifest};
@@ -19,7 +21,13 @@ pub fn run(a: Inspect) -> Result<(), Failure> {
 }
 
 fn bundle(a: &Inspect) -> Result<(), Failure> {
-    let running = Running { threads: 1, device: "cpu".into(), cpu: a.cpu.clone(), no_verify: true };
+    let running = Running {
+        threads: 1,
+        device: "cpu".into(),
+        cpu: a.cpu.clone(),
+        no_verify: true,
+        limits: a.limits.clone(),
+    };
     let mut o = tensors::open(&a.model, &running)?;
     // Sizes of steps are those of a binding; a model with dynamic dims gets one made up.
     tensors::fitting(&mut o, &tensors::sizes(&a.dims)?, 1)?;
@@ -76,17 +84,18 @@ fn type_text(t: &Type, m: &Manifest) -> String {
 
 fn bundle_text(a: &Inspect, o: &Opened) {
     let m = o.model.manifest();
-    println!("{} {}: from {}, {}", a.model.display(), m.name, m.provenance.format, m.precision);
+    let (name, format) = (plain(&m.name), plain(&m.provenance.format));
+    println!("{} {name}: from {format}, {}", a.model.display(), plain(&m.precision));
     for (what, io) in [("input", &m.inputs), ("output", &m.outputs)] {
         for i in io {
-            println!("  {what:<7} {}: {}", i.name, type_text(&i.ty, m));
+            println!("  {what:<7} {}", plain(&format!("{}: {}", i.name, type_text(&i.ty, m))));
         }
     }
     for s in &m.syms {
-        println!("  symbol  {} in {}..={}", s.name, s.min, s.max);
+        println!("  symbol  {} in {}..={}", plain(&s.name), s.min, s.max);
     }
     for s in &m.sections {
-        println!("  section {:<20} {}", s.name, kib(s.len));
+        println!("  section {:<20} {}", plain(&s.name), kib(s.len));
     }
     let s = o.session.summary();
     println!("  arena   {} (lower bound {})", kib(s.arena), kib(s.arena_bound));
@@ -101,16 +110,17 @@ fn bundle_text(a: &Inspect, o: &Opened) {
         println!(
             "  {i:>4}  {:<9} {:<28} {:<34} tiles {:>5}{calls}  {}",
             s.tier,
-            s.kernel,
-            s.schedule,
+            plain(&s.kernel),
+            plain(&s.schedule),
             number(s.tiles),
-            s.node
+            plain(&s.node)
         );
     }
 }
 
 fn model(a: &Inspect) -> Result<(), Failure> {
-    let loaded = hub_frontend::load(&a.model, &LoadOptions::default())?;
+    let limits = Limits::of(&a.limits.limits)?.model;
+    let loaded = hub_frontend::load(&a.model, &LoadOptions { limits, ..LoadOptions::default() })?;
     let g = &loaded.graph;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for n in g.walk() {
@@ -135,9 +145,10 @@ fn model(a: &Inspect) -> Result<(), Failure> {
         return Ok(());
     }
     println!("{}: {}", a.model.display(), loaded.provenance.format);
-    ins.iter().for_each(|(n, t)| println!("  input   {n}: {t}"));
-    outs.iter().for_each(|(n, t)| println!("  output  {n}: {t}"));
-    counts.iter().for_each(|(o, n)| println!("  {n:>6}  {o}"));
+    let line = |(n, t): &(String, String)| plain(&format!("{n}: {t}"));
+    ins.iter().for_each(|i| println!("  input   {}", line(i)));
+    outs.iter().for_each(|o| println!("  output  {}", line(o)));
+    counts.iter().for_each(|(o, n)| println!("  {n:>6}  {}", plain(o)));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::args::Run;
 use crate::failure::Failure;
-use crate::tensors;
+use crate::{plain, tensors};
 
 /// Runs once and writes the outputs, or shows their first values.
 pub fn run(a: Run) -> Result<(), Failure> {
@@ -14,7 +14,7 @@ pub fn run(a: Run) -> Result<(), Failure> {
         return tensors::write(path, &o, &out);
     }
     for (name, t) in &out {
-        println!("{name}: {} {:?} {}", t.dtype, t.shape, tensors::glimpse(t));
+        println!("{}: {} {:?} {}", plain(name), t.dtype, t.shape, tensors::glimpse(t));
     }
     Ok(())
 }

@@ -16,13 +16,29 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) struct External {
     folder: PathBuf,
     files: HashMap<String, Bytes>,
+    /// Bytes of all constants read so far, external or not.
+    total: u64,
 }
 
 impl External {
     /// For a model file: data lie in its folder.
     pub(crate) fn beside(model: &Path) -> External {
         let folder = model.parent().filter(|p| !p.as_os_str().is_empty());
-        External { folder: folder.unwrap_or(Path::new(".")).to_owned(), files: HashMap::new() }
+        External {
+            folder: folder.unwrap_or(Path::new(".")).to_owned(),
+            files: HashMap::new(),
+            total: 0,
+        }
+    }
+
+    /// Counts a constant that was read.
+    pub(crate) fn count(&mut self, bytes: usize, limits: &Limits) -> Result<(), FrontendError> {
+        self.total = self.total.saturating_add(bytes as u64);
+        if self.total <= limits.constant_bytes {
+            return Ok(());
+        }
+        let what = format!("constants of more than {} bytes in all", limits.constant_bytes);
+        Err(FrontendError::limit(what))
     }
 
     /// The bytes that `external_data` names, of the given length.

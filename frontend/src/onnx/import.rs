@@ -35,6 +35,8 @@ pub(crate) struct Import<'m> {
     /// Functions being inlined.
     calls: Vec<FunctionKey<'m>>,
     left: usize,
+    /// Calls of functions that may still be expanded.
+    calls_left: usize,
     depth: usize,
 }
 
@@ -70,6 +72,7 @@ impl<'m> Import<'m> {
             attrs: HashMap::new(),
             calls: vec![],
             left: options.limits.nodes,
+            calls_left: options.limits.calls,
             depth: 0,
         }
     }
@@ -312,6 +315,9 @@ impl<'m> Import<'m> {
         if ins.len() > f.input.len() {
             return invalid(format!("{} inputs for function {}", ins.len(), f.name));
         }
+        self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| {
+            FrontendError::limit(format!("more than {} calls", self.options.limits.calls))
+        })?;
         self.deeper()?;
         let mut attrs: HashMap<&'m str, &'m AttributeProto> =
             f.attribute_proto.iter().map(|a| (&*a.name, a)).collect();

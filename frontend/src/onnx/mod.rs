@@ -6,6 +6,7 @@ mod import;
 mod ops;
 mod order;
 pub mod proto;
+mod schema;
 mod table;
 mod tensor;
 pub mod write;
@@ -33,6 +34,7 @@ pub fn load_bytes(
     file: &Path,
     options: &LoadOptions,
 ) -> Result<Loaded, FrontendError> {
+    crate::wire::check(&bytes, &schema::MODEL, &options.limits)?;
     let model = proto::ModelProto::decode(bytes)
         .map_err(|e| FrontendError::invalid(format!("not an ONNX model: {e}")))?;
     let graph = model.graph.as_ref().ok_or_else(|| {

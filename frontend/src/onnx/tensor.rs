@@ -46,6 +46,7 @@ pub(crate) fn read(t: &TensorProto, external: &mut External, limits: &Limits) ->
             t.dims
         )));
     }
+    external.count(data.len(), limits)?;
     let data = match dtype {
         Dtype::U4 | Dtype::I4 => unpack(&data, dtype, count as usize),
         Dtype::Bool if data.iter().any(|&b| b > 1) => {
@@ -110,9 +111,11 @@ pub(crate) fn read_sparse(
     let indices = read(s.indices.as_ref().ok_or_else(missing)?, external, limits)?;
     let dtype = values.ty.dtype;
     let total = tensor_bytes(limits, dtype, &s.dims)?;
+    external.count(usize::try_from(total).unwrap_or(usize::MAX), limits)?;
     // A dense tensor may be far larger than its file; keep that within reason.
-    if total > 1 << 30 {
-        return Err(FrontendError::limit("a sparse tensor of more than 1 GiB when dense"));
+    if total > limits.sparse_bytes {
+        let what = format!("a sparse tensor of more than {} bytes when dense", limits.sparse_bytes);
+        return Err(FrontendError::limit(what));
     }
     let fail = || FrontendError::invalid("a sparse tensor's indices do not fit its shape");
     let (size, rank) = (dtype.size(), s.dims.len());

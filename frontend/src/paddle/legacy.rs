@@ -22,6 +22,7 @@ const NOISE: [&str; 5] = ["op_callstack", "op_namescope", "op_role", "op_role_va
 
 /// Reads the bytes of a `.pdmodel` or `__model__` file. Also gives Paddle's version, if it says.
 pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), FrontendError> {
+    crate::wire::check(&bytes, &super::schema::PROGRAM, limits)?;
     let desc = proto::ProgramDesc::decode(bytes)
         .map_err(|e| FrontendError::invalid(format!("not a ProgramDesc: {e}")))?;
     if desc.blocks.is_empty() {

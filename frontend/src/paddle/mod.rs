@@ -21,38 +21,81 @@ mod params;
 mod pir;
 mod program;
 mod proto;
+mod schema;
 #[cfg(test)]
 mod tests;
 
 use crate::sniff::read_file;
-use crate::{FrontendError, LoadOptions, Loaded, Provenance};
+use crate::{FrontendError, Limits, LoadOptions, Loaded, Provenance};
+use bytes::Bytes;
 use std::path::Path;
 
 /// Reads a ProgramDesc with the parameters beside it.
 pub fn load_program(file: &Path, options: &LoadOptions) -> Result<Loaded, FrontendError> {
-    let bytes = read_file(file, &options.limits)?;
-    let (program, producer) = legacy::parse(bytes, &options.limits)?;
-    finish(file, options, &program, "paddle-program", producer)
+    let read = Read::program(read_file(file, &options.limits)?, &options.limits)?;
+    let data = files::read(file, &read.program.params, &options.limits)?;
+    read.graph(file, data, options)
 }
 
 /// Reads a PIR program with the parameters beside it.
 pub fn load_pir(file: &Path, options: &LoadOptions) -> Result<Loaded, FrontendError> {
-    let bytes = read_file(file, &options.limits)?;
-    let (program, producer) = pir::parse(&bytes, &options.limits)?;
-    finish(file, options, &program, "paddle-pir", producer)
+    let read = Read::pir(&read_file(file, &options.limits)?, &options.limits)?;
+    let data = files::read(file, &read.program.params, &options.limits)?;
+    read.graph(file, data, options)
 }
 
-fn finish(
-    file: &Path,
+/// Reads a program (PIR if it starts as JSON does, else ProgramDesc) and its combined parameters
+/// from memory.
+pub fn load_bytes(
+    program: Bytes,
+    params: &Bytes,
     options: &LoadOptions,
-    program: &program::Program,
-    format: &str,
-    producer: String,
 ) -> Result<Loaded, FrontendError> {
-    let data = files::read(file, &program.params, &options.limits)?;
-    let graph = import::import(program, data, options)?;
-    let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let format = format.to_string();
-    let provenance = Provenance { format, producer: producer.clone(), opset: producer, file };
-    Ok(Loaded { graph, provenance, warnings: vec![] })
+    let json = program.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    let read = match json {
+        true => Read::pir(&program, &options.limits)?,
+        false => Read::program(program, &options.limits)?,
+    };
+    let data = match read.program.params.is_empty() {
+        true => vec![],
+        false => params::combined(params, &read.program.params, &options.limits)?,
+    };
+    read.graph(Path::new(""), data, options)
+}
+
+/// A program that was read, without its parameters' data.
+struct Read {
+    program: program::Program,
+    format: &'static str,
+    producer: String,
+}
+
+impl Read {
+    fn program(bytes: Bytes, limits: &Limits) -> Result<Read, FrontendError> {
+        let (program, producer) = legacy::parse(bytes, limits)?;
+        Ok(Read { program, format: "paddle-program", producer })
+    }
+
+    fn pir(bytes: &[u8], limits: &Limits) -> Result<Read, FrontendError> {
+        let (program, producer) = pir::parse(bytes, limits)?;
+        Ok(Read { program, format: "paddle-pir", producer })
+    }
+
+    fn graph(
+        self,
+        file: &Path,
+        data: Vec<params::Tensor>,
+        options: &LoadOptions,
+    ) -> Result<Loaded, FrontendError> {
+        let total = data.iter().fold(0u64, |n, t| n.saturating_add(t.data.len() as u64));
+        let most = options.limits.constant_bytes;
+        if total > most {
+            return Err(FrontendError::limit(format!("parameters of more than {most} bytes")));
+        }
+        let graph = import::import(&self.program, data, options)?;
+        let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (format, producer) = (self.format.to_string(), self.producer);
+        let provenance = Provenance { format, producer: producer.clone(), opset: producer, file };
+        Ok(Loaded { graph, provenance, warnings: vec![] })
+    }
 }

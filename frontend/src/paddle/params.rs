@@ -127,6 +127,8 @@ fn record(at: &mut Cursor<'_>, limits: &Limits) -> Result<Tensor, FrontendError>
     let start = at.at as u64;
     let len = at.u32("the length of the description")?;
     let desc = at.take(len.into(), "the description")?;
+    crate::wire::check(&desc, &super::schema::TENSOR, limits)
+        .map_err(|e| e.moved(at.at as u64 - u64::from(len)))?;
     let desc = proto::TensorDesc::decode(desc).map_err(|e| {
         FrontendError::invalid(format!("the description cannot be read: {e}")).at_byte(start)
     })?;

@@ -13,8 +13,11 @@ const VERSIONS: std::ops::RangeInclusive<i64> = 0..=4;
 
 /// Reads the bytes of a PIR file. Also gives its version as text.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<(Program, String), FrontendError> {
-    let json: Json = serde_json::from_slice(bytes)
-        .map_err(|e| FrontendError::invalid(format!("not PIR JSON: {e}")))?;
+    decoded(bytes, limits)?;
+    let json: Json = serde_json::from_slice(bytes).map_err(|e| {
+        let error = FrontendError::invalid(format!("not PIR JSON: {e}"));
+        error.at_byte(offset(bytes, e.line(), e.column()))
+    })?;
     let base = get(&json, "base_code").map_err(FrontendError::invalid)?;
     if base.get("magic").and_then(Json::as_str) != Some("pir") {
         return Err(FrontendError::invalid("base_code.magic is not \"pir\""));
@@ -49,6 +52,23 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<(Program, String), Fronten
     let (vars, blocks) = (reader.vars, reader.blocks);
     let program = Program { dialect: Dialect::Pir, vars, blocks, params };
     Ok((program, format!("pir {version}")))
+}
+
+/// Refuses a text that would take too much memory as values: about 48 bytes each.
+fn decoded(bytes: &[u8], limits: &Limits) -> Result<(), FrontendError> {
+    let values = bytes.iter().filter(|b| matches!(b, b',' | b':' | b'[' | b'{')).count() as u64;
+    let most = limits.parsed_bytes;
+    if values.saturating_mul(48).saturating_add(bytes.len() as u64) <= most {
+        return Ok(());
+    }
+    Err(FrontendError::limit(format!("the file would take more than {most} bytes when decoded")))
+}
+
+/// The byte at a line and column, both counted from 1 (0 is the beginning).
+fn offset(bytes: &[u8], line: usize, column: usize) -> u64 {
+    let ends = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1);
+    let start = line.checked_sub(2).and_then(|n| ends.clone().nth(n)).unwrap_or(0);
+    (start + column.saturating_sub(1)).min(bytes.len()) as u64
 }
 
 type Res<T> = Result<T, String>;

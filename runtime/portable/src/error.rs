@@ -147,16 +147,19 @@ pub enum ExecFault {
     },
 }
 
-/// What a run may use. All are inclusive.
+/// What a run may use. All are inclusive. A limit that is 0 follows from the model: from the bytes
+/// of its constants and of the inputs given, so that a small file cannot ask for much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Bytes of one tensor.
     pub tensor_bytes: u64,
-    /// Bytes of all values alive at once (storage shared by several counts for each).
+    /// Bytes of all values alive at once (storage shared by several counts for each), and of the
+    /// arena. 0: [`Limits::LIVE`] and [`Limits::LIVE_PER_BYTE`] a byte of constants and inputs.
     pub live_bytes: u64,
     /// Nodes run, loop iterations counted each time.
     pub steps: u64,
-    /// Inner iterations (such as multiply-adds) of one primitive.
+    /// Elements computed and inner iterations (such as multiply-adds) of a whole run. 0:
+    /// [`Limits::WORK`] and [`Limits::WORK_PER_BYTE`] a byte of constants and inputs.
     pub work: u64,
     /// Elements of one sequence.
     pub sequence: u64,
@@ -164,12 +167,38 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        Limits::DEFAULT
+    }
+}
+
+impl Limits {
+    /// The defaults.
+    pub const DEFAULT: Limits = Limits {
+        tensor_bytes: 8 << 30,
+        live_bytes: 0,
+        steps: 10_000_000,
+        work: 0,
+        sequence: 1 << 20,
+    };
+    /// Memory that every model may use.
+    pub const LIVE: u64 = 512 << 20;
+    /// Memory more for each byte of constants and inputs.
+    pub const LIVE_PER_BYTE: u64 = 64;
+    /// Work that every model may do.
+    pub const WORK: u64 = 1 << 32;
+    /// Work more for each byte of constants and inputs.
+    pub const WORK_PER_BYTE: u64 = 1 << 20;
+
+    /// With what follows from so many bytes of constants and inputs filled in.
+    pub fn given(self, bytes: u64) -> Limits {
+        let or = |limit: u64, base: u64, per: u64| match limit {
+            0 => base.saturating_add(bytes.saturating_mul(per)),
+            set => set,
+        };
         Limits {
-            tensor_bytes: 8 << 30,
-            live_bytes: 32 << 30,
-            steps: 100_000_000,
-            work: 1 << 43,
-            sequence: 1 << 20,
+            live_bytes: or(self.live_bytes, Limits::LIVE, Limits::LIVE_PER_BYTE),
+            work: or(self.work, Limits::WORK, Limits::WORK_PER_BYTE),
+            ..self
         }
     }
 }
@@ -178,7 +207,7 @@ impl Limits {
     /// Refuses `need` inner iterations above the limit.
     pub(crate) fn check_work(&self, factors: &[usize]) -> Result<(), PrimError> {
         let need = factors.iter().fold(1u128, |a, &f| a.saturating_mul(f as u128));
-        under("the amount of work", need, self.work)
+        under("the amount of work", need, self.given(0).work)
     }
 
     /// As [`Limits::count`] for elements like those of `x`, of which strings count by the longest.

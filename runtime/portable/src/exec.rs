@@ -12,6 +12,7 @@ use crate::program::{Program, has_regions, malformed};
 use crate::store::ConstStore;
 use crate::tensor::Tensor;
 use crate::value::Value;
+use crate::work::work;
 use hub_abi::dim::{DimError, Sym, SymEnv};
 use hub_abi::pgraph::{PGraph, PNode, POp, RegionId, ValueId};
 use hub_abi::shape::Type;
@@ -45,13 +46,14 @@ pub struct Frame {
     values: Vec<Option<Held>>,
     live: u64,
     steps: u64,
+    work: u64,
 }
 
 impl Frame {
     /// Nothing bound, nothing alive.
     pub fn new(graph: &PGraph) -> Frame {
         let env = SymEnv::new(graph.syms.len());
-        Frame { env, values: vec![None; graph.values.len()], live: 0, steps: 0 }
+        Frame { env, values: vec![None; graph.values.len()], live: 0, steps: 0, work: 0 }
     }
 
     /// The value, where it is alive.
@@ -69,10 +71,10 @@ impl Frame {
         self.remove(id).map(|h| h.value)
     }
 
-    /// Frees all values and starts counting steps anew; bindings stay.
+    /// Frees all values and starts counting steps and work anew; bindings stay.
     pub fn clear(&mut self) {
         self.values.fill(None);
-        (self.live, self.steps) = (0, 0);
+        (self.live, self.steps, self.work) = (0, 0, 0);
     }
 
     /// Adds to (or takes from) the memory counted as alive.
@@ -119,6 +121,7 @@ pub fn run_node<G: Deref<Target = PGraph>>(
     let Some(node) = graph.regions[graph.root as usize].nodes.get(index) else {
         return malformed("", format!("the root region has no node {index}"));
     };
+    let limits = &limits.given(0);
     let mut m = Machine::new(program, consts, limits, frame);
     m.node(node, &[])
 }
@@ -134,6 +137,9 @@ impl<G: Deref<Target = PGraph>> Program<G> {
         let graph = self.graph();
         let mut frame = Frame::new(graph);
         self.bind_inputs(&mut frame, &inputs)?;
+        let consts_bytes = graph.consts.iter().fold(0u64, |n, c| n.saturating_add(c.len));
+        let bytes = inputs.iter().fold(consts_bytes, |n, v| n.saturating_add(v.byte_len()));
+        let limits = &limits.given(bytes);
         let mut m = Machine::new(self, consts, limits, &mut frame);
         let inputs = inputs.into_iter().map(Held::from).collect();
         let out = m.region(graph.root, inputs)?;
@@ -273,6 +279,18 @@ impl<'a> Machine<'a> {
         Err(PrimError::Limit { what, need: u128::from(limit) + 1, limit }.into())
     }
 
+    /// What is left of the run's limits for one primitive.
+    fn rest(&self) -> Result<Limits, ExecFault> {
+        let (work, limit) = (self.frame.work, self.limits.work);
+        if work > limit {
+            let what = "the amount of work of a run";
+            return Err(PrimError::Limit { what, need: work.into(), limit }.into());
+        }
+        let room = self.limits.live_bytes.saturating_sub(self.frame.live);
+        let tensor_bytes = self.limits.tensor_bytes.min(room);
+        Ok(Limits { tensor_bytes, work: (limit - work).max(1), ..*self.limits })
+    }
+
     /// A node's operands, moved out of the frame where this is their last use.
     fn operands(&mut self, node: &PNode, drops: &[ValueId]) -> Result<Vec<Held>, ExecFault> {
         let may_move = !has_regions(node);
@@ -295,7 +313,12 @@ impl<'a> Machine<'a> {
             v => Err(ExecFault::Kind { need: "tensor", got: v.kind() }),
         };
         let tensors = inputs.into_iter().map(tensor).collect::<Result<Vec<_>, _>>()?;
-        let out = eval(prim, &self.frame.env, &tensors, self.limits)?;
+        let out = eval(prim, &self.frame.env, &tensors, &self.rest()?)?;
+        let dims = |ts: &[Tensor]| -> u64 {
+            let ins: Vec<&[usize]> = tensors.iter().map(Tensor::dims).collect();
+            work(prim, &ins, &ts.iter().map(Tensor::dims).collect::<Vec<_>>())
+        };
+        self.frame.work = self.frame.work.saturating_add(dims(&out.outputs));
         for (s, v) in out.bound {
             self.bind(s, v)?;
         }

@@ -34,6 +34,7 @@ mod tensor;
 mod unary;
 mod value;
 mod window;
+mod work;
 
 pub use error::{ExecError, ExecFault, Limits, PrimError};
 pub use eval::{Outcome, eval, fold};
@@ -42,3 +43,4 @@ pub use program::Program;
 pub use store::{BytesStore, CachedStore, ConstStore};
 pub use tensor::{Elem, Tensor};
 pub use value::Value;
+pub use work::work;

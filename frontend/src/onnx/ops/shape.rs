@@ -167,7 +167,9 @@ fn transpose(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let n = c.rank(x);
     let perm = match c.ints("perm")? {
         None => (0..n).rev().collect(),
-        Some(p) if p.len() == n => p.iter().map(|&a| c.axis(a, n)).collect::<Got<Vec<_>>>()?,
+        Some(p) if p.len() == n && p.iter().all(|&a| a >= 0) => {
+            p.iter().map(|&a| c.axis(a, n)).collect::<Got<Vec<_>>>()?
+        }
         Some(p) => return invalid(format!("perm {p:?} for rank {n}")),
     };
     one(c.b.transpose(x, &perm)?)

@@ -27,7 +27,10 @@ pub fn reshape(c: &mut Ctx<'_, '_>) -> Res {
                 left = Some(i);
                 shape.push(1i64.into());
             }
-            Some(k) if k < 0 => return c.refuse(format!("a new shape with {k} in it")),
+            Some(-1) => return Err(crate::FrontendError::invalid("a new shape with two -1 in it")),
+            Some(k) if k < 0 => {
+                return Err(crate::FrontendError::invalid(format!("a new shape with {k} in it")));
+            }
             _ => shape.push(d),
         }
     }

@@ -1,0 +1,214 @@
+//! Bundles: damaged, forged, changed while they are open.
+
+use super::harness::{Folder, Ran, ran, tiers};
+use super::onnx_graphs::sound;
+use super::reseal::{reseal, sections};
+use hub_abi::bundle::Manifest;
+use hub_models::NamedTensor;
+use hub_runtime::{Dtype, Model, OpenOptions, Session, SessionOptions, TensorView};
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// A bundle of relu(x) + w.
+fn whole() -> &'static [u8] {
+    static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let f = Folder::of("m.onnx", sound());
+        f.export("m.onnx").succeeds("a sound model");
+        std::fs::read(f.0.path().join("m.hub")).expect("a bundle")
+    })
+}
+
+fn section(name: &str) -> Range<usize> {
+    let all = sections(whole()).expect("a sound bundle");
+    all.into_iter().find(|s| s.0 == name).expect("it has the section").1
+}
+
+fn image() -> [(&'static str, NamedTensor); 1] {
+    [("x", NamedTensor::f32(&[2, 3, 8, 8], &[0.5; 384]))]
+}
+
+fn run(bytes: &[u8], tier: &str) -> Ran {
+    Folder::of("m.hub", bytes).run(tier, &image())
+}
+
+/// Refused by `run` and by `inspect`.
+#[track_caller]
+fn refused(what: &str, bytes: &[u8], codes: &[i32]) {
+    let f = Folder::of("m.hub", bytes);
+    let r = f.run("portable", &image());
+    assert!(codes.contains(&r.code), "{what}: {r:?}");
+    r.refuses(what, r.code, &["m.hub"]);
+}
+
+#[test]
+fn the_sound_bundle_runs() {
+    for tier in tiers() {
+        run(whole(), tier).succeeds(tier);
+    }
+    assert_eq!(reseal(whole().to_vec()).as_deref(), Some(whole()), "sealing changes nothing");
+}
+
+#[test]
+fn cut_and_longer_files() {
+    let all = whole();
+    for end in [5, 63, 64, 4095, 4096, 5000, all.len() / 2, all.len() - 1] {
+        refused(&format!("cut at {end}"), &all[..end], &[4, 7]);
+    }
+    refused("empty", &[], &[4]);
+    refused("no bundle", &sound(), &[4]);
+    refused("longer", &[all, &[0]].concat(), &[7]);
+    let elf = std::fs::read("/proc/self/exe").expect("this program");
+    refused("another ELF file", &elf[..elf.len().min(1 << 20)], &[4, 7, 9]);
+}
+
+#[test]
+fn a_byte_flipped_in_every_section() {
+    let mut places = vec![("the head".to_string(), 0..4096)];
+    places.extend(sections(whole()).expect("sections"));
+    let end = places.last().expect("some").1.end.next_multiple_of(4096);
+    places.push(("the headers".into(), end..whole().len()));
+    for (name, r) in places.iter().filter(|p| !p.1.is_empty()) {
+        for at in [r.start, (r.start + r.end) / 2, r.end - 1] {
+            for bit in [0x01, 0x80] {
+                let mut b = whole().to_vec();
+                b[at] ^= bit;
+                refused(&format!("{name}, byte {at}"), &b, &[4, 7, 9]);
+            }
+        }
+    }
+}
+
+/// Sizes and places of sections that wrap, overlap, leave holes, or are not there.
+#[test]
+fn forged_section_headers() {
+    let shoff = u64::from_le_bytes(whole()[40..48].try_into().expect("8 bytes")) as usize;
+    let count = sections(whole()).expect("sections").len();
+    let page = 4096u64;
+    for i in 1..=count {
+        let at = shoff + i * 64;
+        for (field, name) in [(24, "offset"), (32, "length"), (48, "alignment"), (0, "name")] {
+            for v in [u64::MAX, u64::MAX - 4095, 1 << 63, 1 << 40, page, 0, 1] {
+                let mut b = whole().to_vec();
+                let width = if field == 0 { 4 } else { 8 };
+                if b[at + field..][..width] == v.to_le_bytes()[..width] {
+                    continue;
+                }
+                b[at + field..][..width].copy_from_slice(&v.to_le_bytes()[..width]);
+                refused(&format!("section {i}, {name} {v}"), &b, &[4, 7, 9]);
+            }
+        }
+    }
+    for (at, width, what) in
+        [(40, 8, "headers"), (60, 2, "count"), (62, 2, "names"), (58, 2, "size")]
+    {
+        for v in [0u64, 1, 0xFFFF, u64::MAX] {
+            let mut b = whole().to_vec();
+            b[at..at + width].copy_from_slice(&v.to_le_bytes()[..width]);
+            if b != whole() {
+                refused(&format!("{what} {v}"), &b, &[4, 7, 9]);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_versions() {
+    let seal = section(".hub.seal");
+    for (at, v) in [(8, 0), (8, 99), (9, 1)] {
+        let mut b = whole().to_vec();
+        b[seal.start + at] = v;
+        refused("another major version", &b, &[4]);
+    }
+    for (at, v) in [(10, 200), (11, 1), (12, 1), (15, 255)] {
+        let mut b = whole().to_vec();
+        b[seal.start + at] = v;
+        refused("a version that the manifest contradicts", &b, &[7]);
+    }
+}
+
+/// The manifest says another element type or size than the graph.
+#[test]
+fn a_manifest_that_lies() {
+    let at = section(".hub.manifest");
+    let lie = |change: &dyn Fn(&mut Manifest)| {
+        let mut m: Manifest = postcard::from_bytes(&whole()[at.clone()]).expect("a manifest");
+        change(&mut m);
+        let fresh = postcard::to_stdvec(&m).expect("it encodes");
+        assert_eq!(fresh.len(), at.len(), "the lie is as long as the truth");
+        let mut b = whole().to_vec();
+        b[at.clone()].copy_from_slice(&fresh);
+        reseal(b).expect("only the manifest differs")
+    };
+    let confused = lie(&|m| match &mut m.inputs[0].ty {
+        hub_abi::shape::Type::Tensor(t) => t.dtype = Dtype::I32,
+        _ => unreachable!("the input is a tensor"),
+    });
+    refused("another element type", &confused, &[7]);
+    let resized = lie(&|m| match &mut m.outputs[0].ty {
+        hub_abi::shape::Type::Tensor(t) => t.dims[0] = 3i64.into(),
+        _ => unreachable!("the output is a tensor"),
+    });
+    refused("another size", &resized, &[7]);
+    refused("another name", &lie(&|m| m.inputs[0].name = "z".into()), &[7]);
+}
+
+/// Tables whose hashes fit: what is damaged in them is found when they are read, or when they run.
+#[test]
+fn forged_tables() {
+    for name in [".hub.graph", ".hub.plan.avx2"] {
+        let r = section(name);
+        let step = (r.len() / 40).max(1);
+        for (k, at) in r.step_by(step).enumerate() {
+            let mut b = whole().to_vec();
+            b[at] = [b[at] ^ 1, 0xFF, b[at].wrapping_add(1), 0x80][k % 4];
+            let Some(b) = reseal(b) else { continue };
+            let f = Folder::of("m.hub", b);
+            let r = f.run("portable", &image());
+            assert!(matches!(r.code, 0 | 2 | 4 | 7 | 9), "{name}, byte {at}: {r:?}");
+            let r = ran(f.0.path(), "hubc", &["inspect", "m.hub"]);
+            assert!(matches!(r.code, 0 | 2 | 4 | 7 | 9), "{name}, byte {at}: {r:?}");
+        }
+    }
+}
+
+/// A bundle is replaced by renaming; one that is written over gives other numbers, not a crash.
+#[test]
+fn changed_while_open() {
+    let f = Folder::of("m.hub", whole());
+    let path = f.0.path().join("m.hub");
+    for tier in tiers() {
+        std::fs::write(&path, whole()).expect("writable");
+        let model = Model::open(&path, &OpenOptions::default()).expect("it opens");
+        let options = SessionOptions { threads: 1, tier: Some(tier.into()), ..Default::default() };
+        let mut s = Session::new(&model, &options).expect("a session");
+        let data: Vec<u8> = [0.5f32; 384].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let x = TensorView { dtype: Dtype::F32, dims: &[2, 3, 8, 8], data: &data };
+        s.run(&[x]).expect("it runs");
+        let mut b = whole().to_vec();
+        for name in [".hub.const", ".hub.graph", ".hub.manifest", &format!(".hub.plan.{tier}")] {
+            if let Some((_, r)) =
+                sections(whole()).expect("sections").into_iter().find(|s| s.0 == *name)
+            {
+                b[r].fill(0xFF);
+            }
+        }
+        use std::io::{Seek, Write};
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("a file");
+        file.rewind().expect("a file");
+        file.write_all(&b).expect("writable");
+        let _numbers = s.run(&[x]);
+        assert!(model.verify().is_err(), "what changed is found");
+    }
+}
+
+#[test]
+fn trust_is_asked_for() {
+    let f = Folder::of("m.hub", whole());
+    let options = |trust| OpenOptions { trust: Some(trust), ..OpenOptions::default() };
+    for trust in [hub_runtime::Trust::Signed, hub_runtime::Trust::Portable] {
+        let model = Model::open(f.0.path().join("m.hub"), &options(trust)).expect("it opens");
+        let s = Session::new(&model, &SessionOptions::default()).expect("a session");
+        assert_eq!(s.tier(), "portable", "code of an unsigned bundle does not run");
+    }
+}
