@@ -6,6 +6,7 @@ use super::program::{Attr, Dialect, OpDesc, VarType, dtype_of_name, dtype_of_num
 use crate::FrontendError;
 use crate::options::DIM_MAX;
 use hub_ir::{Builder, Dim, Dtype, Value};
+use std::cell::Cell;
 
 /// Greatest length of a list of sizes, axes or sections.
 pub const MOST_SIZES: usize = 4096;
@@ -20,7 +21,12 @@ pub struct Operands {
     pub values: Vec<Value>,
     /// The name of one that is not.
     pub missing: Option<String>,
+    /// Whether the import asked for it.
+    pub asked: Cell<bool>,
 }
+
+/// Operands that change nothing about an inference.
+const WITHOUT_EFFECT: &[&str] = &["Seed", "MomentumTensor", "SkipUpdate", "DropoutState"];
 
 /// An operator that is being imported.
 pub struct Ctx<'a, 'g> {
@@ -42,10 +48,33 @@ fn named<'t, T>(list: &'t [(&str, T)], names: &str) -> Option<&'t T> {
     names.split('|').find_map(|n| list.iter().find(|(s, _)| *s == n).map(|(_, t)| t))
 }
 
+fn operands<'t>(list: &'t [(&str, Operands)], names: &str) -> Option<&'t Operands> {
+    named(list, names).inspect(|o| o.asked.set(true))
+}
+
 impl Ctx<'_, '_> {
+    /// No operand was left unread: one that an import does not know would change the answer.
+    pub fn all_read(&self) -> Res {
+        let unread = |(s, o): &&(&str, Operands)| {
+            !o.asked.get() && !o.values.is_empty() && !WITHOUT_EFFECT.contains(s)
+        };
+        match self.ins.iter().position(|slot| unread(&slot)) {
+            Some(i) if self.ins[i].0.is_empty() => {
+                self.refuse(format!("operand {i} has no meaning here"))
+            }
+            Some(i) => self.refuse(format!("operand {} has no meaning here", self.ins[i].0)),
+            None => Ok(()),
+        }
+    }
+
+    /// An operand that changes nothing about this answer.
+    pub fn ignore(&self, slot: &str) {
+        operands(&self.ins, slot);
+    }
+
     /// An operand, if it is given and computed.
     pub fn opt(&self, slot: &str) -> Option<Value> {
-        let given = |n| named(&self.ins, n).and_then(|o| o.values.first().copied());
+        let given = |n| operands(&self.ins, n).and_then(|o| o.values.first().copied());
         slot.split('|').find_map(given)
     }
 
@@ -54,7 +83,7 @@ impl Ctx<'_, '_> {
         if let Some(v) = self.opt(slot) {
             return Ok(v);
         }
-        let missing = named(&self.ins, slot).and_then(|o| o.missing.as_ref());
+        let missing = operands(&self.ins, slot).and_then(|o| o.missing.as_ref());
         Err(FrontendError::invalid(match missing {
             Some(name) => format!("uses {name}, which nothing before it computes"),
             None => format!("operand {slot} is missing"),
@@ -63,7 +92,7 @@ impl Ctx<'_, '_> {
 
     /// All operands of a slot; none where it is absent.
     pub fn all(&self, slot: &str) -> Res<Vec<Value>> {
-        match named(&self.ins, slot) {
+        match operands(&self.ins, slot) {
             Some(Operands { missing: Some(name), .. }) => {
                 let what = format!("uses {name}, which nothing before it computes");
                 Err(FrontendError::invalid(what))

@@ -153,6 +153,7 @@ impl Import<'_, '_> {
             outs: vec![],
         };
         (row.import)(&mut ctx)?;
+        ctx.all_read()?;
         let outs = ctx.outs;
         self.bind(b, op, &row, outs)
     }

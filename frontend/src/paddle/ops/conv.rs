@@ -123,7 +123,8 @@ pub fn conv_transpose(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-/// pool2d, pool3d; with the index of each maximum: max_pool2d_with_index.
+/// pool2d, pool3d; with the index of each maximum: max_pool2d_with_index, whose adaptive form gives
+/// none (a program that uses them is refused).
 pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let ksize = c.ints_or("KernelSize", "ksize|kernel_size")?;
@@ -134,9 +135,6 @@ pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
         spatial_rank(c, x, n)?;
         let kernel = per_axis(c, ksize, n, 1)?;
         if c.flag("global_pooling", false) || c.flag("adaptive", false) {
-            if with_index {
-                return c.refuse("indices of an adaptive pool");
-            }
             let global = c.flag("global_pooling", false);
             let out = kernel.iter().map(|&k| match k {
                 _ if global => Some(1),

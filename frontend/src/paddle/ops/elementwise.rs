@@ -446,7 +446,10 @@ pub fn prelu(c: &mut Ctx<'_, '_>) -> Res {
 pub fn dropout(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let v = match c.text("dropout_implementation|mode", "downgrade_in_infer") {
-        "upscale_in_train" => x,
+        "upscale_in_train" => {
+            c.ignore("P");
+            x
+        }
         _ => {
             let p = c.float_or("P", "dropout_prob", 0.5)?;
             c.b.bin_scalar(BinaryOp::Mul, x, 1.0 - p)?

@@ -493,3 +493,26 @@ fn normalisations() {
     let n = One::legacy("norm").input("X", f32s(&[1, 2], &[3., 4.])).int("axis", 1);
     n.gives("Out", &[1, 2], &[0.6, 0.8]);
 }
+
+#[test]
+fn axes_may_be_an_operand_of_any_reduction() {
+    for kind in ["mean", "amax", "logsumexp"] {
+        let axis = i64s(&[1], &[1]);
+        let one = One::pir(kind).input("", count(&[2, 3])).constant("", axis);
+        let outs = one.flag("keepdim", true).run(&[("Out", Dtype::F32)], 1);
+        assert_eq!(outs[0].dims(), [2, 1], "{kind}");
+    }
+}
+
+#[test]
+fn an_operand_that_nobody_reads_is_refused() {
+    let mut one = One::pir("relu").input("", count(&[2])).input("", count(&[2]));
+    let out = var(&mut one.program, Dtype::F32, &[2]);
+    one.op.outs.push((String::new(), vec![out]));
+    one.program.blocks[0].ops.push(one.op);
+    let mut fetch = op("fetch");
+    fetch.ins.push(("X".into(), vec![out]));
+    one.program.blocks[0].ops.push(fetch);
+    let e = import::import(&one.program, one.data, &LoadOptions::default()).err().expect("refused");
+    assert!(e.to_string().contains("operand 1 has no meaning"), "{e}");
+}
