@@ -135,15 +135,19 @@ impl Opened {
         Ok(())
     }
 
+    /// Dtypes of the inputs; a failure if an input or output is none that a file of tensors holds.
     fn dtypes(&self) -> Result<Vec<Dtype>, Failure> {
-        let inputs = self.model.manifest().inputs.iter();
-        let dtype = |i: &hub_abi::bundle::IoInfo| {
-            i.ty.as_tensor().map(|t| t.dtype).ok_or_else(|| {
-                let what = format!("input '{}' is a sequence or optional", i.name);
-                Failure::new(USAGE, what).help("use the Rust interface: Session::run_values")
+        let m = self.model.manifest();
+        let dtype = |kind: &str, i: &hub_abi::bundle::IoInfo| {
+            let dtype = i.ty.as_tensor().map(|t| t.dtype);
+            dtype.filter(|d| *d != Dtype::Str).ok_or_else(|| {
+                let is = if dtype.is_some() { "of strings" } else { "a sequence or optional" };
+                Failure::new(USAGE, format!("{kind} '{}' is {is}", i.name))
+                    .help("use the Rust interface: Session::run_values")
             })
         };
-        inputs.map(dtype).collect()
+        m.outputs.iter().try_for_each(|o| dtype("output", o).map(|_| ()))?;
+        m.inputs.iter().map(|i| dtype("input", i)).collect()
     }
 }
 

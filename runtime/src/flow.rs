@@ -94,7 +94,8 @@ fn drops(plan: &Plan, g: &PGraph, stages: &[Range<usize>]) -> Vec<Vec<ValueId>> 
         let n = &root.nodes[*node as usize];
         let mut touched: Vec<ValueId> = inputs.iter().map(|(v, _)| *v).collect();
         values_of(g, n, &mut |v| touched.push(v));
-        let closing = stages.iter().any(|s| s.end == i + 1) && i + 1 < plan.steps.len();
+        // The last stage may be without steps.
+        let closing = stages[..stages.len() - 1].iter().any(|s| s.end == i + 1);
         for v in touched {
             if needed.insert(v) && !(closing && n.outputs.contains(&v)) {
                 drops[i].push(v);

@@ -60,6 +60,11 @@ impl Shared {
         Tensor::from_owner(dtype, dims, self.owner.clone(), offset, len)
     }
 
+    /// Are these values of the inputs' types? In sequences and optionals too.
+    pub fn check(&self, inputs: &[Value]) -> Result<(), Error> {
+        Ok(self.program.bind_inputs(&mut Frame::new(self.program.graph()), inputs)?)
+    }
+
     /// Runs the whole graph.
     pub fn run(&self, inputs: Vec<Value>, limits: &Limits) -> Result<Vec<Value>, Error> {
         Ok(self.program.run(&self.store, inputs, limits)?)

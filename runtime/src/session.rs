@@ -128,19 +128,25 @@ impl Session {
         Ok(self.outputs())
     }
 
-    /// Runs the model on any values, sequences, optionals and strings included.
+    /// Runs the model on any values, sequences, optionals and strings included. What is no value of
+    /// an input's type is refused.
     pub fn run_values(&mut self, inputs: &[Value]) -> Result<Vec<Value>, Error> {
         self.check_count(inputs.len())?;
         let Mode::Native(n) = &mut self.mode else {
             self.run_portable(inputs.to_vec())?;
             return Ok(self.values.clone());
         };
+        let in_buffer = |v: &Value| matches!(v, Value::Tensor(t) if t.dtype() != Dtype::Str);
+        if !inputs.iter().all(in_buffer) {
+            self.model.0.shared()?.check(inputs)?;
+        }
         let root = &self.model.graph().regions[self.model.graph().root as usize];
         n.host.clear();
         let mut given = vec![];
         for (&v, value) in root.params.iter().zip(inputs) {
+            // Strings have no bytes, but dims that bind symbols.
             given.push(match value {
-                Value::Tensor(t) if t.dtype() != Dtype::Str => Some(Given {
+                Value::Tensor(t) => Some(Given {
                     dtype: t.dtype(),
                     dims: t.dims(),
                     at: t.bytes().as_ptr(),
@@ -148,12 +154,20 @@ impl Session {
                 }),
                 _ => None,
             });
-            if given.last() == Some(&None) {
+            if !in_buffer(value) {
                 n.host.set(self.model.graph(), v, value.clone());
             }
         }
+        self.check_given(&given)?;
+        let Mode::Native(n) = &mut self.mode else { return Ok(vec![]) };
+        let _float = FloatState::set();
         // SAFETY: the values live until the run ends, and no rooms are given.
-        unsafe { self.run_raw(&given, &[])? };
+        unsafe { n.run(&given, &[], &mut self.made)? };
+        self.values_made()
+    }
+
+    /// The outputs of a native run as values.
+    fn values_made(&self) -> Result<Vec<Value>, Error> {
         let Mode::Native(n) = &self.mode else { return Ok(vec![]) };
         let root = &self.model.graph().regions[self.model.graph().root as usize];
         let outputs = self.outputs();
@@ -177,16 +191,8 @@ impl Session {
         Err(Error::Usage(format!("{n} inputs given, the model takes {want}")))
     }
 
-    /// Runs on memory by address; `None` is a value that lies on the session's heap already.
-    ///
-    /// # Safety
-    /// Inputs are readable, and rooms writable, for their lengths while the run lasts.
-    pub(crate) unsafe fn run_raw(
-        &mut self,
-        inputs: &[Option<Given<'_>>],
-        rooms: &[Room],
-    ) -> Result<(), Error> {
-        self.check_count(inputs.len())?;
+    /// Inputs that are tensors must be of the inputs' dtypes and as long as their dims say.
+    fn check_given(&self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
         for (info, given) in self.model.manifest().inputs.iter().zip(inputs) {
             let Some(given) = given else { continue };
             let fail = |what| Err(Error::Input { name: info.name.clone(), what });
@@ -196,19 +202,34 @@ impl Session {
             if t.dtype != given.dtype {
                 return fail(format!("elements of {} given, {} expected", given.dtype, t.dtype));
             }
-            match given.need() {
-                Some(need) if need <= given.len && given.dtype != Dtype::Str => {}
-                _ => {
-                    return fail(format!("{} bytes do not hold {:?}", given.len, given.dims));
-                }
+            if given.need().is_none_or(|need| need > given.len) {
+                return fail(format!("{} bytes do not hold {:?}", given.len, given.dims));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs on memory by address.
+    ///
+    /// # Safety
+    /// Inputs are readable, and rooms writable, for their lengths while the run lasts.
+    pub(crate) unsafe fn run_raw(
+        &mut self,
+        inputs: &[Option<Given<'_>>],
+        rooms: &[Room],
+    ) -> Result<(), Error> {
+        self.check_count(inputs.len())?;
+        self.check_given(inputs)?;
+        for (info, given) in self.model.manifest().inputs.iter().zip(inputs) {
+            if given.is_none_or(|g| g.dtype == Dtype::Str) {
+                let what = "it has no bytes: use run_values".into();
+                return Err(Error::Input { name: info.name.clone(), what });
             }
         }
         let _float = FloatState::set();
         match &mut self.mode {
             Mode::Native(n) => {
-                if inputs.iter().all(Option::is_some) {
-                    n.host.clear();
-                }
+                n.host.clear();
                 // SAFETY: by the caller's promise.
                 unsafe { n.run(inputs, rooms, &mut self.made) }
             }

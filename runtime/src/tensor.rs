@@ -86,7 +86,8 @@ impl Made {
     }
 }
 
-/// The outputs of a run, in session memory until the next run.
+/// The outputs of a run, in session memory until the next run. Sequences, optionals and strings
+/// have no bytes here: [`crate::Session::run_values`] gives those.
 pub struct Outputs<'s> {
     pub(crate) made: &'s [Made],
     pub(crate) names: &'s [hub_abi::bundle::IoInfo],

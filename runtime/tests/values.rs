@@ -59,6 +59,53 @@ fn sequences_cross_the_rust_interface() {
     }
 }
 
+/// `(strings[n], x[n]) -> (the strings, x + x)`: sizes are bound by what has no bytes, too.
+#[test]
+fn strings_bind_sizes_and_cross_the_rust_interface() {
+    use hub_abi::prim::{BinaryOp, Prim};
+    let n = || sym(0);
+    let add = POp::Prim(Prim::Binary(BinaryOp::Add));
+    let reshape = POp::Prim(Prim::Reshape { shape: vec![n(), dim(1)] });
+    let g = graph(
+        &[("n", 0, 100)],
+        vec![
+            tensor(Dtype::Str, &[n()]),
+            tensor(Dtype::F32, &[]),
+            tensor(Dtype::Str, &[n(), dim(1)]),
+            tensor(Dtype::F32, &[]),
+        ],
+        vec![node(reshape, &[0], &[2], "reshape"), node(add, &[1, 1], &[3], "add")],
+        &[0, 1],
+        &[2, 3],
+    );
+    let p = plan(
+        vec![Buf::Input(1), Buf::Output { index: 1, bytes: dim(4) }],
+        vec![
+            Step::Host { node: 0, inputs: vec![], outputs: vec![] },
+            Step::Host { node: 1, inputs: vec![(1, 0)], outputs: vec![(3, 1)] },
+        ],
+        vec![OutputSource::Heap(2), OutputSource::Buf(1)],
+    );
+    let dir = Scratch::new("strings");
+    let path = dir.write("m.hub", writer("strings", g, Some(p)));
+    let text = |dims: &[usize], n: usize| {
+        let all = (0..n).map(|i| format!("word {i}")).collect();
+        Value::from(Tensor::strings(dims, all).unwrap())
+    };
+    let x = Value::from(Tensor::scalar(1.5f32));
+    for tier in if native() { &["avx2", "portable"][..] } else { &["portable"] } {
+        let mut s = session(&path, Some(tier), 1);
+        for n in [2usize, 5, 0] {
+            let out = s.run_values(&[text(&[n], n), x.clone()]).unwrap();
+            assert_eq!(out, [text(&[n, 1], n), Value::from(Tensor::scalar(3f32))], "{tier}");
+        }
+        let wrong = [text(&[1, 1], 1), Value::seq(vec![]), Value::Opt(None), x.clone()];
+        for w in wrong {
+            assert_eq!(s.run_values(&[w, x.clone()]).err().unwrap().code(), 2, "{tier}");
+        }
+    }
+}
+
 #[test]
 fn sessions_share_a_model_and_run_at_once() {
     let dir = Scratch::new("share");

@@ -20,8 +20,10 @@ pub fn run(test: &Test, engine: Engine, tier: Option<&str>, scratch: &Path) -> O
         Engine::Reference => reference(test),
         Engine::Compiled => compiled(test, tier, scratch),
     };
+    // Which file it was in goes without saying, and lies elsewhere on another machine.
+    let place = format!("{}: ", test.model().display());
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(o)) | Ok(Err(o)) => o,
+        Ok(Ok(o)) | Ok(Err(o)) => Outcome { why: o.why.replace(&place, ""), ..o },
         Err(e) => {
             let text = e.downcast_ref::<String>().map(|s| s.as_str());
             let text = text.or_else(|| e.downcast_ref::<&str>().copied());
@@ -79,7 +81,7 @@ fn compiled(test: &Test, tier: Option<&str>, scratch: &Path) -> Result<Outcome, 
 
 fn refused(e: FrontendError) -> Outcome {
     match e.kind {
-        ErrorKind::Unsupported(_) => Outcome::fail(Kind::Unsupported, e.what),
+        ErrorKind::Unsupported(_) => Outcome::fail(Kind::Unsupported, e.to_string()),
         _ => Outcome::fail(Kind::Import, e.to_string()),
     }
 }
