@@ -277,6 +277,7 @@ pub struct Inspect {
 
 /// `hubc convert`.
 #[derive(Args, Debug)]
+#[command(after_help = crate::limits::help())]
 pub struct Convert {
     /// An ONNX file, a Paddle .json or .pdmodel file, __model__, or a folder that holds one
     pub model: PathBuf,
@@ -298,6 +299,9 @@ pub struct Convert {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: Limiting,
 }
 
 /// `completions`.

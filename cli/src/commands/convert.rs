@@ -3,9 +3,11 @@
 use crate::args::Convert;
 use crate::compile::{load_options, same_file};
 use crate::failure::{Failure, INTERNAL, USAGE};
+use crate::limits::Limits;
 use crate::report::{SCHEMA, kib};
 use hub_frontend::onnx::write::{WriteOptions, WriteReport, convert};
 use hub_ir::Graph;
+use hub_passes::FoldLimits;
 use serde_json::json;
 
 /// Loads, runs passes where asked, writes.
@@ -14,11 +16,13 @@ pub fn run(a: Convert) -> Result<(), Failure> {
         let what = format!("{} is the model itself", a.output.display());
         return Err(Failure::new(USAGE, what).help("write to another file"));
     }
-    let options = load_options(&a.dims, &a.specialize)?;
+    let limits = Limits::of(&a.limits.limits)?;
+    let mut options = load_options(&a.dims, &a.specialize)?;
+    options.limits = limits.model;
     let mut loaded = hub_frontend::load(&a.model, &options)?;
     loaded.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if let Some(last) = &a.after {
-        passes_until(&mut loaded.graph, last)?;
+        passes_until(&mut loaded.graph, last, limits.fold)?;
     }
     let name = a.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let how = WriteOptions { external_data: a.external_data, name, ..WriteOptions::default() };
@@ -28,13 +32,14 @@ pub fn run(a: Convert) -> Result<(), Failure> {
 }
 
 /// Runs the passes up to one.
-fn passes_until(g: &mut Graph, last: &str) -> Result<(), Failure> {
+fn passes_until(g: &mut Graph, last: &str, fold: FoldLimits) -> Result<(), Failure> {
     let names: Vec<&str> = hub_passes::PASSES.iter().map(|p| p.name).collect();
     if !names.contains(&last) {
         return Err(Failure::new(USAGE, format!("there is no pass '{last}'"))
             .help(format!("passes: {}", names.join(", "))));
     }
-    hub_passes::run_until(g, &hub_passes::Options::default(), last, &mut |_, _| {})
+    let options = hub_passes::Options { fold, ..hub_passes::Options::default() };
+    hub_passes::run_until(g, &options, last, &mut |_, _| {})
         .map(|_| ())
         .map_err(|e| Failure::new(INTERNAL, e.to_string()))
 }

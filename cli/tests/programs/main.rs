@@ -1,6 +1,7 @@
 //! The programs `hub` and `hubc` as users run them: arguments in; exit code, standard output,
 //! standard error and files out.
 
+mod convert;
 mod export;
 mod inspect;
 mod onnx;

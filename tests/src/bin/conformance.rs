@@ -27,7 +27,7 @@ struct Args {
     /// Only tests with this in GROUP/NAME (may be repeated)
     #[arg(long)]
     only: Vec<String>,
-    /// Only this path: reference or compiled
+    /// Only this path: reference, compiled, or written (out to ONNX again, then as reference)
     #[arg(long, value_parser = engine)]
     path: Option<Engine>,
     /// Tier of compiled models: avx512, avx2 or portable [default: the best of this machine]
@@ -54,8 +54,9 @@ struct Args {
 }
 
 fn engine(text: &str) -> Result<Engine, String> {
-    let found = Engine::ALL.into_iter().find(|e| e.to_string() == text);
-    found.ok_or_else(|| "reference or compiled".into())
+    let mut all = Engine::ALL.into_iter().chain([Engine::Written]);
+    let found = all.find(|e| e.to_string() == text);
+    found.ok_or_else(|| "reference, compiled or written".into())
 }
 
 fn main() -> ExitCode {

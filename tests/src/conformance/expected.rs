@@ -58,7 +58,7 @@ impl Table {
 
     /// The reason given for a failure.
     pub fn why(&self, w: &Work) -> Option<&str> {
-        self.0.get(&(w.engine, w.test.id())).map(|s| s.as_str())
+        self.0.get(&(w.engine.expected(), w.test.id())).map(|s| s.as_str())
     }
 }
 
@@ -86,7 +86,7 @@ pub fn check(table: &Table, work: &[Work], outcomes: &[Outcome], whole: bool) ->
     let mut wrong = Wrong::default();
     let mut known = BTreeSet::new();
     for (w, o) in work.iter().zip(outcomes) {
-        let key = (w.engine, w.test.id());
+        let key = (w.engine.expected(), w.test.id());
         match (o.passed(), table.0.contains_key(&key)) {
             (true, true) => wrong.passes.push(key.clone()),
             (false, false) => wrong.unexpected.push(key.clone()),

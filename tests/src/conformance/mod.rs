@@ -26,11 +26,19 @@ pub enum Engine {
     Reference,
     /// Export to a bundle, open it, run it with the runtime.
     Compiled,
+    /// Import, write as ONNX (as `hubc convert` does), then as the reference. Only where it is asked
+    /// for, and held to the reference's table.
+    Written,
 }
 
 impl Engine {
-    /// All of them.
+    /// Those of every run.
     pub const ALL: [Engine; 2] = [Engine::Reference, Engine::Compiled];
+
+    /// The path whose lines of the table hold for this one.
+    pub fn expected(self) -> Engine {
+        if self == Engine::Written { Engine::Reference } else { self }
+    }
 }
 
 impl fmt::Display for Engine {
@@ -38,6 +46,7 @@ impl fmt::Display for Engine {
         f.pad(match self {
             Engine::Reference => "reference",
             Engine::Compiled => "compiled",
+            Engine::Written => "written",
         })
     }
 }

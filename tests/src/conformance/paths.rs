@@ -5,6 +5,7 @@ use super::judge;
 use super::{Engine, Kind, Outcome, Test};
 use hub_abi::bundle::IoInfo;
 use hub_abi::shape::Type;
+use hub_frontend::onnx::write::WriteOptions;
 use hub_frontend::{ErrorKind, FrontendError, LoadOptions, onnx};
 use hub_ir::portable;
 use hub_portable::{BytesStore, Limits, Value};
@@ -17,7 +18,8 @@ use std::sync::Arc;
 /// `scratch` a folder for bundles.
 pub fn run(test: &Test, engine: Engine, tier: Option<&str>, scratch: &Path) -> Outcome {
     let work = || match engine {
-        Engine::Reference => reference(test),
+        Engine::Reference => reference(test, false),
+        Engine::Written => reference(test, true),
         Engine::Compiled => compiled(test, tier, scratch),
     };
     // Which file it was in goes without saying, and lies elsewhere on another machine.
@@ -32,9 +34,15 @@ pub fn run(test: &Test, engine: Engine, tier: Option<&str>, scratch: &Path) -> O
     }
 }
 
-fn reference(test: &Test) -> Result<Outcome, Outcome> {
-    let loaded = onnx::load(&test.model(), &LoadOptions::default()).map_err(refused)?;
-    let g = loaded.graph;
+/// The portable interpreter's answer; `written` takes the model out to ONNX and in again first.
+fn reference(test: &Test, written: bool) -> Result<Outcome, Outcome> {
+    let options = LoadOptions::default();
+    let mut g = onnx::load(&test.model(), &options).map_err(refused)?.graph;
+    if written {
+        let out = onnx::write::convert(&g, &WriteOptions::default()).map_err(refused)?;
+        let back = onnx::load_bytes(out.to_bytes().into(), Path::new(""), &options);
+        g = back.map_err(|e| Outcome::fail(Kind::Import, format!("read again: {e}")))?.graph;
+    }
     let root = &g.regions[g.root()];
     let types = |values: &[hub_ir::Value]| -> Vec<Type> {
         values.iter().map(|&v| g.ty(v).clone()).collect()

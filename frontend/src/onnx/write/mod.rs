@@ -25,8 +25,6 @@ mod resize;
 mod rnn;
 mod spatial;
 mod table;
-#[cfg(test)]
-mod tests;
 mod types;
 
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};

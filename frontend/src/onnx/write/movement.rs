@@ -13,23 +13,23 @@ impl Writer {
         if from == to {
             return Ok(x.clone());
         }
+        // 0 copies an axis and -1 is what remains; a size that is 0 needs all sizes spelled out.
         let least = |d: &Dim| d.bounds(&self.g.syms).0;
-        let copied = |i: usize| from.get(i) == Some(&to[i]);
+        let copied = |i: usize| from.get(i) == Some(&to[i]) && to[i].as_const().is_none();
         let open = |i: usize| to[i].as_const().is_none() && !copied(i);
         let unknown = (0..to.len()).filter(|&i| open(i)).count();
-        // 0 copies an axis and -1 is what remains, unless an axis may be empty.
-        let filled = (0..to.len()).all(|i| open(i) || least(&to[i]) > 0);
-        let no_zero = to.iter().all(|d| !d.is(0));
+        let remains = unknown == 1 && (0..to.len()).all(|i| open(i) || least(&to[i]) > 0);
+        let spelled = to.iter().any(|d| d.is(0))
+            || !remains && (0..to.len()).any(|i| open(i) && least(&to[i]) <= 0);
         let target: Vec<Dim> = (0..to.len())
-            .map(|i| match to[i].as_const() {
-                Some(_) => to[i].clone(),
-                None if no_zero && copied(i) => 0i64.into(),
-                None if no_zero && filled && unknown == 1 => (-1i64).into(),
-                None => to[i].clone(),
+            .map(|i| match (spelled, copied(i)) {
+                (false, true) => 0i64.into(),
+                (false, false) if remains && open(i) => (-1i64).into(),
+                _ => to[i].clone(),
             })
             .collect();
         let shape = self.shape(&target)?;
-        let attrs = if no_zero { vec![] } else { vec![int("allowzero", 1)] };
+        let attrs = if spelled { vec![int("allowzero", 1)] } else { vec![] };
         self.op_with("Reshape", &[x], &[&shape], attrs)
     }
 

@@ -65,15 +65,13 @@ fn layout(axis: usize, block: Option<i64>) -> Vec<crate::onnx::proto::AttributeP
     attrs
 }
 
-/// Scales or zero points as ONNX wants them: a scalar, a vector, or in blocks.
+/// Scales or zero points as ONNX wants them: a scalar (or one element), a vector, or in blocks.
 fn fitted(w: &mut Writer, x: X, v: Value, block: Option<i64>) -> Got<X> {
     let dims = w.dims(v);
     let count = Dim::product(&dims);
-    if count.is(1) && block.is_none() {
-        return w.reshape(&x, &dims, &[]);
-    }
     match block {
-        None if dims.len() != 1 => w.reshape(&x, &dims, &[count]),
+        None if dims.len() > 1 && count.is(1) => w.reshape(&x, &dims, &[]),
+        None if dims.len() > 1 => w.reshape(&x, &dims, &[count]),
         _ => Ok(x),
     }
 }

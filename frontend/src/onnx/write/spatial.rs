@@ -2,7 +2,7 @@
 //! negative: what is more goes into a node before.
 
 use super::cx::{Got, Writer, X, int, ints};
-use hub_abi::prim::{Geometry, PadMode, Prim, ReduceOp};
+use hub_abi::prim::{BinaryOp, Geometry, PadMode, Prim, ReduceOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 use hub_ir::ops::conv::{Conv, ConvTranspose};
@@ -92,30 +92,79 @@ impl Writer {
         let kernel: Option<Vec<i64>> = self.dims(ins[1])[2..].iter().map(Dim::as_const).collect();
         attrs.extend(kernel.map(|k| ints("kernel_shape", &k)));
         if matches!((x.ty, xs[1].ty), (Dtype::I8 | Dtype::U8, Dtype::I8 | Dtype::U8)) {
-            return self.conv_integer(&x, &xs[1], attrs);
+            return self.conv_integer([&x, &xs[1]], [None, None], attrs);
+        }
+        if x.ty == Dtype::I32 && plain_pads(geo, None).is_some() {
+            let (x, w) = (self.less_zero(ins[0])?, self.less_zero(ins[1])?);
+            if let (Some((x, zx)), Some((w, zw))) = (x, w) {
+                return self.conv_integer([&x, &w], [zx, zw], attrs);
+            }
         }
         let bias = xs.get(2).filter(|b| !b.name.is_empty());
         let operands: Vec<&X> = [&x, &xs[1]].into_iter().chain(bias).collect();
         self.op_with("Conv", &operands, &[], attrs)
     }
 
-    /// Engines take unsigned x: a signed one is moved by 128, which the zero point takes back.
+    /// For i32 that is 8-bit integers, perhaps less a zero point: these and the zero point, which is
+    /// one number or one a filter.
+    fn less_zero(&mut self, v: Value) -> Got<Option<(X, Option<X>)>> {
+        let source = |g: &hub_ir::Graph, v: Value| -> Option<Value> {
+            let (n, p) = g.as_prim(v)?;
+            let from = *g.nodes[n].inputs.first()?;
+            let narrow = matches!(g.dtype(from), Dtype::I8 | Dtype::U8);
+            (matches!(p, Prim::Cast { .. }) && narrow).then_some(from)
+        };
+        if let Some(from) = source(&self.g, v) {
+            return Ok(Some((self.x(from)?, None)));
+        }
+        let ins = match self.g.as_prim(v) {
+            Some((n, Prim::Binary(BinaryOp::Sub))) => self.g.nodes[n].inputs.clone(),
+            _ => return Ok(None),
+        };
+        let dims = self.dims(ins[1]);
+        let filters = dims.len() > 1 && dims[1..].iter().all(|d| d.is(1));
+        let own = source(&self.g, ins[0]).filter(|_| {
+            let narrowed = |z: Value| -> bool {
+                let z = match self.g.as_prim(z) {
+                    Some((n, Prim::Reshape { .. })) => self.g.nodes[n].inputs[0],
+                    _ => z,
+                };
+                source(&self.g, z).is_some()
+            };
+            (filters || Dim::product(&dims).is(1)) && narrowed(ins[1])
+        });
+        let Some(own) = own else { return Ok(None) };
+        let (own, zero) = (self.x(own)?, self.x(ins[1])?);
+        let to = if Dim::product(&dims).is(1) { vec![] } else { dims[..1].to_vec() };
+        let zero = self.reshape(&zero, &dims, &to)?;
+        Ok(Some((own, Some(zero))))
+    }
+
+    /// 8-bit x and w, and the i32 zero points that are taken off. Engines take unsigned x: a signed
+    /// one and its zero point are moved by 128.
     fn conv_integer(
         &mut self,
-        x: &X,
-        w: &X,
+        [x, w]: [&X; 2],
+        [zx, zw]: [Option<X>; 2],
         attrs: Vec<crate::onnx::proto::AttributeProto>,
     ) -> Got<X> {
-        let (mut x, mut zero) = (x.clone(), String::new());
+        let (mut x, mut zx) = (x.clone(), zx);
         if x.ty == Dtype::I8 {
+            let by = self.scalar(Dtype::I32, 128.0);
             let wide = self.cast(&x, Dtype::I32);
-            let k = self.scalar(Dtype::I32, 128.0);
-            let moved = self.op("Add", &[&wide, &k])?;
+            let moved = self.op("Add", &[&wide, &by])?;
             x = self.cast(&moved, Dtype::U8);
-            zero = self.scalar(Dtype::U8, 128.0).name;
+            zx = Some(match zx {
+                Some(z) => self.op("Add", &[&z, &by])?,
+                None => by,
+            });
         }
-        let name = self.raw("ConvInteger", &[&x.name, &w.name, &zero], attrs);
-        Ok(X { name, ty: Dtype::I32 })
+        let name = |w: &mut Writer, z: Option<X>, ty: Dtype| {
+            z.map_or(String::new(), |z| w.cast(&z, ty).name)
+        };
+        let (zx, zw) = (name(self, zx, Dtype::U8), name(self, zw, w.ty));
+        let y = self.raw("ConvInteger", &[&x.name, &w.name, &zx, &zw], attrs);
+        Ok(X { name: y, ty: Dtype::I32 })
     }
 
     fn conv_transpose(&mut self, geo: &Geometry, groups: i64, xs: &[X], ins: &[Value]) -> Got<X> {

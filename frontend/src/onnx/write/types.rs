@@ -31,7 +31,7 @@ fn takes(op: &str) -> &'static [Dtype] {
         "And" | "Or" | "Xor" | "Not" => &[Bool],
         "BitwiseNot" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" => INTS,
         "BitShift" => &[U8, U32, U64],
-        "Where" => &[F32, F64, F16, I32, I64, U8, U64, Str, C64, C128],
+        "Where" => &[F32, F64, F16, I32, I64, U8, Str, C64, C128],
         "Expand" => &[F32, F64, F16, U8, I8, U16, I16, U32, I32, U64, I64, Bool, Str, C64, C128],
         "Reshape" | "Transpose" | "Identity" | "Squeeze" => EVERY,
         "Slice" | "Concat" | "Gather" | "GatherElements" | "GatherND" | "ScatterElements"
