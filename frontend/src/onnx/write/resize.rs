@@ -19,7 +19,7 @@ pub(super) fn resize(w: &mut Writer, op: &Resize, ins: &[Value]) -> Got<Option<V
     };
     let cubic = matches!(op.mode, ResizeMode::Cubic { .. });
     let outside = op.exclude_outside && !cubic && !op.antialias;
-    if ins.get(1).is_some_and(|v| !v.is_none()) || !distinct || !images || outside {
+    if ins[1..].iter().any(|v| !v.is_none()) || !distinct || !images || outside {
         return Ok(None);
     }
     // Either every axis is scaled as ONNX rounds sizes, or every axis has a size.
