@@ -257,7 +257,7 @@ fn emit(job: &Job, c: &place::Compiled) {
     for t in &c.tiers {
         if job.emit_kernels {
             println!("// tier {}", t.plan.tier);
-            t.kernel_texts.iter().for_each(|k| println!("{k}"));
+            t.kernels.iter().for_each(|k| println!("{k}"));
         }
         if job.emit_asm {
             for k in &t.plan.kernels {

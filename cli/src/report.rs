@@ -136,3 +136,10 @@ pub fn kib(bytes: u64) -> String {
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
 }
+
+/// A session's arena in a few words: its bytes, what no placement goes below, and what it would be
+/// without results in the room of operands.
+pub fn arena(s: &hub_runtime::Summary) -> String {
+    let (all, bound, apart) = (kib(s.arena), kib(s.arena_bound), kib(s.arena_apart));
+    format!("{all} (lower bound {bound}); {} in place, without that {apart}", s.in_place)
+}

@@ -2,10 +2,9 @@
 //! the runtime places it and checked by the independent checker; answers compare with the portable
 //! meaning of the graph before fusion.
 
-use hub_abi::arena;
 use hub_abi::dim::SymEnv;
-use hub_abi::plan::{Arg, Buf, Step};
-use hub_abi::{Dim, Dtype};
+use hub_abi::plan::{Arg, Buf, Plan, Step};
+use hub_abi::{Dim, Dtype, trace};
 use hub_codegen::kir::{Kernel, interp};
 use hub_codegen::lower;
 use hub_codegen::place::{Backend, Tier, compile};
@@ -61,21 +60,14 @@ impl<'a> Machine<'a> {
         env: SymEnv,
     ) -> Self {
         let size = |d: &Dim| u64::try_from(d.eval(&env).expect("bound")).expect("not negative");
-        let mut blocks = vec![];
-        for b in &tier.plan.bufs {
-            if let Buf::Arena { bytes, first, last } = b {
-                blocks.push(arena::Block { bytes: size(bytes), first: *first, last: *last });
-            }
-        }
-        let placed = arena::place(&blocks).expect("fits");
-        arena::check(&blocks, &placed).expect("the placement is right");
+        let (rooms, placed) = trace::place_and_trace(&tier.plan, &env).expect("it is right");
         // Not zeros: whatever is read before it is written must show.
         let mut mem = vec![vec![0xFF; placed.total as usize], consts.to_vec()];
         mem.extend(inputs.iter().cloned());
-        let (mut at, mut next) = (vec![], placed.offsets.iter());
-        for b in &tier.plan.bufs {
+        let mut at = vec![];
+        for (b, room) in tier.plan.bufs.iter().zip(&rooms.of) {
             at.push(match b {
-                Buf::Arena { .. } => (0, *next.next().expect("one a block") as i64),
+                Buf::Arena { .. } => (0, placed.offsets[room.expect("in the arena")] as i64),
                 Buf::Const { offset, .. } => (1, *offset as i64),
                 Buf::Input(i) => (2 + *i as usize, 0),
                 Buf::Output { bytes, .. } => {
@@ -174,6 +166,7 @@ fn check(g: &Graph, dims: &[&[usize]]) {
                 }
             }
         }
+        corrupted(&c.tiers[0].plan, &env);
         let raw: Vec<Vec<u8>> = inputs.iter().map(|x| bytes(x)).collect();
         let kernels = backend.kernels.into_inner();
         let mut m = Machine::new(&c.tiers[0], &kernels, &consts, &raw, env);
@@ -187,6 +180,39 @@ fn check(g: &Graph, dims: &[&[usize]]) {
             let got = &m.mem[mem][at as usize..];
             compare(got, w.bytes());
         }
+    }
+}
+
+/// The trace refuses the plan once any of its takings-over is spoilt.
+fn corrupted(plan: &Plan, env: &SymEnv) {
+    for (b, buf) in plan.bufs.iter().enumerate() {
+        let Buf::Arena { first, over: Some(a), .. } = buf else { continue };
+        let at = *first as usize;
+        let spoilt = |what: &str, change: &dyn Fn(&mut Plan)| {
+            let mut p = plan.clone();
+            change(&mut p);
+            assert!(trace::place_and_trace(&p, env).is_err(), "buffer {b} over {a}: {what}");
+        };
+        let touch = |a: &Arg, of: u32| matches!(a, Arg::Ptr { buf, .. } if *buf == of);
+        spoilt("the kernel does not allow it", &|p| {
+            let Step::Kernel { kernel, .. } = &p.steps[at] else { panic!("a kernel") };
+            p.kernels[*kernel as usize].shares.clear();
+        });
+        spoilt("what was taken is read later", &|p| {
+            let Step::Kernel { args, .. } = &p.steps[at] else { panic!("a kernel") };
+            let read = args.iter().find(|x| touch(x, *a)).expect("it is read").clone();
+            let again = p.steps[at].clone();
+            p.steps.insert(at + 1, again);
+            let Step::Kernel { args, .. } = &mut p.steps[at + 1] else { panic!("a kernel") };
+            *args = vec![read];
+        });
+        spoilt("it is read elsewhere than written", &|p| {
+            let Step::Kernel { args, .. } = &mut p.steps[at] else { panic!("a kernel") };
+            for x in args.iter_mut().filter(|x| touch(x, *a)) {
+                let Arg::Ptr { offset, extent, .. } = x else { unreachable!() };
+                (*offset, *extent) = (offset.plus(4), extent.plus(-4));
+            }
+        });
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::flow::Flow;
 use hub_abi::Dtype;
-use hub_abi::arena::{self, Block};
+use hub_abi::arena;
 use hub_abi::dim::{Dim, DimError, SymEnv};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{Arg, Buf, OutputSource, Plan, Step};
@@ -169,18 +169,17 @@ impl Binder<'_> {
     /// Sizes and places the buffers of a stage. `limit` is in bytes.
     pub fn layout(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<Layout, Error> {
         let too_big = || Error::Limit(format!("the arena would need more than {limit} bytes"));
-        let (mut blocks, mut owners) = (vec![], vec![]);
         let mut lens = vec![0; self.plan.bufs.len()];
+        let mut arenas = vec![None; lens.len()];
         let mut outputs = vec![];
         for (i, b) in self.plan.bufs.iter().enumerate() {
             if self.flow.buf_stage[i] != stage {
                 continue;
             }
             match b {
-                Buf::Arena { bytes, first, last } => {
+                Buf::Arena { bytes, .. } => {
                     lens[i] = size(bytes, env)?;
-                    blocks.push(Block { bytes: lens[i], first: *first, last: *last });
-                    owners.push(i);
+                    arenas[i] = Some(lens[i]);
                 }
                 Buf::Output { bytes, .. } => {
                     lens[i] = size(bytes, env)?;
@@ -193,10 +192,10 @@ impl Binder<'_> {
                 }
             }
         }
+        let arena::Rooms { blocks, of } = arena::rooms(self.plan, &arenas);
         let placed = arena::place(&blocks).ok_or_else(too_big)?;
         debug_assert_eq!(arena::check(&blocks, &placed), Ok(()));
-        let mut offsets = vec![None; lens.len()];
-        owners.iter().zip(&placed.offsets).for_each(|(&b, &o)| offsets[b] = Some(o));
+        let mut offsets: Vec<Option<u64>> = of.iter().map(|r| r.map(|r| placed.offsets[r])).collect();
         let mut total = placed.total;
         for b in outputs {
             total = total.checked_next_multiple_of(arena::ALIGN).ok_or_else(too_big)?;

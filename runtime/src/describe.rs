@@ -1,9 +1,10 @@
 //! What a session does, for `inspect` and `bench`.
 
 use crate::native::Native;
+use hub_abi::arena::{self, Block};
 use hub_abi::dim::{Dim, SymEnv};
 use hub_abi::pgraph::{PGraph, POp};
-use hub_abi::plan::{Plan, Step};
+use hub_abi::plan::{Buf, Plan, Step};
 
 /// One kernel call or host step.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,10 @@ pub struct Summary {
     pub arena: u64,
     /// No placement could be smaller.
     pub arena_bound: u64,
+    /// Bytes that the arena would have if no result took the room of an operand.
+    pub arena_apart: u64,
+    /// Results that do.
+    pub in_place: u64,
     /// Bytes of arena and outputs as allocated.
     pub memory: u64,
     /// Bytes of constants.
@@ -113,8 +118,27 @@ pub(crate) fn summary(n: &Native) -> Summary {
     Summary {
         arena: bounds().map(|b| b.arena).sum(),
         arena_bound: bounds().map(|b| b.arena_bound).sum(),
+        arena_apart: (0..n.stages.len()).map(|k| apart(n, k)).sum(),
+        in_place: n.tier.plan.bufs.iter().filter(|b| over(b)).count() as u64,
         memory: n.memory() as u64,
         constants: n.model.0.bundle.consts().len() as u64,
         scratch: n.tier.plan.scratch,
     }
+}
+
+fn over(b: &Buf) -> bool {
+    matches!(b, Buf::Arena { over: Some(_), .. })
+}
+
+/// Bytes of a stage's arena if every buffer had its own room.
+fn apart(n: &Native, stage: usize) -> u64 {
+    let Some(bound) = n.stages[stage].bounds.last() else { return 0 };
+    let block = |(i, b): (usize, &Buf)| match b {
+        Buf::Arena { first, last, .. } if n.tier.flow.buf_stage[i] == stage => {
+            Some(Block { bytes: bound.places[i].len, first: *first, last: *last })
+        }
+        _ => None,
+    };
+    let blocks: Vec<Block> = n.tier.plan.bufs.iter().enumerate().filter_map(block).collect();
+    arena::place(&blocks).map_or(0, |p| p.total)
 }

@@ -3,6 +3,9 @@
 
 pub mod conformance;
 
+use hub_abi::dim::{Sym, SymEnv};
+use hub_abi::plan::{Buf, Plan};
+use hub_abi::trace;
 use hub_cli::args::Running;
 use hub_cli::compile::{Job, compile};
 use hub_cli::report::Report;
@@ -30,6 +33,45 @@ pub fn export_for(model: &Path, bundle: &Path, tiers: Option<&[&str]>) -> Result
     }
     job.check_ir = true;
     compile(&job)
+}
+
+/// Follows every native tier's plan through its arena ([`hub_abi::trace`]), each symbol being each of
+/// a few sizes. Gives the most buffers of a tier that take over another's room.
+///
+/// # Errors
+/// Where a step reads what another has overwritten.
+pub fn check_memory(bundle: &Path) -> Result<usize, Failure> {
+    let model = hub_runtime::Model::open(bundle, &hub_runtime::OpenOptions::default())?;
+    let mut most = 0;
+    for t in &model.manifest().tiers {
+        let plan = model.plan(&t.name)?;
+        for size in [1i64, 7, 64] {
+            let mut env = SymEnv::default();
+            for (i, s) in model.graph().syms.iter().enumerate() {
+                env.set(Sym(i as u32), size.clamp(s.min, s.max));
+            }
+            // Sizes that no inputs have together do not evaluate.
+            if sizes_exist(&plan, &env) {
+                trace::place_and_trace(&plan, &env).map_err(|e| {
+                    let what = format!("{} of size {size}: {e}", t.name);
+                    Failure::new(hub_cli::failure::INTERNAL, what)
+                })?;
+            }
+        }
+        let over = |b: &&Buf| matches!(b, Buf::Arena { over: Some(_), .. });
+        most = most.max(plan.bufs.iter().filter(over).count());
+    }
+    Ok(most)
+}
+
+/// Are all buffers' sizes numbers that are not negative?
+fn sizes_exist(plan: &Plan, env: &SymEnv) -> bool {
+    plan.bufs.iter().all(|b| match b {
+        Buf::Arena { bytes, .. } | Buf::Output { bytes, .. } => {
+            bytes.eval(env).is_ok_and(|n| n >= 0)
+        }
+        Buf::Const { .. } | Buf::Input(_) => true,
+    })
 }
 
 /// Runs a case's inputs on a tier and compares with its golden.

@@ -6,7 +6,7 @@ use hub_models::Tolerance;
 #[test]
 fn small_models_match_their_goldens_on_every_tier() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut problems = vec![];
+    let (mut problems, mut over) = (vec![], 0);
     for t in ["avx512", "avx2"].iter().filter(|t| !hub_runtime::supports(t)) {
         println!("ignored: tier {t} is not on this machine");
     }
@@ -15,6 +15,10 @@ fn small_models_match_their_goldens_on_every_tier() {
         if let Err(e) = hub_tests::export(&case, &bundle) {
             problems.push(format!("{}: {e}", case.name));
             continue;
+        }
+        match hub_tests::check_memory(&bundle) {
+            Ok(n) => over += n,
+            Err(e) => problems.push(format!("{}: {e}", case.name)),
         }
         for tier in hub_tests::tiers() {
             for threads in [1, 2] {
@@ -27,6 +31,7 @@ fn small_models_match_their_goldens_on_every_tier() {
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(over > 0, "no result takes the room of an operand");
 }
 
 #[test]

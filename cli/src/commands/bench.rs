@@ -3,7 +3,7 @@
 use crate::args::{Bench, Running};
 use crate::failure::{Failure, SLOW, UNSUPPORTED};
 use crate::plain;
-use crate::report::{SCHEMA, kib};
+use crate::report::{SCHEMA, arena};
 use crate::tensors::{self, Opened};
 use hub_models::NamedTensor;
 use hub_runtime::StepInfo;
@@ -95,7 +95,8 @@ fn print(
         let mut v = json!({ "schema": SCHEMA, "bundle": a.bundle, "tier": tier, "threads": threads,
             "median_ms": t.at(0.5), "min_ms": t.at(0.0), "p90_ms": t.at(0.9), "runs": t.0.len(),
             "open_ms": ms(open), "first_answer_ms": ms(first), "flops": flops,
-            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound });
+            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
+            "arena_apart_bytes": s.arena_apart, "in_place": s.in_place });
         if a.profile {
             v["steps"] = steps.iter().map(step_json).collect();
         }
@@ -112,7 +113,7 @@ fn print(
         t.0.len()
     );
     println!("  open {:.3} ms, to first answer {:.3} ms", ms(open), ms(first));
-    println!("  arena {} (bound {})", kib(s.arena), kib(s.arena_bound));
+    println!("  arena {}", arena(&s));
     if a.profile {
         table(steps);
     }

@@ -5,7 +5,7 @@ use crate::args::{Inspect, Running};
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::plain;
-use crate::report::{SCHEMA, kib};
+use crate::report::{SCHEMA, arena, kib};
 use crate::tensors::{self, Opened};
 use hub_abi::bundle::{IoInfo, Manifest};
 use hub_abi::shape::Type;
@@ -59,6 +59,7 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
             "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
             "tier": o.session.tier(), "signed_by": signer(o), "sections": sections, "steps": steps,
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
+            "arena_apart_bytes": s.arena_apart, "in_place": s.in_place,
             "constant_bytes": s.constants })
 }
 
@@ -98,7 +99,7 @@ fn bundle_text(a: &Inspect, o: &Opened) {
         println!("  section {:<20} {}", plain(&s.name), kib(s.len));
     }
     let s = o.session.summary();
-    println!("  arena   {} (lower bound {})", kib(s.arena), kib(s.arena_bound));
+    println!("  arena   {}", arena(&s));
     if let Some(key) = signer(o) {
         println!("  signed  by {key}");
     }

@@ -23,10 +23,16 @@ impl KernelBuilder {
                 axes: vec![],
                 regs: vec![],
                 scratch_bytes: 0,
+                rowwise: vec![],
                 body: vec![],
             },
             open: vec![vec![]],
         }
+    }
+
+    /// Says that two parameters are addressed row by row ([`Kernel::rowwise`]).
+    pub fn rowwise(&mut self, read: ParamId, written: ParamId) {
+        self.kernel.rowwise.push((read, written));
     }
 
     /// The finished kernel (not yet verified).

@@ -14,6 +14,7 @@ pub mod inst;
 pub mod interp;
 pub mod math;
 mod text;
+pub mod share;
 pub mod turn;
 pub mod types;
 pub mod verify;

@@ -56,6 +56,8 @@ pub struct Notes {
     /// Something reports a status (a checked index, an integer division): lanes past the end must
     /// be masked.
     pub traps: bool,
+    /// Positions in a row's elements at which values were asked for.
+    pub positions: Vec<Vec<Coord>>,
 }
 
 /// Where a value lies: an address, bytes from lane to lane, and per-lane indices.

@@ -20,10 +20,10 @@ use super::study::{Domain, Loop, Study, study};
 use super::value::with_lanes;
 use crate::kir::{Elem, Reg, RegTy, Scalar};
 use crate::target::Target;
-use crate::task::{Lowered, Refused, Task};
+use crate::task::{Lowered, Operand, Refused, Task, Which};
 use hub_abi::Dim;
 use hub_ir::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Lowers a row group.
 ///
@@ -59,6 +59,7 @@ fn attempt<'t>(task: &'t Task<'t>, target: &'t Target, lanes: usize) -> Made<Low
     let ops = p.rows.passes as i64 + 1;
     let work = work(task, Dim::product(&grid), std::iter::once((&p.rows.full, ops)));
     let schedule = p.describe(lanes);
+    p.note_rowwise(&mut cx);
     Ok(cx.finish(work, schedule))
 }
 
@@ -267,6 +268,33 @@ impl Plan {
         vs.len().max(1)
     }
 
+    /// Says which operands are read only at the element asked for, where an output of the full shape
+    /// lies alike: a row of them is read by the iteration that writes the output's row.
+    fn note_rowwise(&self, cx: &mut LowerCx<'_>) {
+        if self.stage.is_some() {
+            return;
+        }
+        let task = cx.task;
+        let asked: HashSet<&Vec<Coord>> = cx.notes.positions.iter().collect();
+        let at = |of: Which| cx.notes.accesses.iter().filter(move |a| a.which == of);
+        let mut pairs = vec![];
+        for (i, x) in task.inputs.iter().enumerate().filter(|(_, x)| x.dims == self.rows.full) {
+            let of = Which::In(i);
+            if at(of).next().is_none() || !at(of).all(|a| asked.contains(&a.coords)) {
+                continue;
+            }
+            let alike = |y: &Operand| {
+                (&y.dims, &y.strides, y.dtype.size()) == (&x.dims, &x.strides, x.dtype.size())
+            };
+            let outs = task.outputs.iter().enumerate().filter(|(_, y)| alike(y));
+            pairs.extend(outs.map(|(o, _)| (of, Which::Out(o))));
+        }
+        for (i, o) in pairs {
+            let (read, written) = (cx.ptr(i).0, cx.ptr(o).0);
+            cx.b.rowwise(read, written);
+        }
+    }
+
     /// The position of stream `j`'s row (0 along reduced axes).
     fn row_coords(&self, at: &At, vs: &[Coord], j: usize) -> Vec<Coord> {
         let mut at = at.clone();
@@ -367,6 +395,10 @@ impl Plan {
         last: bool,
         f: &mut Visit<'_, 't>,
     ) -> Made {
+        let f: &mut Visit<'_, 't> = &mut |cx, j, coords| {
+            cx.notes.positions.push(coords.to_vec());
+            f(cx, j, coords)
+        };
         if !self.inside {
             return self.beside(cx, at, vs, if last { 1 } else { self.split(vs) }, f);
         }

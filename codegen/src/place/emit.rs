@@ -2,7 +2,7 @@
 
 use super::layout::{Place, Shape, Wish, image_shape, unit_shape};
 use super::{PlaceError, Placer, Tier};
-use crate::kir::Kernel;
+use crate::kir::{Kernel, share};
 use crate::task::{Lowered, Operand, TaskArg, Which};
 use hub_abi::plan::{Arg, Buf, BufId, KernelInfo, OutputSource, Step};
 use hub_abi::{Dim, Dtype};
@@ -28,6 +28,9 @@ impl Steps {
     }
 }
 
+/// Name of the steps that fill halos.
+pub const HALO: &str = "halo";
+
 /// Code of kernels starts at multiples of this.
 const CODE_ALIGN: usize = 64;
 
@@ -40,7 +43,7 @@ impl Placer<'_> {
 
     /// A new arena buffer; its life is found when the plan closes.
     pub(super) fn arena(&mut self, bytes: Dim) -> BufId {
-        self.buffer(Buf::Arena { bytes, first: u32::MAX, last: 0 })
+        self.buffer(Buf::Arena { bytes, first: u32::MAX, last: 0, over: None })
     }
 
     /// Room for a value: where its consumer planned it, in its concatenation, in the output, or in
@@ -103,10 +106,11 @@ impl Placer<'_> {
         let (dtype, dims) = (t.dtype, t.dims);
         let place = Place { buf, dtype, dims, offset, strides, slack, halo: halo.clone(), bump };
         if let Some(h) = halo {
+            self.halos.insert(place.buf, place.clone());
             let lowered = self.backend.halo(&place.operand(false), &h.before, &h.after, h.fill);
             let lowered = lowered
                 .map_err(|e| PlaceError::Internal { node: "halo".into(), why: e.to_string() })?;
-            self.step("halo", lowered, &[], std::slice::from_ref(&place))?;
+            self.step(HALO, lowered, &[], std::slice::from_ref(&place))?;
         }
         Ok(place)
     }
@@ -193,9 +197,10 @@ impl Placer<'_> {
         self.tier.code.resize(offset, 0xCC);
         self.tier.code.extend_from_slice(&code);
         let (offset, len) = (offset as u64, code.len() as u64);
-        self.tier.plan.kernels.push(KernelInfo { name, offset, len, schedule });
+        let shares = share::shared(&k).into_iter().map(|(r, w)| (r.0, w.0)).collect();
+        self.tier.plan.kernels.push(KernelInfo { name, offset, len, schedule, shares });
         self.tier.plan.scratch = self.tier.plan.scratch.max(k.scratch_bytes);
-        self.tier.kernel_texts.push(named.to_string());
+        self.tier.kernels.push(named);
         self.cache.entry(key).or_default().push((k, at));
         Ok(at)
     }
@@ -228,24 +233,20 @@ impl Placer<'_> {
         Ok(())
     }
 
-    /// Closes the plan: finds the lives of buffers, drops those that no step touches.
+    /// Closes the plan: lets dying buffers' room be taken over, finds the lives of buffers, drops
+    /// those that no step touches.
     pub(super) fn finish(mut self) -> Result<Tier, PlaceError> {
+        self.tier.plan.steps = std::mem::take(&mut self.steps.outer);
+        self.reuse();
         let plan = &mut self.tier.plan;
-        plan.steps = std::mem::take(&mut self.steps.outer);
-        let mut lives = vec![(u32::MAX, 0u32); plan.bufs.len()];
-        for (i, s) in plan.steps.iter().enumerate() {
-            each_buf(s, &mut |b| {
-                let l = &mut lives[b as usize];
-                *l = (l.0.min(i as u32), l.1.max(i as u32));
-            });
-        }
+        let lives = super::reuse::lives(plan);
         for (b, (first, last)) in plan.bufs.iter_mut().zip(&lives) {
             match b {
                 Buf::Arena { first: f, last: l, .. } if *first <= *last => {
                     (*f, *l) = (*first, *last)
                 }
                 // No step touches it (its consumer was taken back): no bytes.
-                Buf::Arena { bytes, first: f, last: l } => {
+                Buf::Arena { bytes, first: f, last: l, .. } => {
                     (*bytes, *f, *l) = (0i64.into(), 0, 0);
                 }
                 _ => {}
@@ -268,21 +269,5 @@ fn bits_of(d: Dtype) -> Dtype {
         4 => Dtype::I32,
         8 => Dtype::I64,
         _ => d,
-    }
-}
-
-fn each_buf(s: &Step, f: &mut dyn FnMut(BufId)) {
-    match s {
-        Step::Kernel { args, .. } => {
-            for a in args {
-                if let Arg::Ptr { buf, .. } = a {
-                    f(*buf);
-                }
-            }
-        }
-        Step::Host { inputs, outputs, .. } => {
-            inputs.iter().chain(outputs).for_each(|(_, b)| f(*b));
-        }
-        Step::Repeat { body, .. } => body.iter().for_each(|s| each_buf(s, f)),
     }
 }

@@ -6,6 +6,8 @@
 //!   channel-last with the pixel pitch a multiple of 64 B; everything else is row-major.
 //! - A tensor that a padded convolution reads has a halo; the step before its producer fills it.
 //! - Reshape, transpose, slice and broadcast are views wherever strides can say them.
+//! - A result takes the room of an operand that dies with it where its kernel says that the two may
+//!   share ([`crate::kir::share`]); `hub_abi::trace` checks it from the plan alone.
 //! - Whatever no kernel exists for becomes a `Host` step; nothing is dropped silently.
 
 pub mod backend;
@@ -14,6 +16,7 @@ mod emit;
 mod group;
 mod host;
 mod layout;
+mod reuse;
 mod scan;
 mod view;
 
@@ -21,7 +24,8 @@ pub use backend::Backend;
 pub use consts::ConstPool;
 
 use hub_abi::pgraph::PGraph;
-use hub_abi::plan::{Buf, Plan};
+use crate::kir::Kernel;
+use hub_abi::plan::{Buf, BufId, Plan};
 use hub_ir::{Graph, Op, OpError, Prim, Region, Sym, Type, Value};
 use layout::{Halo, Place};
 use std::collections::{HashMap, HashSet};
@@ -34,8 +38,8 @@ pub struct Tier {
     pub plan: Plan,
     /// Its code.
     pub code: Vec<u8>,
-    /// Text of each kernel, in the plan's order (for `--emit kernels`).
-    pub kernel_texts: Vec<String>,
+    /// The kernels before emission, in the plan's order (for `--emit kernels` and tests).
+    pub kernels: Vec<Kernel>,
     /// Nodes that run on the host and why.
     pub refused: Vec<(String, String)>,
     const_bufs: Vec<(usize, consts::ConstKey)>,
@@ -150,6 +154,8 @@ struct Placer<'a> {
     places: HashMap<Value, Place>,
     /// Copies made of values for a consumer's sake.
     copies: Vec<(Value, layout::Wish, Place)>,
+    /// Buffers with a halo, and the place whose halo a step fills.
+    halos: HashMap<BufId, Place>,
     /// Values that live on the session heap.
     heap: HashSet<Value>,
     /// Where values go that a consumer has already made room for.
@@ -187,6 +193,7 @@ impl<'a> Placer<'a> {
             cache: Default::default(),
             places: HashMap::new(),
             copies: vec![],
+            halos: HashMap::new(),
             heap: HashSet::new(),
             planned: HashMap::new(),
             facts,

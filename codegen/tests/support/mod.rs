@@ -11,13 +11,17 @@ use hub_abi::dim::SymEnv;
 use hub_abi::shape::{TensorType, Type};
 use hub_abi::{Dim, Dtype};
 use hub_codegen::kir::interp::{Arg, run, tiles};
-use hub_codegen::kir::verify;
+use hub_codegen::kir::{ParamId, share, verify};
 use hub_codegen::lower::lower;
 use hub_codegen::target::{Target, Tier};
 use hub_codegen::task::{Format, Lowered, Operand, Task, TaskArg, Which};
 use hub_ir::{Builder, Graph, GroupKind, Op, Value};
 use hub_portable::{Limits, Tensor, eval};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Pairs of operands that ran in one memory so far.
+pub static SHARED: AtomicUsize = AtomicUsize::new(0);
 
 /// A small deterministic generator.
 pub struct Rng(pub u64);
@@ -156,6 +160,12 @@ impl Memory {
         }
     }
 
+    /// The same shape without memory.
+    fn like(&self) -> Memory {
+        let (strides, dims) = (self.strides.clone(), self.dims.clone());
+        Memory { bytes: vec![], origin: self.origin, strides, dims, dtype: self.dtype }
+    }
+
     fn each(&self, mut f: impl FnMut(usize, usize)) {
         let n: usize = self.dims.iter().product();
         let size = self.dtype.size();
@@ -216,6 +226,45 @@ pub fn interpret(l: &Lowered, inputs: usize, mems: &mut [Memory], env: &SymEnv) 
         .unwrap_or_else(|e| panic!("{e}\n{}\n{}", l.schedule, l.kernel));
     mems.iter_mut().zip(bufs).for_each(|(m, b)| m.bytes = b);
     status
+}
+
+/// Runs the task again for every pair of operands that its kernel lets share memory, in one memory:
+/// the output must be the same bytes, and the interpreter sees no race. Gives the number of pairs.
+fn check_shared(
+    l: &Lowered,
+    inputs: usize,
+    env: &SymEnv,
+    before: &[Vec<u8>],
+    after: &[Memory],
+) -> usize {
+    let args = arguments(l, inputs, after, env);
+    let place = |p: ParamId| match (&l.args[p.0 as usize], args[p.0 as usize]) {
+        (TaskArg::Ptr { extent, .. }, Arg::Buf { buf, offset }) => {
+            (buf, offset, extent.eval(env).unwrap())
+        }
+        _ => panic!("a pair that is no pointers"),
+    };
+    let mut pairs = 0;
+    for (r, w) in share::shared(&l.kernel) {
+        let ((from, at, n), (to, to_at, to_n)) = (place(r), place(w));
+        // Placement asks for the same.
+        if (at, n) != (to_at, to_n) || before[from].len() != before[to].len() {
+            continue;
+        }
+        let mut one = args.clone();
+        for a in &mut one {
+            if let Arg::Buf { buf, .. } = a {
+                *buf = if *buf == to { from } else { *buf };
+            }
+        }
+        let mut bufs = before.to_vec();
+        run(&l.kernel, &one, &mut bufs, 0..tiles(&l.kernel, &args))
+            .unwrap_or_else(|e| panic!("{r:?} and {w:?} share: {e}\n{}", l.kernel));
+        let got = Memory { bytes: std::mem::take(&mut bufs[from]), ..after[to].like() };
+        assert_eq!(got.get().bytes(), after[to].get().bytes(), "{r:?} {w:?}\n{}", l.kernel);
+        pairs += 1;
+    }
+    pairs
 }
 
 /// Are two tensors equal (floats within `rel` of the greatest magnitude; NaN equals NaN)?
@@ -334,6 +383,9 @@ pub fn check(
     let before: Vec<Vec<u8>> = mems.iter().map(|m| m.bytes.clone()).collect();
     let status = interpret(&l, inputs.len(), &mut mems, env);
     check_native(&l, inputs.len(), target, env, (&before, &mems), status);
+    if status == 0 {
+        SHARED.fetch_add(check_shared(&l, inputs.len(), env, &before, &mems), Relaxed);
+    }
     match reference(g, env, inputs) {
         Err(e) => assert_eq!(status, 1, "{e} was not reported"),
         Ok(want) => {

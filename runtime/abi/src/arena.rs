@@ -1,5 +1,8 @@
 //! The arena planner: offsets for buffers with lifetimes, and an independent checker. The compiler
-//! uses it for static shapes, the runtime at every new binding of symbols.
+//! uses it for static shapes, the runtime at every new binding of symbols. What a plan does in the
+//! memory that it was given is followed in [`crate::trace`].
+
+use crate::plan::{Buf, Plan};
 
 /// A buffer to place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,36 @@ pub struct Placement {
     pub offsets: Vec<u64>,
     /// Bytes in all.
     pub total: u64,
+}
+
+/// The blocks that a plan's arena buffers need: one each, or one for several that take over each
+/// other's room.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Rooms {
+    /// The blocks.
+    pub blocks: Vec<Block>,
+    /// The block of each buffer; `None` for what lies elsewhere.
+    pub of: Vec<Option<usize>>,
+}
+
+/// Blocks for the arena buffers that have a size in `lens` (one entry a buffer of the plan). A
+/// buffer joins the room of the one it was made over if that one is numbered lower and has a size.
+pub fn rooms(plan: &Plan, lens: &[Option<u64>]) -> Rooms {
+    let mut r = Rooms { blocks: vec![], of: vec![None; lens.len()] };
+    for (i, (b, len)) in plan.bufs.iter().zip(lens).enumerate() {
+        let (Buf::Arena { first, last, over, .. }, Some(bytes)) = (b, *len) else { continue };
+        let (first, last) = (*first, *last);
+        let room = over.and_then(|o| r.of[..i].get(o as usize).copied().flatten());
+        let room = room.unwrap_or_else(|| {
+            r.blocks.push(Block { bytes, first, last });
+            r.blocks.len() - 1
+        });
+        let block = &mut r.blocks[room];
+        block.bytes = block.bytes.max(bytes);
+        (block.first, block.last) = (block.first.min(first), block.last.max(last));
+        r.of[i] = Some(room);
+    }
+    r
 }
 
 /// Places blocks: greatest first, each at the lowest gap among blocks that live at the same time.

@@ -17,6 +17,7 @@ pub mod pgraph;
 pub mod plan;
 pub mod prim;
 pub mod shape;
+pub mod trace;
 
 pub use dim::{Dim, Sym, SymEnv, SymInfo};
 pub use dtype::Dtype;

@@ -47,6 +47,9 @@ pub enum Buf {
         first: u32,
         /// Last top-level step that touches it.
         last: u32,
+        /// The buffer of the same size whose room it takes: that one's last step is this one's
+        /// first, which reads every byte there before it writes it.
+        over: Option<BufId>,
     },
     /// In the constants section.
     Const {
@@ -78,6 +81,9 @@ pub struct KernelInfo {
     pub len: u64,
     /// Its schedule, as `inspect` prints it.
     pub schedule: String,
+    /// Arguments `(read, written)` that may be one address: each byte is read for the last time
+    /// before it is written, by whoever writes it.
+    pub shares: Vec<(u32, u32)>,
 }
 
 /// One entry of an argument block (8 bytes).

@@ -69,6 +69,7 @@ pub fn kernels() -> Vec<KernelInfo> {
         offset,
         len,
         schedule: "scalar".into(),
+        shares: vec![],
     };
     vec![k("add", 0, 52), k("take", 64, 57)]
 }
@@ -147,7 +148,7 @@ pub fn triple() -> Writer {
     let p = plan(
         vec![
             Buf::Input(0),
-            Buf::Arena { bytes: bytes(), first: 0, last: 1 },
+            Buf::Arena { bytes: bytes(), first: 0, last: 1, over: None },
             Buf::Output { index: 0, bytes: bytes() },
         ],
         vec![
@@ -288,8 +289,8 @@ pub fn nonzero_twice() -> Writer {
     let p = plan(
         vec![
             Buf::Input(0),
-            Buf::Arena { bytes: sym(1).times(8), first: 0, last: 1 },
-            Buf::Arena { bytes: f32s(), first: 1, last: 2 },
+            Buf::Arena { bytes: sym(1).times(8), first: 0, last: 1, over: None },
+            Buf::Arena { bytes: f32s(), first: 1, last: 2, over: None },
             Buf::Output { index: 0, bytes: f32s() },
         ],
         vec![

@@ -1,6 +1,7 @@
 //! Every fixture, exported once and run on every tier at one and two threads, beside its golden:
 //! one table. `cargo run --release -p hub-tests --bin fixtures [NAME…]`; a name is matched anywhere.
-//! Exits with 1 if anything is off.
+//! Exits with 1 if anything is off. `over` counts results in the room of an operand that dies with
+//! them; what a plan does with its memory is followed by a checker of its own.
 
 use hub_models::{Case, Tolerance};
 use hub_tests::{check, export, tiers};
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let tiers = tiers();
-    print!("{:<42} {:>7} {:>6} {:>5}", "model", "export", "steps", "host");
+    print!("{:<42} {:>7} {:>6} {:>5} {:>5}", "model", "export", "steps", "host", "over");
     tiers.iter().for_each(|t| print!(" {:>10} {:>10}", format!("{t} ×1"), "×2"));
     println!();
     let asked = |c: &&Case| wanted.is_empty() || wanted.iter().any(|w| c.name.contains(w));
@@ -67,6 +68,13 @@ fn row(case: &Case, tiers: &[&str]) -> bool {
     let steps = report.tiers.iter().map(|t| t.steps).max().unwrap_or(0);
     print!(" {:>5.1} s {steps:>6} {host:>5}", start.elapsed().as_secs_f64());
     let mut problems = vec![];
+    match hub_tests::check_memory(&bundle) {
+        Ok(n) => print!(" {n:>5}"),
+        Err(e) => {
+            print!(" {:>5}", "-");
+            problems.push(format!("  memory: {e}"));
+        }
+    }
     for tier in tiers {
         for threads in [1, 2] {
             let cell = match check(case, &bundle, tier, threads, Tolerance::default()) {

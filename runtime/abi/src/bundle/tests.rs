@@ -56,6 +56,7 @@ fn tier(name: &str) -> TierCode {
         offset: 16 * i,
         len: 1,
         schedule: "scalar".into(),
+        shares: vec![],
     };
     let plan = Plan {
         tier: name.into(),
