@@ -298,3 +298,43 @@ fn a_border_and_nothing_else_is_filled() {
         }
     }
 }
+
+#[test]
+fn results_may_lie_where_operands_of_equal_address_lie() {
+    let full = dims(&[4, 6, 50]);
+    let pairs = |other: &[i64], f: &dyn Fn(&mut Builder<'_>, &[Value]) -> Value| {
+        map(&[(F, full.clone()), (F, dims(other))], |b, x| vec![f(b, x)]);
+        shared_pairs()
+    };
+    let sum = |b: &mut Builder<'_>, x: &[Value]| b.add(x[0], x[1]).unwrap();
+    assert_eq!(pairs(&[4, 6, 50], &sum), 4, "both operands, both targets");
+    assert_eq!(pairs(&[50], &sum), 2, "not the broadcast one");
+    assert_eq!(
+        pairs(&[4, 50, 6], &|b, x| {
+            let t = b.transpose(x[1], &[0, 2, 1]).unwrap();
+            b.add(x[0], t).unwrap()
+        }),
+        2,
+        "not the transposed one"
+    );
+    assert_eq!(
+        pairs(&[4, 6, 50], &|b, x| {
+            let (start, step) = (dims(&[0, 0, 49]), vec![1, 1, -1]);
+            let back = Prim::Slice { start, len: dims(&[4, 6, 50]), step };
+            let t = b.prim(back, &[x[0]]).unwrap();
+            b.add(t, x[1]).unwrap()
+        }),
+        2,
+        "not the mirrored one"
+    );
+    assert_eq!(
+        pairs(&[4, 6, 50], &|b, x| {
+            let (start, step) = (dims(&[0, 0, 49]), vec![1, 1, -1]);
+            let back = Prim::Slice { start, len: dims(&[4, 6, 50]), step };
+            let t = b.prim(back, &[x[0]]).unwrap();
+            b.add(t, x[0]).unwrap()
+        }),
+        0,
+        "not one that is read straight and mirrored"
+    );
+}

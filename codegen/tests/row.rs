@@ -194,3 +194,28 @@ fn short_rows_are_turned() {
         dense(&g, GroupKind::Row, &SymEnv(vec![Some(n)]), 9);
     }
 }
+
+#[test]
+fn rows_may_be_computed_where_they_lie() {
+    let shape = dims(&[6, 5, 100]);
+    for axis in 0..3 {
+        row(&[(F, shape.clone())], |b, x| vec![softmax(b, x[0], axis)]);
+        assert_eq!(shared_pairs(), 2, "softmax along {axis}, both targets");
+    }
+    let ins = [(F, shape.clone()), (F, shape.clone()), (F, dims(&[100]))];
+    row(&ins, |b, x| {
+        let s = b.add(x[0], x[1]).unwrap();
+        let n = norm(b, s, &[2]);
+        vec![b.mul(n, x[2]).unwrap()]
+    });
+    assert_eq!(shared_pairs(), 4, "both summands, not the scale");
+    // The mirrored element of a row was overwritten already.
+    row(&[(F, shape.clone())], |b, x| {
+        let (start, step) = (dims(&[0, 0, 99]), vec![1, 1, -1]);
+        let back = Prim::Slice { start, len: dims(&[6, 5, 100]), step };
+        let turned = b.prim(back, &[x[0]]).unwrap();
+        let m = reduce(b, ReduceOp::Max, &[2], true, x[0]);
+        vec![b.sub(turned, m).unwrap()]
+    });
+    assert_eq!(shared_pairs(), 0, "a mirrored row");
+}

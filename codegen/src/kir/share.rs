@@ -27,7 +27,8 @@ pub fn shared(k: &Kernel) -> Vec<(ParamId, ParamId)> {
     let mut s = Scan { k, blocks: 0, path: vec![], touches: vec![], opaque: vec![], defs };
     s.stmts(&k.body);
     let of = |access| {
-        let kind = move |p: &Param| matches!(p.kind, ParamKind::Ptr { access: a, .. } if a == access);
+        let kind =
+            move |p: &Param| matches!(p.kind, ParamKind::Ptr { access: a, .. } if a == access);
         let ids = k.params.iter().enumerate().filter(move |(_, p)| kind(p));
         ids.map(|(i, _)| ParamId(i as u32)).filter(|p| !s.opaque.contains(p))
     };

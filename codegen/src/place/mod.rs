@@ -23,8 +23,8 @@ mod view;
 pub use backend::Backend;
 pub use consts::ConstPool;
 
-use hub_abi::pgraph::PGraph;
 use crate::kir::Kernel;
+use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{Buf, BufId, Plan};
 use hub_ir::{Graph, Op, OpError, Prim, Region, Sym, Type, Value};
 use layout::{Halo, Place};

@@ -77,7 +77,8 @@ fn candidates(plan: &Plan, at: usize) -> Vec<(BufId, BufId)> {
             _ => None,
         };
         let alike = from < to && bytes(*from).is_some() && bytes(*from) == bytes(*to);
-        if alike && args.iter().enumerate().all(|(i, a)| harmless(args, shares, (i, a), (*from, w))) {
+        if alike && args.iter().enumerate().all(|(i, a)| harmless(args, shares, (i, a), (*from, w)))
+        {
             out.push((*from, *to));
         }
     }

@@ -17,11 +17,17 @@ use hub_codegen::target::{Target, Tier};
 use hub_codegen::task::{Format, Lowered, Operand, Task, TaskArg, Which};
 use hub_ir::{Builder, Graph, GroupKind, Op, Value};
 use hub_portable::{Limits, Tensor, eval};
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Pairs of operands that ran in one memory so far.
-pub static SHARED: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static SHARED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Pairs of operands that this test ran in one memory since it last asked.
+pub fn shared_pairs() -> usize {
+    SHARED.take()
+}
 
 /// A small deterministic generator.
 pub struct Rng(pub u64);
@@ -384,7 +390,7 @@ pub fn check(
     let status = interpret(&l, inputs.len(), &mut mems, env);
     check_native(&l, inputs.len(), target, env, (&before, &mems), status);
     if status == 0 {
-        SHARED.fetch_add(check_shared(&l, inputs.len(), env, &before, &mems), Relaxed);
+        SHARED.set(SHARED.get() + check_shared(&l, inputs.len(), env, &before, &mems));
     }
     match reference(g, env, inputs) {
         Err(e) => assert_eq!(status, 1, "{e} was not reported"),
