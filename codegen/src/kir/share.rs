@@ -3,8 +3,7 @@
 //! Invariant that this stands on: a kernel writes no byte of an output twice. So a load whose bytes
 //! are those that a store after it in the same straight line of code writes meets no other store,
 //! in whatever order tiles run; and an input all of whose loads are such may be overwritten. Where a
-//! lowering says that rows are read and written by one iteration ([`Kernel::rowwise`]), a load may
-//! also come in a loop of its own before the loops that store.
+//! lowering says so of rows ([`Kernel::rowwise`]), a load may also be in a pass before the stores.
 
 use super::inst::{Inst, Stmt};
 use super::types::*;
@@ -13,8 +12,9 @@ use super::types::*;
 struct Touch<'k> {
     write: bool,
     param: ParamId,
-    /// The lists of statements that hold it, numbered, outermost first, and the position in each.
-    path: Vec<(usize, usize)>,
+    /// The list of statements that holds it, numbered, and its position there.
+    block: usize,
+    at: usize,
     addr: &'k Affine,
     /// Bytes of an element, elements, and bytes from one to the next.
     shape: (usize, u8, Coef),
@@ -23,8 +23,7 @@ struct Touch<'k> {
 
 /// Pairs of parameters `(read, written)` that may be given one address.
 pub fn shared(k: &Kernel) -> Vec<(ParamId, ParamId)> {
-    let defs = vec![0; k.regs.len()];
-    let mut s = Scan { k, blocks: 0, path: vec![], touches: vec![], opaque: vec![], defs };
+    let mut s = Scan { k, blocks: 0, touches: vec![], opaque: vec![], defs: vec![0; k.regs.len()] };
     s.stmts(&k.body);
     let of = |access| {
         let kind =
@@ -43,7 +42,6 @@ pub fn shared(k: &Kernel) -> Vec<(ParamId, ParamId)> {
 struct Scan<'k> {
     k: &'k Kernel,
     blocks: usize,
-    path: Vec<(usize, usize)>,
     touches: Vec<Touch<'k>>,
     /// Parameters accessed at addresses that are not affine.
     opaque: Vec<ParamId>,
@@ -55,20 +53,18 @@ impl<'k> Scan<'k> {
         let block = self.blocks;
         self.blocks += 1;
         for (at, s) in list.iter().enumerate() {
-            self.path.push((block, at));
             match s {
-                Stmt::Inst(i) => self.inst(i),
+                Stmt::Inst(i) => self.inst(i, block, at),
                 Stmt::For { body, .. } => self.stmts(body),
                 Stmt::If { then, els, .. } => {
                     self.stmts(then);
                     self.stmts(els);
                 }
             }
-            self.path.pop();
         }
     }
 
-    fn inst(&mut self, i: &'k Inst) {
+    fn inst(&mut self, i: &'k Inst, block: usize, at: usize) {
         if let Some(d) = i.dst() {
             self.defs[d.0 as usize] += 1;
         }
@@ -89,8 +85,7 @@ impl<'k> Scan<'k> {
             _ => return self.opaque.push(param),
         };
         let shape = (size, lanes, step.unwrap_or(Coef::from(size as i64)));
-        let path = self.path.clone();
-        self.touches.push(Touch { write, param, path, addr, shape, mask });
+        self.touches.push(Touch { write, param, block, at, addr, shape, mask });
     }
 
     fn may_share(&self, read: ParamId, write: ParamId) -> bool {
@@ -98,15 +93,15 @@ impl<'k> Scan<'k> {
         let rows = self.k.rowwise.contains(&(read, write));
         let stores: Vec<&Touch<'_>> = of(write).collect();
         let harmless = |l: &Touch<'_>| {
-            stores.iter().any(|s| self.overwritten_by(l, s)) || rows && before_rows(l, &stores)
+            stores.iter().any(|s| self.overwritten_by(l, s))
+                || rows && stores.iter().all(|s| l.block != s.block || l.at < s.at)
         };
         !stores.is_empty() && of(read).all(harmless)
     }
 
     /// Are all bytes that `l` reads those that `s` then writes?
     fn overwritten_by(&self, l: &Touch<'_>, s: &Touch<'_>) -> bool {
-        let (Some(at), Some(later)) = (l.path.last(), s.path.last()) else { return false };
-        let straight = !l.write && s.write && at.0 == later.0 && at.1 < later.1;
+        let straight = !l.write && s.write && l.block == s.block && l.at < s.at;
         let ((size, n, step), (s_size, s_n, s_step)) = (l.shape, s.shape);
         let covered = size == s_size && n <= s_n && (n == 1 || step == s_step);
         let masks = s.mask.is_none() || (l.mask == s.mask && n == s_n);
@@ -122,18 +117,6 @@ impl<'k> Scan<'k> {
         });
         regs && a.mask.is_none_or(once)
     }
-}
-
-/// Of the stores in the smallest list of statements that holds any together with `l`: do all come
-/// after it? (That list is the row's: its loads are asked for at the element, or before all stores.)
-fn before_rows(l: &Touch<'_>, stores: &[&Touch<'_>]) -> bool {
-    let common = |s: &Touch<'_>| {
-        let pairs = l.path.iter().zip(&s.path);
-        pairs.take_while(|(a, b)| a.0 == b.0).count()
-    };
-    let most = stores.iter().map(|s| common(s)).max().unwrap_or(0);
-    let near = stores.iter().filter(|s| common(s) == most);
-    most > 0 && near.into_iter().all(|s| l.path[most - 1].1 < s.path[most - 1].1)
 }
 
 #[cfg(test)]

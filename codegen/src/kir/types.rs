@@ -329,9 +329,10 @@ pub struct Kernel {
     pub regs: Vec<RegTy>,
     /// Scratch a worker must provide, 64-byte aligned.
     pub scratch_bytes: u64,
-    /// Pairs `(read, written)` of parameters addressed row by row: an iteration that reads bytes of
-    /// a row also writes that whole row, and no other iteration does. What its lowering knows and
-    /// the code alone does not show ([`crate::kir::share`]).
+    /// Pairs `(read, written)` of parameters addressed row by row: one iteration reads a row, in
+    /// passes that come before the one that writes the row at the same addresses, and no other
+    /// iteration touches it. What a lowering knows and code alone does not show
+    /// ([`crate::kir::share`]).
     pub rowwise: Vec<(ParamId, ParamId)>,
     /// Executed once per tile.
     pub body: Vec<Stmt>,
