@@ -195,7 +195,8 @@ impl Binder<'_> {
         let arena::Rooms { blocks, of } = arena::rooms(self.plan, &arenas);
         let placed = arena::place(&blocks).ok_or_else(too_big)?;
         debug_assert_eq!(arena::check(&blocks, &placed), Ok(()));
-        let mut offsets: Vec<Option<u64>> = of.iter().map(|r| r.map(|r| placed.offsets[r])).collect();
+        let mut offsets: Vec<Option<u64>> =
+            of.iter().map(|r| r.map(|r| placed.offsets[r])).collect();
         let mut total = placed.total;
         for b in outputs {
             total = total.checked_next_multiple_of(arena::ALIGN).ok_or_else(too_big)?;

@@ -166,8 +166,7 @@ impl Tracer<'_> {
         let mut out = vec![];
         for (i, a) in args.iter().enumerate() {
             let Arg::Ptr { buf, offset, extent, write, bump } = a else { continue };
-            let [offset, extent, bump] =
-                [self.eval(offset)?, self.eval(extent)?, self.eval(bump)?];
+            let [offset, extent, bump] = [self.eval(offset)?, self.eval(extent)?, self.eval(bump)?];
             let travel = bump.checked_mul((trip - 1).max(0)).ok_or("a bump overflows")?;
             let lo = offset.checked_add(travel.min(0));
             let hi = offset.checked_add(travel.max(0)).and_then(|h| h.checked_add(extent));
@@ -257,7 +256,8 @@ impl Tracer<'_> {
         let Some((lo, hi)) = t.range.filter(|(lo, hi)| lo < hi) else { return };
         let meeting = |(at, (end, b)): (&u64, &(u64, BufId))| (*at, *end, *b);
         let before = self.owners.range(..lo).next_back().filter(|(_, (end, _))| *end > lo);
-        let cut: Vec<_> = before.into_iter().chain(self.owners.range(lo..hi)).map(meeting).collect();
+        let cut: Vec<_> =
+            before.into_iter().chain(self.owners.range(lo..hi)).map(meeting).collect();
         for (at, end, b) in cut {
             self.owners.remove(&at);
             if at < lo {

@@ -223,7 +223,8 @@ pub fn plan(p: &Plan, g: &PGraph, io: Interface, code: u64) -> Check {
     for (i, b) in p.bufs.iter().enumerate() {
         let ok = match b {
             Buf::Arena { first, last, over, .. } => {
-                let before = |o: u32| matches!(p.bufs[..i].get(o as usize), Some(Buf::Arena { .. }));
+                let before =
+                    |o: u32| matches!(p.bufs[..i].get(o as usize), Some(Buf::Arena { .. }));
                 first <= last && (*last as usize) < steps && over.is_none_or(before)
             }
             Buf::Const { offset, len } => offset.checked_add(*len).is_some_and(|e| e <= io.consts),
