@@ -4,6 +4,7 @@
 mod activation;
 mod attention;
 mod norm;
+mod pool;
 
 use crate::context::{Changed, Context, PassError};
 use crate::rewrite::{Match, Pat, Replacement, Rule, apply};
@@ -16,7 +17,9 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let norms = apply(g, cx, norm::RULES)?;
     // Made of products and the softmax that has been raised.
     let attention = apply(g, cx, attention::RULES)?;
-    Ok(functions || norms || attention)
+    // Means that are no part of a normalisation.
+    let pools = apply(g, cx, pool::RULES)?;
+    Ok(functions || norms || attention || pools)
 }
 
 type When = Result<(), &'static str>;
