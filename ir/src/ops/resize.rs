@@ -175,6 +175,16 @@ impl Resize {
         }
     }
 
+    /// The input elements that make each output element of an axis of known sizes, with their
+    /// weights; none for sizes and scales that have no definition.
+    pub fn weights(&self, a: &ResizeAxis, size: i64, out: i64) -> Option<Vec<Vec<(i64, f32)>>> {
+        let Some(t) = self.taps(a, size, out).ok()? else {
+            return Some((0..out).map(|o| vec![(o, 1.0)]).collect());
+        };
+        let one = |o: usize| t.index.iter().zip(&t.weight).map(|(i, w)| (i[o], w[o])).collect();
+        Some((0..out as usize).map(one).collect())
+    }
+
     /// The taps of a static axis; none where every output element is the input's own.
     fn taps(&self, a: &ResizeAxis, size: i64, out: i64) -> Built<Option<Taps>> {
         if size == 0 && out > 0 {

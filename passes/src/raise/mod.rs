@@ -5,6 +5,7 @@ mod activation;
 mod attention;
 mod norm;
 mod pool;
+mod resize;
 
 use crate::context::{Changed, Context, PassError};
 use crate::rewrite::{Match, Pat, Replacement, Rule, apply};
@@ -19,7 +20,8 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let attention = apply(g, cx, attention::RULES)?;
     // Means that are no part of a normalisation.
     let pools = apply(g, cx, pool::RULES)?;
-    Ok(functions || norms || attention || pools)
+    let resizes = apply(g, cx, resize::RULES)? | apply(g, cx, resize::LATE)?;
+    Ok(functions || norms || attention || pools || resizes)
 }
 
 type When = Result<(), &'static str>;

@@ -131,7 +131,11 @@ fn op_of(p: &Prim) -> ReduceOp {
 }
 
 fn alike(g: &Graph, m: &Match) -> When {
-    if op_of(m.root_prim(g)) == op_of(m.prim(g, 1)) { Ok(()) } else { Err("") }
+    let op = op_of(m.root_prim(g));
+    if op == ReduceOp::Mean && !g.dtype(m.v(0)).is_float() {
+        return Err("a mean of integers is rounded");
+    }
+    if op == op_of(m.prim(g, 1)) { Ok(()) } else { Err("") }
 }
 
 /// A reduction of a reduction reduces the axes of both.
