@@ -17,6 +17,7 @@ mod wire;
 
 pub use error::{ErrorKind, FrontendError, Place, UnsupportedOp};
 pub use options::{Limits, LoadOptions};
+pub use paddle::paddle_operators;
 
 use hub_ir::Graph;
 use std::path::Path;

@@ -7,6 +7,7 @@ use crate::FrontendError;
 use crate::options::DIM_MAX;
 use hub_ir::{Builder, Dim, Dtype, Value};
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 
 /// Greatest length of a list of sizes, axes or sections.
 pub const MOST_SIZES: usize = 4096;
@@ -42,6 +43,10 @@ pub struct Ctx<'a, 'g> {
     pub declared: Vec<(&'a str, Vec<VarType>)>,
     /// Results by slot, as the import puts them.
     pub outs: Vec<(&'static str, Vec<Value>)>,
+    /// Offsets of the sequences that values hold (LoD).
+    pub lods: &'a mut HashMap<Value, Value>,
+    /// Complex tensors, held as pairs along a last axis.
+    pub pairs: &'a mut HashSet<Value>,
 }
 
 fn named<'t, T>(list: &'t [(&str, T)], names: &str) -> Option<&'t T> {

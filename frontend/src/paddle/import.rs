@@ -8,11 +8,11 @@ use super::program::{Attr, Dialect, OpDesc, Program, Var, VarType};
 use crate::options::DimNames;
 use crate::{FrontendError, LoadOptions, UnsupportedOp};
 use hub_ir::graph::ConstData;
-use hub_ir::{Builder, Dim, Graph, TensorType, Type, Value};
+use hub_ir::{Builder, Dim, Dtype, Graph, TensorType, Type, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Operators that the walk itself handles.
-const CONTROL: &[&str] = &[
+pub const CONTROL: &[&str] = &[
     "feed",
     "data",
     "fetch",
@@ -59,6 +59,10 @@ pub struct Import<'p, 'o> {
     pub depth: usize,
     /// Bodies of loops built so far.
     pub builds: usize,
+    /// Offsets of the sequences that values hold (LoD): int64 `[sequences + 1]`.
+    pub lods: HashMap<Value, Value>,
+    /// Complex tensors, held as pairs along a last axis.
+    pub pairs: HashSet<Value>,
     /// What variables were before they were set within a region, to undo it.
     undo: Vec<(Var, Option<Vec<Value>>)>,
     options: &'o LoadOptions,
@@ -79,6 +83,8 @@ pub fn import(program: &Program, data: Vec<Tensor>, options: &LoadOptions) -> Re
         yielded: vec![],
         depth: 0,
         builds: 0,
+        lods: HashMap::new(),
+        pairs: HashSet::new(),
         undo: vec![],
         options,
     };
@@ -88,6 +94,12 @@ pub fn import(program: &Program, data: Vec<Tensor>, options: &LoadOptions) -> Re
     for (_, var, name) in inputs {
         let v = walk.input(&mut g, var, &name).map_err(|e| e.at(&name))?;
         walk.env[var] = Some(vec![v]);
+        if program.lods.contains(&var) {
+            let name = format!("{name}.lod0");
+            let count = walk.names.dim(&mut g, &name, 0, None);
+            let offsets = g.add_input(&name, Type::tensor(Dtype::I64, vec![count]));
+            walk.lods.insert(v, offsets);
+        }
     }
     let mut b = Builder::new(&mut g, "");
     let used = used_vars(program);
@@ -144,16 +156,16 @@ impl Import<'_, '_> {
                 examples: vec![op.place.clone()],
             }])
         })?;
-        let mut ctx = Ctx {
-            b,
-            op,
-            dialect,
-            ins: self.operands(op, &row),
-            declared: self.declared(op, &row),
-            outs: vec![],
-        };
+        let (ins, declared) = (self.operands(op, &row), self.declared(op, &row));
+        let (lods, pairs) = (&mut self.lods, &mut self.pairs);
+        let mut all = ins.iter().flat_map(|(_, o)| &o.values);
+        if all.any(|v| pairs.contains(v)) && !ops::COMPLEX.contains(&op.kind.as_str()) {
+            return Err(FrontendError::unsupported("complex operands"));
+        }
+        let mut ctx = Ctx { b, op, dialect, ins, declared, outs: vec![], lods, pairs };
         (row.import)(&mut ctx)?;
         ctx.all_read()?;
+        super::ops::lod::inherit(&mut ctx);
         let outs = ctx.outs;
         self.bind(b, op, &row, outs)
     }
@@ -241,7 +253,9 @@ impl Import<'_, '_> {
             return Err(FrontendError::invalid(format!("a dimension of the result is {d}")));
         }
         match (&self.program.vars[var].ty, self.program.dialect) {
-            (VarType::Tensor(d, _), Dialect::Pir) if *d != t.dtype => Ok(b.cast(v, *d)?),
+            (VarType::Tensor(d, _), Dialect::Pir) if *d != t.dtype && !self.pairs.contains(&v) => {
+                Ok(b.cast(v, *d)?)
+            }
             _ => Ok(v),
         }
     }

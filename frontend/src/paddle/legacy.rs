@@ -8,7 +8,7 @@ use super::proto;
 use crate::{FrontendError, Limits};
 use bytes::Bytes;
 use prost::Message;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// `VarType.Type` of what is not in a parameter file though it is persistable.
 const FEED_MINIBATCH: i32 = 9;
@@ -38,7 +38,13 @@ pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), Fronten
         }
         _ => "paddle".to_string(),
     };
-    let mut reader = Reader { vars: vec![], scopes: vec![], parents: vec![], depths: vec![] };
+    let mut reader = Reader {
+        vars: vec![],
+        lods: BTreeSet::new(),
+        scopes: vec![],
+        parents: vec![],
+        depths: vec![],
+    };
     let mut params = vec![];
     for (i, b) in desc.blocks.iter().enumerate() {
         reader.declare(i, b, &mut params)?;
@@ -70,12 +76,14 @@ pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), Fronten
         }
         blocks.push(Block { args: vec![], ops });
     }
-    let program = Program { dialect: Dialect::Legacy, vars: reader.vars, blocks, params };
+    let (vars, lods) = (reader.vars, reader.lods);
+    let program = Program { dialect: Dialect::Legacy, vars, blocks, params, lods };
     Ok((program, version))
 }
 
 struct Reader {
     vars: Vec<VarInfo>,
+    lods: BTreeSet<Var>,
     scopes: Vec<HashMap<String, Var>>,
     parents: Vec<Option<usize>>,
     depths: Vec<usize>,
@@ -114,6 +122,10 @@ impl Reader {
                     .at(&v.name));
                 };
                 params.push(Param { var, name: v.name.clone(), ty: (dtype, dims) });
+            }
+            let tensor = v.r#type.as_ref().and_then(|t| t.dense_tensor.as_ref());
+            if tensor.is_some_and(|t| t.lod_level.is_some_and(|n| n > 0)) {
+                self.lods.insert(var);
             }
             self.vars.push(VarInfo { name: v.name.clone(), ty });
             scope.insert(v.name.clone(), var);

@@ -30,6 +30,39 @@ use crate::{FrontendError, Limits, LoadOptions, Loaded, Provenance};
 use bytes::Bytes;
 use std::path::Path;
 
+/// Operators that the walk handles and that only ProgramDesc has, or only PIR (with dots too).
+const ONLY: [&[&str]; 2] = [
+    &[
+        "conditional_block",
+        "conditional_block_infer",
+        "lod_array_length",
+        "read_from_array",
+        "write_to_array",
+        "tensor_array_to_tensor",
+    ],
+    &[
+        "data",
+        "if",
+        "create_array",
+        "array_length",
+        "array_read",
+        "array_write_",
+        "array_to_tensor",
+        "assign_out_",
+        "share_data_",
+    ],
+];
+
+/// Names of Paddle's operators that can be read: ProgramDesc's, and PIR's.
+pub fn paddle_operators() -> (Vec<&'static str>, Vec<&'static str>) {
+    let of = |dialect, other: &[&str], dots| {
+        let walk = import::CONTROL.iter().copied();
+        let walk = walk.filter(|n| !other.contains(n) && (dots || !n.contains('.')));
+        ops::names(dialect).into_iter().chain(walk).collect()
+    };
+    (of(program::Dialect::Legacy, ONLY[1], false), of(program::Dialect::Pir, ONLY[0], true))
+}
+
 /// Reads a ProgramDesc with the parameters beside it.
 pub fn load_program(file: &Path, options: &LoadOptions) -> Result<Loaded, FrontendError> {
     let read = Read::program(read_file(file, &options.limits)?, &options.limits)?;

@@ -50,7 +50,8 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<(Program, String), Fronten
         return Err(FrontendError::invalid("a parameter is declared twice").at(&w[0].name));
     }
     let (vars, blocks) = (reader.vars, reader.blocks);
-    let program = Program { dialect: Dialect::Pir, vars, blocks, params };
+    let lods = Default::default();
+    let program = Program { dialect: Dialect::Pir, vars, blocks, params, lods };
     Ok((program, format!("pir {version}")))
 }
 

@@ -5,10 +5,10 @@ use crate::paddle::program::Dialect;
 use hub_ir::ops::conv::{Conv, ConvTranspose};
 use hub_ir::ops::pool::{AdaptivePool, AvgPool, MaxPool, PoolCount, PoolIndices};
 use hub_ir::ops::resize::{NearestRound, Resize, ResizeAxis, ResizeCoord, ResizeMode};
-use hub_ir::{Dim, Geometry, Value};
+use hub_ir::{BinaryOp, Dim, Geometry, Prim, Value};
 
 /// Runs `f` on x with its channels second, whatever the operator's layout is.
-fn channels_second(
+pub fn channels_second(
     c: &mut Ctx<'_, '_>,
     x: Value,
     f: impl FnOnce(&mut Ctx<'_, '_>, Value) -> Res<Vec<Value>>,
@@ -123,8 +123,7 @@ pub fn conv_transpose(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-/// pool2d, pool3d; with the index of each maximum: max_pool2d_with_index, whose adaptive form gives
-/// none (a program that uses them is refused).
+/// pool2d, pool3d; with the index of each maximum: max_pool2d_with_index.
 pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let ksize = c.ints_or("KernelSize", "ksize|kernel_size")?;
@@ -135,6 +134,13 @@ pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
         spatial_rank(c, x, n)?;
         let kernel = per_axis(c, ksize, n, 1)?;
         if c.flag("global_pooling", false) || c.flag("adaptive", false) {
+            if with_index {
+                let bins: Vec<i64> = match c.flag("global_pooling", false) {
+                    true => vec![1; n],
+                    false => kernel,
+                };
+                return adaptive_indices(c, x, &bins);
+            }
             let global = c.flag("global_pooling", false);
             let out = kernel.iter().map(|&k| match k {
                 _ if global => Some(1),
@@ -168,6 +174,51 @@ pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
         c.put("Mask", mask);
     }
     Ok(())
+}
+
+/// The greatest of each bin and its place in the plane, for few bins over a plane of known size.
+fn adaptive_indices(c: &mut Ctx<'_, '_>, x: Value, bins: &[i64]) -> Res<Vec<Value>> {
+    let d = c.dims(x);
+    let sizes: Option<Vec<i64>> = d[2..].iter().map(Dim::as_const).collect();
+    let total = bins.iter().try_fold(1i64, |n, &b| n.checked_mul(b).filter(|_| b > 0));
+    let (Some(sizes), Some(total @ 1..=1024)) = (sizes, total) else {
+        return c.refuse("indices of an adaptive pool of such bins, or of unknown size");
+    };
+    let (mut values, mut indices) = (vec![], vec![]);
+    for bin in 0..total {
+        let (mut part, mut rest) = (x, bin);
+        let (mut starts, mut lens) = (vec![0; sizes.len()], vec![0; sizes.len()]);
+        for k in (0..sizes.len()).rev() {
+            let (i, n) = (rest % bins[k], sizes[k]);
+            rest /= bins[k];
+            starts[k] = i * n / bins[k];
+            lens[k] = ((i + 1) * n + bins[k] - 1) / bins[k] - starts[k];
+            part = c.b.narrow(part, k + 2, starts[k].into(), lens[k].into())?;
+        }
+        let flat = vec![d[0].clone(), d[1].clone(), lens.iter().product::<i64>().into()];
+        let flat = c.b.reshape(part, flat)?;
+        values.push(c.b.reduce(hub_ir::ReduceOp::Max, flat, &[2], true)?);
+        let arg = Prim::ArgReduce { max: true, axis: 2, keep: true, last: false };
+        let arg = c.b.prim(arg, &[flat])?;
+        // The place within the bin as one within the plane.
+        let mut place = c.b.scalar(hub_ir::Dtype::I64, 0.0);
+        let (mut inner, mut outer) = (1i64, 1i64);
+        for k in (0..sizes.len()).rev() {
+            let i = c.b.bin_scalar(BinaryOp::Div, arg, inner as f64)?;
+            let i = c.b.bin_scalar(BinaryOp::Mod, i, lens[k] as f64)?;
+            let i = c.b.bin_scalar(BinaryOp::Add, i, starts[k] as f64)?;
+            let i = c.b.bin_scalar(BinaryOp::Mul, i, outer as f64)?;
+            place = c.b.add(place, i)?;
+            (inner, outer) = (inner * lens[k], outer * sizes[k]);
+        }
+        indices.push(place);
+    }
+    let shape: Vec<Dim> = d[..2].iter().cloned().chain(bins.iter().map(|&b| b.into())).collect();
+    let mut join = |parts: &[Value]| -> Res<Value> {
+        let v = c.b.concat(parts, 2)?;
+        Ok(c.b.reshape(v, shape.clone())?)
+    };
+    Ok(vec![join(&values)?, join(&indices)?])
 }
 
 /// `in * scale`, rounded down, for a scale that is a small fraction or an input of known size.
@@ -218,9 +269,17 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
         // The first versions of these operators step by the ratio of sizes whatever the scale is.
         let first = c.dialect == Dialect::Legacy && !c.op.kind.ends_with("_v2");
         let stepped = scale.len() == n && !first;
-        let scale_of = |i: usize| scale.get(i).filter(|_| stepped).map(|&s| s as f32);
-        let axis = |(i, out)| ResizeAxis { axis: i + 2, out, scale: scale_of(i), roi: (0.0, 1.0) };
         let (mode, coord) = filter(c)?;
+        // One cubic element lies half a pixel before the first.
+        let cubic = matches!(mode, ResizeMode::Cubic { .. }) && coord == ResizeCoord::HalfPixel;
+        let scale_of = |i: usize, out: &Dim| match cubic && out.is(1) {
+            true => Some(1e30),
+            false => scale.get(i).filter(|_| stepped).map(|&s| s as f32),
+        };
+        let axis = |(i, out): (usize, Dim)| {
+            let scale = scale_of(i, &out);
+            ResizeAxis { axis: i + 2, out, scale, roi: (0.0, 1.0) }
+        };
         let op = Resize {
             axes: sizes.into_iter().enumerate().map(axis).collect(),
             mode,
@@ -237,12 +296,12 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
 
 fn filter(c: &Ctx<'_, '_>) -> Res<(ResizeMode, ResizeCoord)> {
     let corners = c.flag("align_corners", true);
-    // Before PIR, an output of one element took the first of the input.
-    let half = match c.dialect {
-        Dialect::Legacy => ResizeCoord::PytorchHalfPixel,
-        Dialect::Pir => ResizeCoord::HalfPixel,
-    };
     let method = c.op.kind.split("_interp").next().unwrap_or_default();
+    // A bilinear output of one element takes the first of the input.
+    let half = match method {
+        "bilinear" => ResizeCoord::PytorchHalfPixel,
+        _ => ResizeCoord::HalfPixel,
+    };
     Ok(match (method, corners) {
         ("nearest", true) => {
             (ResizeMode::Nearest { round: NearestRound::PreferCeil }, ResizeCoord::AlignCorners)

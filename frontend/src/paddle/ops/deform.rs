@@ -23,9 +23,6 @@ struct Shape {
 /// deformable_conv (with or without a mask), convolution groups 1.
 pub fn deformable_conv(c: &mut Ctx<'_, '_>) -> Res {
     let (x, offset, w) = (c.tensor("Input")?, c.tensor("Offset")?, c.tensor("Filter")?);
-    if c.int("groups", 1) != 1 {
-        return c.refuse("groups");
-    }
     let (dx, dw, d_o) = (c.dims(x), c.dims(w), c.dims(offset));
     let known = [&dx[..], &dw[..], &d_o[..]].map(<[Dim]>::len) == [4; 3];
     let sizes: Option<Vec<i64>> = match known {
@@ -52,10 +49,19 @@ pub fn deformable_conv(c: &mut Ctx<'_, '_>) -> Res {
     };
     let (py, px) = places(c, offset, &s)?;
     let taps = sampled(c, x, py, px, &s)?;
-    // [N, G, K, L, C] and [M, G, C, K] give [N, M, L].
-    let split = [dw[0].clone(), groups.into(), s.each.into(), (kh * kw).into()];
+    // Channels by the groups of the convolution: [N, K, L, H, C] and [H, M, C, K] give [N, H, M, L].
+    let own = c.int("groups", 1);
+    if own < 1 || channels % own != 0 || dw[0].as_const().is_none_or(|m| m % own != 0) {
+        return c.refuse(format!("{channels} channels in {own} groups"));
+    }
+    let taps = c.b.transpose(taps, &[0, 2, 3, 1, 4])?;
+    let mut apart = c.dims(taps);
+    (apart[3], apart[4]) = (own.into(), (channels / own).into());
+    let taps = c.b.reshape(taps, apart)?;
+    let outs = dw[0].div(&own.into());
+    let split = [own.into(), outs, (channels / own).into(), (kh * kw).into()];
     let w = c.b.reshape(w, split.to_vec())?;
-    let p = Prim::Contract { a: vec![0, 1, 2, 3, 4], b: vec![5, 1, 4, 2], out: vec![0, 5, 3] };
+    let p = Prim::Contract { a: vec![0, 1, 2, 3, 4], b: vec![3, 5, 4, 1], out: vec![0, 3, 5, 2] };
     let v = c.b.prim(p, &[taps, w])?;
     let v = c.b.reshape(v, vec![s.n.clone(), dw[0].clone(), s.oh.clone(), s.ow.clone()])?;
     c.put("Output", v);

@@ -40,7 +40,7 @@ fn aligned(c: &mut Ctx<'_, '_>, x: Value, y: Value) -> Res<(Value, Value)> {
 }
 
 fn operands(c: &mut Ctx<'_, '_>) -> Res<(Value, Value)> {
-    let (x, y) = (c.tensor("X")?, c.tensor("Y")?);
+    let (x, y) = (c.tensor("X|X1|x")?, c.tensor("Y|X2|y")?);
     let (x, y) = aligned(c, x, y)?;
     unify(c, x, y)
 }
@@ -60,6 +60,8 @@ fn function(kind: &str) -> Option<BinaryOp> {
         "pow" => Pow,
         "mod" | "remainder" => Mod,
         "atan2" => Atan2,
+        "bitwise_left_shift" => Shl,
+        "bitwise_right_shift" => Shr,
         "bitwise_and" => BitAnd,
         "bitwise_or" => BitOr,
         "bitwise_xor" => BitXor,
@@ -93,7 +95,7 @@ pub fn binary(c: &mut Ctx<'_, '_>) -> Res {
     };
     let v = c.b.bin(op, x, y)?;
     let v = act(c, v)?;
-    c.put("Out", v);
+    c.put("Out|out", v);
     Ok(())
 }
 
@@ -125,6 +127,9 @@ pub fn floor_divide(c: &mut Ctx<'_, '_>) -> Res {
 pub fn unary(c: &mut Ctx<'_, '_>) -> Res {
     use UnaryOp::*;
     let x = c.tensor("X")?;
+    if c.pairs.contains(&x) {
+        return super::fourier::part_of(c);
+    }
     let op = match c.op.kind.trim_end_matches('_') {
         "sigmoid" => Sigmoid,
         "tanh" => Tanh,
@@ -184,6 +189,11 @@ pub fn logical_not(c: &mut Ctx<'_, '_>) -> Res {
 /// isfinite.
 pub fn is_finite(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
+    if !c.b.g.dtype(x).is_float() {
+        let yes = c.b.bin(BinaryOp::Eq, x, x)?;
+        c.put("Out", yes);
+        return Ok(());
+    }
     let (nan, inf) = (c.b.un(UnaryOp::IsNan, x)?, c.b.un(UnaryOp::IsInf, x)?);
     let either = c.b.bin(BinaryOp::Or, nan, inf)?;
     let v = c.b.un(UnaryOp::Not, either)?;
@@ -197,7 +207,8 @@ pub fn activation(c: &mut Ctx<'_, '_>) -> Res {
     let legacy = c.dialect == Dialect::Legacy;
     let a = match c.op.kind.trim_end_matches('_') {
         "relu" => Activation::Relu,
-        "relu6" => Activation::Clip { lo: 0.0, hi: c.float("threshold", 6.0) },
+        // Paddle itself reads no threshold here, nor any attribute of hard_swish.
+        "relu6" => Activation::Clip { lo: 0.0, hi: 6.0 },
         "brelu" | "hardtanh" => Activation::Clip {
             lo: c.float("t_min|min", if legacy { 0.0 } else { -1.0 }),
             hi: c.float("t_max|max", if legacy { 24.0 } else { 1.0 }),
@@ -211,11 +222,9 @@ pub fn activation(c: &mut Ctx<'_, '_>) -> Res {
         "hard_sigmoid" | "hardsigmoid" => {
             Activation::HardSigmoid { alpha: c.float("slope", 0.2), beta: c.float("offset", 0.5) }
         }
-        "hard_swish" | "hardswish" => Activation::HardSwish {
-            offset: c.float("offset", 3.0),
-            threshold: c.float("threshold", 6.0),
-            scale: c.float("scale", 6.0),
-        },
+        "hard_swish" | "hardswish" => {
+            Activation::HardSwish { offset: 3.0, threshold: 6.0, scale: 6.0 }
+        }
         "mish" => Activation::Mish,
         _ => return c.refuse("no such activation"),
     };
@@ -235,6 +244,8 @@ pub fn softplus(c: &mut Ctx<'_, '_>) -> Res {
     let mut v = c.b.source(Activation::Softplus, &[scaled])?;
     if beta != 1.0 {
         v = c.b.bin_scalar(BinaryOp::Div, v, beta)?;
+    }
+    if beta != 1.0 || threshold < 20.0 {
         let past = c.b.bin_scalar(BinaryOp::Gt, scaled, threshold)?;
         v = c.b.select(past, x, v)?;
     }
@@ -246,7 +257,7 @@ pub fn softplus(c: &mut Ctx<'_, '_>) -> Res {
 /// square, log2, log10.
 pub fn composed(c: &mut Ctx<'_, '_>) -> Res {
     use BinaryOp::*;
-    let x = c.tensor("X")?;
+    let x = c.tensor("X|x")?;
     let v = match c.op.kind.trim_end_matches('_') {
         "square" => c.b.mul(x, x)?,
         "log2" | "log10" => {
@@ -296,6 +307,21 @@ pub fn composed(c: &mut Ctx<'_, '_>) -> Res {
             let low = c.b.select(below, down, zero)?;
             c.b.select(above, up, low)?
         }
+        "logit" => {
+            let (mut v, eps) = (x, c.float("eps", 1e-6));
+            if eps > 0.0 {
+                v = c.b.bin_scalar(Max, v, eps)?;
+                v = c.b.bin_scalar(Min, v, 1.0 - eps)?;
+            }
+            let one = c.b.scalar(c.b.g.dtype(v), 1.0);
+            let rest = c.b.sub(one, v)?;
+            let odds = c.b.div(v, rest)?;
+            c.b.un(UnaryOp::Log, odds)?
+        }
+        "rrelu" => {
+            let alpha = (c.float("lower", 0.125) + c.float("upper", 1.0 / 3.0)) / 2.0;
+            c.b.source(Activation::LeakyRelu { alpha }, &[x])?
+        }
         "thresholded_relu" => {
             let above = c.b.bin_scalar(Gt, x, c.float("threshold", 1.0))?;
             let other = c.b.scalar(c.b.g.dtype(x), c.float("value", 0.0));
@@ -303,7 +329,7 @@ pub fn composed(c: &mut Ctx<'_, '_>) -> Res {
         }
         _ => return c.refuse("no such activation"),
     };
-    c.put("Out", v);
+    c.put("Out|out", v);
     Ok(())
 }
 
@@ -378,6 +404,13 @@ pub fn scale(c: &mut Ctx<'_, '_>) -> Res {
 /// `x ^ factor`.
 pub fn pow(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
+    if let Some(v) = c.opt("FactorTensor").filter(|&v| c.const_scalar(v).is_none()) {
+        let k = c.b.cast(v, c.b.g.dtype(x))?;
+        let k = c.b.reshape(k, vec![])?;
+        let v = c.b.bin(BinaryOp::Pow, x, k)?;
+        c.put("Out", v);
+        return Ok(());
+    }
     let k = c.float_or("FactorTensor", "factor|y", 1.0)?;
     let v = match k {
         1.0 => x,

@@ -5,7 +5,7 @@ use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res};
 use hub_abi::prim::Distribution;
 use hub_ir::build::scalar_bytes;
-use hub_ir::{BinaryOp, Dim, Dtype, Prim, Value};
+use hub_ir::{BinaryOp, Dim, Dtype, Prim, UnaryOp, Value};
 
 /// Tensors of at most this many equal elements are stored, so that their contents are known.
 const STORED: i64 = 64;
@@ -149,6 +149,12 @@ pub fn arange(c: &mut Ctx<'_, '_>) -> Res {
         c.put("Out", v);
         return Ok(());
     }
+    let known = c.b.g.content.contains_key(&step) && c.b.g.dtype(start).is_int();
+    if !known {
+        let v = counted_at_run(c, dtype, [start, end, step])?;
+        c.put("Out", v);
+        return Ok(());
+    }
     let mut dims = vec![];
     for (v, what) in [(start, "start"), (end, "end"), (step, "step")] {
         let d = c.b.dims_of(v, what, -DIM_MAX, DIM_MAX)?;
@@ -174,6 +180,25 @@ pub fn arange(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
+/// Numbers of a range whose bounds and step only a run knows.
+fn counted_at_run(c: &mut Ctx<'_, '_>, dtype: Dtype, bounds: [Value; 3]) -> Res<Value> {
+    let mut wide = vec![];
+    for v in bounds {
+        let v = c.b.reshape(v, vec![])?;
+        wide.push(c.b.cast(v, Dtype::F64)?);
+    }
+    let span = c.b.sub(wide[1], wide[0])?;
+    let n = c.b.div(span, wide[2])?;
+    let n = c.b.un(UnaryOp::Ceil, n)?;
+    let n = c.b.bin_scalar(BinaryOp::Max, n, 0.0)?;
+    let n = c.b.cast(n, Dtype::I64)?;
+    let n = c.b.dims_of(n, "range", 0, DIM_MAX)?.remove(0);
+    let i = c.b.prim(Prim::Iota { dtype: Dtype::F64, shape: vec![n], axis: 0 }, &[])?;
+    let v = c.b.mul(i, wide[2])?;
+    let v = c.b.add(v, wide[0])?;
+    Ok(c.b.cast(v, dtype)?)
+}
+
 /// `start + i * step` for n numbers.
 fn counted(c: &mut Ctx<'_, '_>, dtype: Dtype, n: Dim, start: f64, step: f64) -> Res<Value> {
     let v = c.b.prim(Prim::Iota { dtype, shape: vec![n], axis: 0 }, &[])?;
@@ -196,6 +221,41 @@ pub fn linspace(c: &mut Ctx<'_, '_>) -> Res {
     let data: Vec<u8> = (0..n).flat_map(one).collect();
     let v = c.b.constant(dtype, &[n], data.into());
     c.put("Out", v);
+    Ok(())
+}
+
+/// multinomial: indices drawn by their weights, each but once unless replaced.
+pub fn multinomial(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X|x")?;
+    let n = c.int_or("NumSamples", "num_samples", 1)?;
+    if n < 1 {
+        return c.refuse(format!("{n} samples"));
+    }
+    let (rank, seed) = (c.rank(x), 0x6d75_6c74);
+    let last = rank.saturating_sub(1);
+    // The greatest of log(weight) minus the log of an exponential variate; one column a draw.
+    let log = c.b.un(UnaryOp::Log, x)?;
+    let again = c.flag("replacement", false);
+    let mut shape = c.dims(x);
+    if again {
+        shape.insert(last, n.into());
+    }
+    let dist = Distribution::Uniform { lo: 1e-7, hi: 1.0 };
+    let dtype = c.b.g.dtype(x);
+    let noise = c.b.prim(Prim::Random { dist, dtype, shape, seed }, &[])?;
+    let noise = c.b.un(UnaryOp::Log, noise)?;
+    let noise = c.b.un(UnaryOp::Neg, noise)?;
+    let noise = c.b.un(UnaryOp::Log, noise)?;
+    let log = if again { c.b.unsqueeze(log, last)? } else { log };
+    let key = c.b.sub(log, noise)?;
+    let v = if again {
+        let axis = rank as u32;
+        c.b.prim(Prim::ArgReduce { max: true, axis, keep: false, last: false }, &[key])?
+    } else {
+        let p = Prim::TopK { k: n.into(), axis: last as u32, largest: true, sorted: true };
+        c.b.prim_n(p, &[key])?[1]
+    };
+    c.put("Out|out", v);
     Ok(())
 }
 

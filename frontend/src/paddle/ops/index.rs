@@ -3,7 +3,7 @@
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_abi::prim::ScatterOp;
-use hub_ir::{BinaryOp, Dim, Dtype, Prim, Value};
+use hub_ir::{BinaryOp, Dim, Dtype, Prim, Sym, Value};
 
 fn indices(c: &mut Ctx<'_, '_>, v: Value) -> Res<Value> {
     match c.b.g.dtype(v) {
@@ -80,17 +80,45 @@ pub fn scatter_nd_add(c: &mut Ctx<'_, '_>) -> Res {
 pub fn put_along_axis(c: &mut Ctx<'_, '_>) -> Res {
     let (x, i, u) = (c.tensor("Input")?, c.tensor("Index")?, c.tensor("Value")?);
     let i = indices(c, i)?;
+    let mean = c.text("Reduce|reduce", "assign") == "mean";
     let op = match c.text("Reduce|reduce", "assign") {
         "assign" => ScatterOp::Set,
-        "add" => ScatterOp::Add,
+        "add" | "mean" => ScatterOp::Add,
         "mul" | "multiply" => ScatterOp::Mul,
         "amax" => ScatterOp::Max,
         "amin" => ScatterOp::Min,
         other => return c.refuse(format!("putting by {other}")),
     };
     let axis = axis_of(c.int("Axis|axis", 0), c.rank(x))? as u32;
-    let u = c.b.broadcast(u, c.dims(i))?;
-    let v = c.b.prim(Prim::ScatterElements { axis, op }, &[x, i, u])?;
+    let dims = c.dims(i);
+    let u = c.b.broadcast(u, dims.clone())?;
+    let put = |c: &mut Ctx<'_, '_>, op, x: Value, u: Value| {
+        c.b.prim(Prim::ScatterElements { axis, op }, &[x, i, u])
+    };
+    let own = c.flag("Include_self|include_self", true);
+    let mut base = x;
+    if !own && op != ScatterOp::Set {
+        let neutral = match op {
+            ScatterOp::Mul => 1.0,
+            ScatterOp::Max => f64::NEG_INFINITY,
+            ScatterOp::Min => f64::INFINITY,
+            _ => 0.0,
+        };
+        let neutral = c.b.scalar(c.b.g.dtype(x), neutral);
+        let neutral = c.b.broadcast(neutral, dims.clone())?;
+        base = put(c, ScatterOp::Set, x, neutral)?;
+    }
+    let mut v = put(c, op, base, u)?;
+    if mean {
+        let one = c.b.scalar(c.b.g.dtype(x), 1.0);
+        let ones = c.b.broadcast(one, c.dims(x))?;
+        let each = c.b.broadcast(one, dims.clone())?;
+        let zero = c.b.scalar(c.b.g.dtype(x), 0.0);
+        let none = c.b.broadcast(zero, dims)?;
+        let count = if own { ones } else { put(c, ScatterOp::Set, ones, none)? };
+        let count = put(c, ScatterOp::Add, count, each)?;
+        v = c.b.div(v, count)?;
+    }
     c.put("Result|Out", v);
     Ok(())
 }
@@ -134,9 +162,15 @@ pub fn non_zero(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-fn rows_of_non_zero(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
+/// A symbol for how many elements are not zero.
+pub fn count_of_non_zero(c: &mut Ctx<'_, '_>, x: Value) -> Sym {
     let most = c.b.g.tensor(x).count().bounds(&c.b.g.syms).1.clamp(0, DIM_MAX);
-    let count = c.b.g.new_sym("nonzero", 0, most);
+    c.b.g.new_sym("nonzero", 0, most)
+}
+
+/// Indices of elements that are not zero, int64 `[count, rank]`.
+pub fn rows_of_non_zero(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
+    let count = count_of_non_zero(c, x);
     let at = c.b.prim(Prim::NonZero { count }, &[x])?;
     Ok(c.b.transpose(at, &[1, 0])?)
 }

@@ -7,23 +7,37 @@
 use super::ctx::{Ctx, Res};
 use super::program::Dialect;
 
+mod assign;
+mod compose;
 mod conv;
+mod decode;
 mod deform;
 mod detection;
+mod einsum;
 mod elementwise;
 mod fill;
+mod fourier;
+mod grid;
 mod index;
+pub mod lod;
 mod matmul;
 mod misc;
 mod nms;
 mod norm;
+mod proposals;
 mod quant;
 mod rearrange;
+mod recurrent;
 mod reduce;
+mod regions;
 mod rnn;
+mod sequence;
 mod shape;
+mod sorted;
 #[cfg(test)]
 mod tests;
+
+pub use fourier::COMPLEX;
 
 /// A row of a table.
 pub struct Row {
@@ -50,6 +64,15 @@ pub fn find(dialect: Dialect, kind: &str) -> Option<Row> {
     }
 }
 
+/// Names of a table's operators, in its order.
+pub fn names(dialect: Dialect) -> Vec<&'static str> {
+    let rows: Vec<&str> = match dialect {
+        Dialect::Legacy => LEGACY.iter().map(|r| r.0).collect(),
+        Dialect::Pir => PIR.iter().map(|r| r.0).collect(),
+    };
+    rows.into_iter().flat_map(|r| r.split(' ')).collect()
+}
+
 fn has(names: &str, kind: &str) -> bool {
     names.split(' ').any(|n| n == kind)
 }
@@ -70,6 +93,7 @@ const LEGACY: &[(&str, Import)] = &[
     ("equal not_equal less_than less_equal greater_than greater_equal", elementwise::binary),
     ("logical_and logical_or logical_xor", elementwise::binary),
     ("bitwise_and bitwise_or bitwise_xor", elementwise::binary),
+    ("bitwise_left_shift bitwise_right_shift", elementwise::binary),
     ("elementwise_floordiv", elementwise::floor_divide),
     ("sigmoid tanh exp expm1 log log1p sqrt rsqrt reciprocal abs floor ceil", elementwise::unary),
     ("round trunc sin cos tan asin acos atan sinh cosh asinh acosh", elementwise::unary),
@@ -80,7 +104,7 @@ const LEGACY: &[(&str, Import)] = &[
     ("hard_sigmoid hard_swish mish", elementwise::activation),
     ("softplus", elementwise::softplus),
     ("square log2 log10 softsign logsigmoid tanh_shrink stanh selu celu", elementwise::composed),
-    ("hard_shrink softshrink thresholded_relu", elementwise::composed),
+    ("hard_shrink softshrink thresholded_relu logit rrelu", elementwise::composed),
     ("clip", elementwise::clip),
     ("scale", elementwise::scale),
     ("pow", elementwise::pow),
@@ -111,12 +135,13 @@ const LEGACY: &[(&str, Import)] = &[
     ("unbind unstack", shape::unbind),
     ("slice", shape::slice),
     ("strided_slice", shape::strided_slice),
-    ("shape", shape::shape),
+    ("shape shape64", shape::shape),
     ("size", shape::size),
     ("expand_v2 expand_as_v2", shape::expand),
     ("expand tile", shape::tile),
     ("pad pad2d pad3d", shape::pad),
     ("pixel_shuffle pixel_unshuffle shuffle_channel", rearrange::pixel_shuffle),
+    ("channel_shuffle", rearrange::pixel_shuffle),
     ("flip reverse", rearrange::flip),
     ("roll", rearrange::roll),
     ("meshgrid", rearrange::meshgrid),
@@ -162,22 +187,105 @@ const LEGACY: &[(&str, Import)] = &[
     ("box_coder", detection::box_coder),
     ("multiclass_nms multiclass_nms2 multiclass_nms3", nms::multiclass_nms),
     ("matrix_nms", nms::matrix_nms),
+    ("nms", nms::nms),
+    ("density_prior_box", detection::density_prior_box),
+    ("anchor_generator", detection::anchor_generator),
+    ("box_clip", detection::box_clip),
+    ("iou_similarity", detection::iou_similarity),
+    ("polygon_box_transform", detection::polygon_box_transform),
+    ("generate_proposals generate_proposals_v2", proposals::generate),
+    ("distribute_fpn_proposals", proposals::distribute),
+    ("collect_fpn_proposals", proposals::collect),
+    ("roi_align", regions::roi_align),
+    ("roi_pool", regions::roi_pool),
+    ("psroi_pool", regions::psroi_pool),
+    ("sequence_pool", sequence::pool),
+    ("sequence_softmax", sequence::softmax),
+    ("sequence_conv", sequence::conv),
+    ("sequence_expand sequence_expand_as", sequence::expand),
+    ("sequence_pad", sequence::pad),
+    ("sequence_unpad", sequence::unpad),
+    ("sequence_reverse", sequence::reverse),
+    ("sequence_concat", sequence::concat),
+    ("sequence_slice", sequence::slice),
+    ("sequence_reshape", sequence::reshape),
+    ("sequence_enumerate", sequence::enumerate),
+    ("sequence_erase", sequence::erase),
+    ("sequence_scatter", sequence::scatter),
+    ("lod_reset", sequence::lod_reset),
+    ("im2sequence", sequence::im2sequence),
+    ("row_conv", sequence::row_conv),
+    ("fusion_seqpool_concat", sequence::pool_concat),
+    ("fusion_seqconv_eltadd_relu", sequence::conv_add_relu),
+    ("lstm", recurrent::lstm),
+    ("fusion_lstm", recurrent::fusion_lstm),
+    ("gru", recurrent::gru),
+    ("fusion_gru", recurrent::fusion_gru),
+    ("gru_unit", recurrent::gru_unit),
+    ("lstm_unit", recurrent::lstm_unit),
+    ("crf_decoding", decode::crf),
+    ("viterbi_decode", decode::viterbi_decode),
+    ("ctc_align", decode::ctc_align),
     ("deformable_conv deformable_conv_v1", deform::deformable_conv),
     ("fake_quantize_dequantize_moving_average_abs_max", quant::fake_quantize),
-    ("fake_quantize_dequantize_abs_max", quant::fake_quantize),
+    ("fake_quantize_dequantize_abs_max fake_quantize_abs_max", quant::fake_quantize),
+    ("fake_quantize_range_abs_max fake_quantize_moving_average_abs_max", quant::fake_quantize),
     ("fake_channel_wise_quantize_dequantize_abs_max", quant::fake_quantize),
+    ("fake_channel_wise_quantize_abs_max", quant::fake_quantize),
+    ("fake_dequantize_max_abs dequantize_abs_max", quant::dequantize_max),
+    ("fake_channel_wise_dequantize_max_abs", quant::dequantize_channels),
+    ("dequantize_log", quant::dequantize_log),
     ("quantize_linear", quant::quantize),
     ("dequantize_linear", quant::dequantize),
     ("moving_average_abs_max_scale", quant::observed),
-    ("set_value", misc::set_value),
+    ("set_value", assign::set_value),
     ("unfold", misc::unfold),
     ("temporal_shift", misc::temporal_shift),
     ("repeat_interleave", misc::repeat_interleave),
-    ("einsum", misc::einsum),
+    ("einsum", einsum::einsum),
     ("sequence_mask", misc::sequence_mask),
-    ("affine_grid", misc::affine_grid),
-    ("grid_sampler", misc::grid_sample),
+    ("affine_grid", grid::affine_grid),
+    ("grid_sampler", grid::grid_sample),
     ("partial_concat partial_sum", misc::partial),
+    ("data_norm", norm::data_norm),
+    ("fft_r2c", fourier::r2c),
+    ("fft_c2c", fourier::c2c),
+    ("fft_c2r", fourier::c2r),
+    ("real imag as_real conj", fourier::part_of),
+    ("complex as_complex", fourier::complex),
+    ("multinomial", fill::multinomial),
+    ("elementwise_heaviside", compose::heaviside),
+    ("lerp", compose::lerp),
+    ("copysign", compose::copysign),
+    ("swiglu", compose::swiglu),
+    ("kron", compose::kron),
+    ("cross", compose::cross),
+    ("multi_dot", compose::multi_dot),
+    ("bilinear_tensor_product", compose::bilinear),
+    ("matrix_power", compose::matrix_power),
+    ("diag_v2", compose::diag),
+    ("diagonal", compose::diagonal),
+    ("trace", compose::trace),
+    ("diag_embed", compose::diag_embed),
+    ("crop crop_tensor", compose::crop),
+    ("broadcast_tensors", compose::broadcast_tensors),
+    ("softmax_with_cross_entropy", compose::softmax_cross_entropy),
+    ("cross_entropy cross_entropy2", compose::cross_entropy),
+    ("label_smooth", compose::label_smooth),
+    ("multiplex", compose::multiplex),
+    ("shard_index", compose::shard_index),
+    ("is_empty", compose::is_empty),
+    ("frobenius_norm", compose::frobenius),
+    ("squared_l2_norm l1_norm", compose::whole_norm),
+    ("clip_by_norm", compose::clip_by_norm),
+    ("add_position_encoding", compose::position_encoding),
+    ("unique", sorted::unique),
+    ("unique_consecutive", sorted::unique_consecutive),
+    ("kthvalue", sorted::kth_value),
+    ("searchsorted", sorted::search_sorted),
+    ("cummax cummin", sorted::running),
+    ("bincount", sorted::bin_count),
+    ("index_put", assign::index_put),
 ];
 
 /// PIR's operators, with the names of their operands and results.
@@ -200,7 +308,12 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("equal not_equal less_than less_equal", "X Y", "Out", elementwise::binary),
     ("greater_than greater_equal", "X Y", "Out", elementwise::binary),
     ("logical_and logical_or logical_xor", "X Y", "Out", elementwise::binary),
-    ("bitwise_and bitwise_or bitwise_xor", "X Y", "Out", elementwise::binary),
+    (
+        "bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift",
+        "X Y",
+        "Out",
+        elementwise::binary,
+    ),
     ("floor_divide", "X Y", "Out", elementwise::floor_divide),
     ("sigmoid tanh exp expm1 log log1p sqrt rsqrt reciprocal", "X", "Out", elementwise::unary),
     ("abs floor ceil round trunc sin cos tan asin acos atan", "X", "Out", elementwise::unary),
@@ -213,7 +326,7 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("softplus", "X", "Out", elementwise::softplus),
     ("square log2 log10 softsign logsigmoid tanh_shrink", "X", "Out", elementwise::composed),
     ("stanh selu celu hardshrink softshrink", "X", "Out", elementwise::composed),
-    ("thresholded_relu", "X", "Out", elementwise::composed),
+    ("thresholded_relu logit rrelu", "X", "Out", elementwise::composed),
     ("clip", "X Min Max", "Out", elementwise::clip),
     ("scale", "X ScaleTensor", "Out", elementwise::scale),
     ("pow", "X", "Out", elementwise::pow),
@@ -255,7 +368,8 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("pad3d", "X Paddings", "Out", shape::pad),
     ("pixel_shuffle pixel_unshuffle shuffle_channel", "X", "Out", rearrange::pixel_shuffle),
     ("channel_shuffle", "X", "Out", rearrange::pixel_shuffle),
-    ("flip reverse", "X", "Out", rearrange::flip),
+    ("flip", "X", "Out", rearrange::flip),
+    ("reverse", "X Axis", "Out", rearrange::flip),
     ("roll", "X Shifts", "Out", rearrange::roll),
     ("meshgrid", "X", "Out", rearrange::meshgrid),
     ("tril triu", "X", "Out", rearrange::triangle),
@@ -305,27 +419,112 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("box_coder", "PriorBox PriorBoxVar TargetBox", "OutputBox", detection::box_coder),
     ("multiclass_nms3", "BBoxes Scores RoisNum", "Out Index NmsRoisNum", nms::multiclass_nms),
     ("matrix_nms", "BBoxes Scores", "Out Index RoisNum", nms::matrix_nms),
+    ("nms", "Boxes", "KeepBoxesIdxs", nms::nms),
+    (
+        "generate_proposals",
+        "Scores BboxDeltas ImShape Anchors Variances",
+        "RpnRois RpnRoiProbs RpnRoisNum",
+        proposals::generate,
+    ),
+    (
+        "distribute_fpn_proposals",
+        "FpnRois RoisNum",
+        "MultiFpnRois MultiLevelRoIsNum RestoreIndex",
+        proposals::distribute,
+    ),
+    (
+        "collect_fpn_proposals",
+        "MultiLevelRois MultiLevelScores MultiLevelRoIsNum",
+        "FpnRois RoisNum",
+        proposals::collect,
+    ),
+    ("roi_align", "X ROIs RoisNum", "Out", regions::roi_align),
+    ("roi_pool", "X ROIs RoisNum", "Out Argmax", regions::roi_pool),
+    ("psroi_pool", "X ROIs RoisNum", "Out", regions::psroi_pool),
+    ("row_conv", "X Filter", "Out", sequence::row_conv),
+    ("crf_decoding", "Emission Transition Label Length", "ViterbiPath", decode::crf),
+    ("viterbi_decode", "Input Transition Length", "Scores Path", decode::viterbi_decode),
     ("deformable_conv", "Input Offset Filter Mask", "Output", deform::deformable_conv),
-    ("fake_quantize_dequantize_moving_average_abs_max", "X InScale", "Out", quant::fake_quantize),
-    ("fake_quantize_dequantize_abs_max", "X", "Out", quant::fake_quantize),
-    ("fake_channel_wise_quantize_dequantize_abs_max", "X", "Out", quant::fake_quantize),
+    (
+        "fake_quantize_dequantize_moving_average_abs_max fake_quantize_moving_average_abs_max",
+        "X InScale InAccum InState",
+        "Out OutScale",
+        quant::fake_quantize,
+    ),
+    ("fake_quantize_range_abs_max", "X InScale Iter", "Out OutScale", quant::fake_quantize),
+    (
+        "fake_quantize_dequantize_abs_max fake_quantize_abs_max",
+        "X",
+        "Out OutScale",
+        quant::fake_quantize,
+    ),
+    (
+        "fake_channel_wise_quantize_dequantize_abs_max fake_channel_wise_quantize_abs_max",
+        "X",
+        "Out OutScale",
+        quant::fake_quantize,
+    ),
+    ("fake_dequantize_max_abs dequantize_abs_max", "X Scale", "Out", quant::dequantize_max),
+    ("fake_channel_wise_dequantize_max_abs", "X Scales", "Out", quant::dequantize_channels),
+    ("dequantize_log", "X Dict", "Out", quant::dequantize_log),
+    ("moving_average_abs_max_scale", "X InAccum InState", "Out", quant::observed),
     ("quantize_linear", "X Scale ZeroPoint", "Y", quant::quantize),
     ("dequantize_linear", "X Scale ZeroPoint", "Y", quant::dequantize),
-    ("set_value", SLICED, "Out", misc::set_value),
+    ("set_value", SLICED, "Out", assign::set_value),
     (
         "set_value_with_tensor",
         "Input ValueTensor StartsTensorList EndsTensorList StepsTensorList",
         "Out",
-        misc::set_value,
+        assign::set_value,
     ),
     ("unfold", "X", "Y", misc::unfold),
     ("temporal_shift", "X", "Out", misc::temporal_shift),
     ("repeat_interleave", "X", "Out", misc::repeat_interleave),
-    ("einsum", "Operands", "Out", misc::einsum),
+    ("einsum", "Operands", "Out", einsum::einsum),
     ("sequence_mask", "X MaxLenTensor", "Y", misc::sequence_mask),
-    ("affine_grid", "Theta OutputShape", "Output", misc::affine_grid),
-    ("grid_sample", "X Grid", "Output", misc::grid_sample),
+    ("affine_grid", "Theta OutputShape", "Output", grid::affine_grid),
+    ("grid_sample", "X Grid", "Output", grid::grid_sample),
     ("partial_concat partial_sum", "X", "Out", misc::partial),
+    ("lrn", "X", "Out", norm::lrn),
+    ("fft_r2c", "X", "Out", fourier::r2c),
+    ("fft_c2c", "X", "Out", fourier::c2c),
+    ("fft_c2r", "X", "Out", fourier::c2r),
+    ("real imag as_real conj", "X", "Out", fourier::part_of),
+    ("complex as_complex", "X Y", "Out", fourier::complex),
+    ("multinomial", "X NumSamples", "Out", fill::multinomial),
+    ("data_norm", "scale_w bias X BatchSize BatchSum BatchSquareSum", "Y", norm::data_norm),
+    ("heaviside", "X Y", "Out", compose::heaviside),
+    ("lerp", "X Y Weight", "Out", compose::lerp),
+    ("copysign", "X Y", "Out", compose::copysign),
+    ("swiglu", "x y", "out", compose::swiglu),
+    ("kron", "X Y", "Out", compose::kron),
+    ("cross", "X Y", "Out", compose::cross),
+    ("multi_dot", "X", "Out", compose::multi_dot),
+    ("bilinear", "X Y Weight Bias", "Out", compose::bilinear),
+    ("matrix_power", "X", "Out", compose::matrix_power),
+    ("diag", "X", "Out", compose::diag),
+    ("diagonal", "Input", "Out", compose::diagonal),
+    ("trace", "Input", "Out", compose::trace),
+    ("diag_embed", "Input", "Out", compose::diag_embed),
+    ("crop", "X Shape Offsets", "Out", compose::crop),
+    ("broadcast_tensors", "X", "Out", compose::broadcast_tensors),
+    ("cross_entropy_with_softmax", "Logits Label", "Softmax Loss", compose::softmax_cross_entropy),
+    ("label_smooth", "X PriorDist", "Out", compose::label_smooth),
+    ("multiplex", "X Ids", "Out", compose::multiplex),
+    ("shard_index", "X", "Out", compose::shard_index),
+    ("is_empty", "X", "Out", compose::is_empty),
+    ("frobenius_norm", "X Axis", "Out", compose::frobenius),
+    ("squared_l2_norm l1_norm", "X", "Out", compose::whole_norm),
+    ("clip_by_norm", "X", "Out", compose::clip_by_norm),
+    ("add_position_encoding", "X", "Out", compose::position_encoding),
+    ("unique", "X", "Out Indices Index Counts", sorted::unique),
+    ("unique_consecutive", "X", "Out Index Counts", sorted::unique_consecutive),
+    ("kthvalue", "X", "Out Indices", sorted::kth_value),
+    ("searchsorted", "SortedSequence Values", "Out", sorted::search_sorted),
+    ("cummax cummin", "X", "Out Indices", sorted::running),
+    ("bincount", "X Weights minlength", "Out", sorted::bin_count),
+    ("index_put", "X Indices Value", "Out", assign::index_put),
+    ("repeat_interleave_with_tensor_index", "X RepeatsTensor", "Out", misc::repeat_interleave),
 ];
 
 /// Operands of PIR's interpolations.

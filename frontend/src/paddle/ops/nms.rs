@@ -1,8 +1,9 @@
 //! Suppression of overlapping boxes: multiclass_nms and matrix_nms, built of primitives. How many
 //! candidates pass the threshold is known only when the graph runs; all work is over that many.
 
+use super::lod::{offsets_of, scan};
 use crate::paddle::ctx::{Ctx, Res};
-use hub_ir::{BinaryOp, Control, Dim, Dtype, Prim, ReduceOp, Region, Type, UnaryOp, Value};
+use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, UnaryOp, Value};
 
 /// The candidates of every class of every image, best first.
 struct Candidates {
@@ -89,7 +90,13 @@ fn sides(c: &mut Ctx<'_, '_>, boxes: Value, extra: f64) -> Res<([Value; 4], Valu
 type Sides = ([Value; 4], Value);
 
 /// Intersection over union of boxes whose sides broadcast.
-fn overlap(c: &mut Ctx<'_, '_>, (a, area_a): Sides, (b, area_b): Sides, extra: f64) -> Res<Value> {
+fn overlap(
+    c: &mut Ctx<'_, '_>,
+    (a, area_a): Sides,
+    (b, area_b): Sides,
+    extra: f64,
+    apart: bool,
+) -> Res<Value> {
     let mut area = None;
     for (lo, hi) in [(0, 2), (1, 3)] {
         let (from, to) = (c.b.max(a[lo], b[lo])?, c.b.min(a[hi], b[hi])?);
@@ -104,11 +111,25 @@ fn overlap(c: &mut Ctx<'_, '_>, (a, area_a): Sides, (b, area_b): Sides, extra: f
     let Some(both) = area else { return c.refuse("no axes") };
     let sum = c.b.add(area_a, area_b)?;
     let union = c.b.sub(sum, both)?;
-    // Two empty boxes do not overlap.
-    let some = c.b.bin_scalar(BinaryOp::Gt, both, 0.0)?;
+    // Two empty boxes do not overlap, nor, where asked, do two that lie beside each other.
+    let mut some = c.b.bin_scalar(BinaryOp::Gt, both, 0.0)?;
+    if extra != 0.0 && apart {
+        for (lo, hi) in [(0, 2), (1, 3)] {
+            for (p, q) in [(a[lo], b[hi]), (b[lo], a[hi])] {
+                let meets = c.b.bin(BinaryOp::Le, p, q)?;
+                some = c.b.bin(BinaryOp::And, some, meets)?;
+            }
+        }
+    }
     let ratio = c.b.div(both, union)?;
     let zero = c.b.scalar(c.b.g.dtype(ratio), 0.0);
     Ok(c.b.select(some, ratio, zero)?)
+}
+
+/// Overlaps of boxes `[…, 4]` that broadcast.
+pub fn overlaps(c: &mut Ctx<'_, '_>, a: Value, b: Value, extra: f64) -> Res<Value> {
+    let (a, b) = (sides(c, a, extra)?, sides(c, b, extra)?);
+    overlap(c, a, b, extra, false)
 }
 
 /// An axis of 1 put in front of the last of each.
@@ -121,64 +142,86 @@ fn column(c: &mut Ctx<'_, '_>, (mut s, area): Sides, at: usize) -> Res<Sides> {
 
 /// multiclass_nms, multiclass_nms2, multiclass_nms3: greedy suppression in each class.
 pub fn multiclass_nms(c: &mut Ctx<'_, '_>) -> Res {
-    if c.float("nms_eta", 1.0) < 1.0 {
-        return c.refuse("an adaptive threshold (nms_eta)");
-    }
     if c.opt("RoisNum").is_some() {
         return c.refuse("boxes of all images in one list (RoisNum)");
     }
     let k = candidates(c)?;
     let extra = if c.flag("normalized", true) { 0.0 } else { 1.0 };
-    let all = sides(c, k.boxes, extra)?;
-    // One step a candidate, best first: it stays unless one before it that stayed overlaps it.
-    let class = vec![k.images.clone(), k.classes.into()];
-    let shape = [&class[..], std::slice::from_ref(&k.count)].concat();
-    let flags = Type::tensor(Dtype::Bool, shape.clone());
-    let body = c.b.g.new_region();
-    let gone = c.b.g.add_param(body, flags.clone());
-    let step_shape = vec![k.count.clone(), 1i64.into()];
-    let steps = c.b.prim(Prim::Iota { dtype: Dtype::I64, shape: step_shape, axis: 0 }, &[])?;
-    let at = c.b.g.add_param(body, Type::tensor(Dtype::I64, vec![1i64.into()]));
-    let (op, dialect) = (c.op, c.dialect);
-    let mut nested = c.b.nested();
-    let (ins, declared, outs) = (vec![], vec![], vec![]);
-    let mut inner = Ctx { b: &mut nested, op, dialect, ins, declared, outs };
-    let (next, stays) = step(&mut inner, &k, all, (gone, at), extra)?;
-    nested.into_region(body);
-    c.b.g.regions[body].results = vec![next, stays];
-    let start = c.b.scalar(Dtype::Bool, 0.0);
-    let start = c.b.broadcast(start, shape)?;
-    let Region(body) = body;
-    let control = Control::Scan { body, carried: 1, trip: k.count.clone(), reverse: false };
-    let kept = [std::slice::from_ref(&k.count), &class].concat();
-    let outs = c.b.control(control, &[start, steps], vec![flags, Type::tensor(Dtype::Bool, kept)]);
-    let kept = c.b.transpose(outs[1], &[1, 2, 0])?;
+    let how =
+        Greedy { extra, threshold: c.float("nms_threshold", 0.3), eta: c.float("nms_eta", 1.0) };
+    let kept = greedy(c, k.boxes, k.valid, &how)?;
     finish(c, &k, k.scores, kept, true)
 }
 
-/// A step of the suppression: which are gone after it, and whether its own candidate stays.
-fn step(
-    c: &mut Ctx<'_, '_>,
-    k: &Candidates,
-    all: Sides,
-    (gone, at): (Value, Value),
-    extra: f64,
-) -> Res<(Value, Value)> {
-    let pick = |c: &mut Ctx<'_, '_>, v: Value| -> Res<Value> {
-        Ok(c.b.prim(Prim::Gather { axis: 2 }, &[v, at])?)
-    };
-    let (valid, out) = (pick(c, k.valid)?, pick(c, gone)?);
-    let stays = c.b.un(UnaryOp::Not, out)?;
-    let stays = c.b.bin(BinaryOp::And, stays, valid)?;
-    let mut own = all;
-    for v in own.0.iter_mut().chain([&mut own.1]) {
-        *v = pick(c, *v)?;
-    }
-    let iou = overlap(c, own, all, extra)?;
-    let hit = c.b.bin_scalar(BinaryOp::Gt, iou, c.float("nms_threshold", 0.3))?;
-    let hit = c.b.bin(BinaryOp::And, hit, stays)?;
-    let next = c.b.bin(BinaryOp::Or, gone, hit)?;
-    Ok((next, c.b.squeeze(stays, 2)?))
+/// How boxes suppress each other.
+pub struct Greedy {
+    /// What is added to a box's sides: 1 where its last pixel belongs to it.
+    pub extra: f64,
+    /// Greatest overlap of two that stay.
+    pub threshold: f64,
+    /// What the threshold shrinks by with each box that stays, while it is over a half.
+    pub eta: f64,
+}
+
+/// Of boxes `[N, C, K, 4]`, best first, those that stay: each that is valid and that no better one
+/// which stays overlaps. Bool `[N, C, K]`.
+pub fn greedy(c: &mut Ctx<'_, '_>, boxes: Value, valid: Value, how: &Greedy) -> Res<Value> {
+    let all = sides(c, boxes, how.extra)?;
+    let shape = c.dims(valid);
+    let count = shape[2].clone();
+    let no = c.b.scalar(Dtype::Bool, 0.0);
+    let start = c.b.broadcast(no, shape.clone())?;
+    let dtype = c.b.g.dtype(boxes);
+    let threshold = c.b.scalar(dtype, how.threshold);
+    let threshold =
+        c.b.broadcast(threshold, vec![shape[0].clone(), shape[1].clone(), 1i64.into()])?;
+    let place = super::lod::iota(c, &count)?;
+    let steps = c.b.unsqueeze(place, 1)?;
+    let outs = scan(c, &[start, threshold], &[steps], false, &mut |c, carried, row| {
+        let (kept, threshold) = (carried[0], carried[1]);
+        let pick = |c: &mut Ctx<'_, '_>, v: Value| -> Res<Value> {
+            Ok(c.b.prim(Prim::Gather { axis: 2 }, &[v, row[0]])?)
+        };
+        let real = pick(c, valid)?;
+        let mut own = all;
+        for v in own.0.iter_mut().chain([&mut own.1]) {
+            *v = pick(c, *v)?;
+        }
+        let iou = overlap(c, own, all, how.extra, true)?;
+        let hit = c.b.bin(BinaryOp::Gt, iou, threshold)?;
+        let hit = c.b.bin(BinaryOp::And, hit, kept)?;
+        let hit = c.b.reduce(ReduceOp::Or, hit, &[2], true)?;
+        let free = c.b.un(UnaryOp::Not, hit)?;
+        let stays = c.b.bin(BinaryOp::And, free, real)?;
+        let here = c.b.bin(BinaryOp::Eq, place, row[0])?;
+        let here = c.b.bin(BinaryOp::And, here, stays)?;
+        let next = c.b.bin(BinaryOp::Or, kept, here)?;
+        let mut lower = threshold;
+        if how.eta < 1.0 {
+            let less = c.b.bin_scalar(BinaryOp::Mul, threshold, how.eta)?;
+            let over = c.b.bin_scalar(BinaryOp::Gt, threshold, 0.5)?;
+            let shrinks = c.b.bin(BinaryOp::And, over, stays)?;
+            lower = c.b.select(shrinks, less, threshold)?;
+        }
+        Ok((vec![next, lower], vec![]))
+    })?;
+    Ok(outs[0])
+}
+
+/// nms: indices of boxes that stay, in the order given.
+pub fn nms(c: &mut Ctx<'_, '_>) -> Res {
+    let boxes = c.tensor("Boxes")?;
+    let n = c.dims(boxes)[0].clone();
+    let four = c.b.reshape(boxes, vec![1i64.into(), 1i64.into(), n.clone(), 4i64.into()])?;
+    let yes = c.b.scalar(Dtype::Bool, 1.0);
+    let valid = c.b.broadcast(yes, vec![1i64.into(), 1i64.into(), n.clone()])?;
+    let how = Greedy { extra: 0.0, threshold: c.float("iou_threshold|threshold", 1.0), eta: 1.0 };
+    let kept = greedy(c, four, valid, &how)?;
+    let kept = c.b.reshape(kept, vec![n])?;
+    let rows = super::index::rows_of_non_zero(c, kept)?;
+    let v = c.b.squeeze(rows, 1)?;
+    c.put("KeepBoxesIdxs", v);
+    Ok(())
 }
 
 /// matrix_nms: every score decays by the overlap with better boxes.
@@ -188,7 +231,7 @@ pub fn matrix_nms(c: &mut Ctx<'_, '_>) -> Res {
     let all = sides(c, k.boxes, extra)?;
     let rows = column(c, all, 3)?;
     let columns = column(c, all, 2)?;
-    let iou = overlap(c, rows, columns, extra)?;
+    let iou = overlap(c, rows, columns, extra, true)?;
     let square = vec![k.count.clone(), k.count.clone()];
     let iota = |axis| Prim::Iota { dtype: Dtype::I64, shape: square.clone(), axis };
     let (i, j) = (c.b.prim(iota(0), &[])?, c.b.prim(iota(1), &[])?);
@@ -272,6 +315,8 @@ fn finish(c: &mut Ctx<'_, '_>, k: &Candidates, scores: Value, kept: Value, by_cl
     let index = c.b.unsqueeze(index, 1)?;
     let each = c.b.cast(real, Dtype::I32)?;
     let each = c.b.reduce(ReduceOp::Sum, each, &[1], false)?;
+    let offsets = offsets_of(c, each)?;
+    c.lods.insert(out, offsets);
     c.put("Out", out);
     c.put("Index", index);
     c.put("NmsRoisNum|RoisNum", each);

@@ -92,9 +92,12 @@ pub fn instance_norm(c: &mut Ctx<'_, '_>) -> Res {
 /// group_norm over groups of channels and the spatial axes.
 pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
     let given = c.tensor("X")?;
-    let x = widened(c, given)?;
-    if c.text("data_layout|data_format", "NCHW").ends_with('C') {
-        return c.refuse("a layout other than NCHW");
+    let mut x = widened(c, given)?;
+    let rank = c.rank(x);
+    let last = c.text("data_layout|data_format", "NCHW").ends_with('C') && rank > 2;
+    if last {
+        let to: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+        x = c.b.transpose(x, &to)?;
     }
     let dims = c.dims(x);
     let groups = c.int("groups", 1);
@@ -106,7 +109,11 @@ pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
     let v = c.b.reshape(x, vec![dims[0].clone(), g, rest])?;
     let v = normal(c, v, &[2], c.float("epsilon", 1e-5))?;
     let v = c.b.reshape(v, dims)?;
-    let v = affine(c, v)?;
+    let mut v = affine(c, v)?;
+    if last {
+        let back: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
+        v = c.b.transpose(v, &back)?;
+    }
     let v = c.b.cast(v, c.b.g.dtype(given))?;
     c.put("Y", v);
     Ok(())
@@ -115,8 +122,28 @@ pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
 /// affine_channel: `x * scale + bias` by channel.
 pub fn affine_channel(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
-    let v = affine(c, x)?;
-    c.put("Out", v);
+    let vs = super::conv::channels_second(c, x, |c, x| Ok(vec![affine(c, x)?]))?;
+    c.put("Out", vs[0]);
+    Ok(())
+}
+
+/// data_norm: by the sums that training kept.
+pub fn data_norm(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let [n, sum, squares] = ["BatchSize", "BatchSum", "BatchSquareSum"].map(|s| c.tensor(s));
+    let (n, sum, squares) = (n?, sum?, squares?);
+    let mean = c.b.div(sum, n)?;
+    let scale = c.b.div(n, squares)?;
+    let scale = c.b.un(UnaryOp::Sqrt, scale)?;
+    let v = c.b.sub(x, mean)?;
+    let mut v = c.b.mul(v, scale)?;
+    if let (Some(w), Some(b)) = (c.opt("scale_w"), c.opt("bias")) {
+        v = c.b.mul(v, w)?;
+        v = c.b.add(v, b)?;
+    }
+    c.put("Means", mean);
+    c.put("Scales", scale);
+    c.put("Y", v);
     Ok(())
 }
 
@@ -138,7 +165,7 @@ pub fn l2_normalize(c: &mut Ctx<'_, '_>) -> Res {
 pub fn lrn(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let (dims, n) = (c.dims(x), c.int("n", 5));
-    if dims.len() != 4 || !(1..=1 << 10).contains(&n) || c.text("data_format", "NCHW") != "NCHW" {
+    if dims.len() != 4 || !(1..=1 << 10).contains(&n) || c.text("data_format", "NCHW") == "NHWC" {
         return c.refuse("a layout other than NCHW, or such a window");
     }
     let q = c.b.mul(x, x)?;

@@ -1,15 +1,21 @@
 //! Operators that rearrange elements: shuffles, flips, rolls, meshes, triangles.
 
 use crate::paddle::ctx::{Ctx, Res, axis_of};
-use hub_ir::{BinaryOp, Dim, Dtype, Prim};
+use hub_ir::{BinaryOp, Dim, Dtype, Prim, Value};
 
 /// pixel_shuffle and its inverse; shuffle_channel.
 pub fn pixel_shuffle(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
-    if c.text("data_format", "NCHW") != "NCHW" || c.rank(x) != 4 {
-        return c.refuse("a layout other than NCHW");
-    }
+    let vs = super::conv::channels_second(c, x, |c, x| Ok(vec![shuffled(c, x)?]))?;
+    c.put("Out", vs[0]);
+    Ok(())
+}
+
+fn shuffled(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
     let d = c.dims(x);
+    if d.len() != 4 {
+        return c.refuse("an image of rank other than 4");
+    }
     let k = c.int("upscale_factor|downscale_factor|group|groups", 1);
     if k < 1 {
         return c.refuse(format!("a factor of {k}"));
@@ -34,9 +40,7 @@ pub fn pixel_shuffle(c: &mut Ctx<'_, '_>) -> Res {
     };
     let v = c.b.reshape(x, apart)?;
     let v = c.b.transpose(v, perm)?;
-    let v = c.b.reshape(v, joined)?;
-    c.put("Out", v);
-    Ok(())
+    Ok(c.b.reshape(v, joined)?)
 }
 
 /// flip, reverse.
@@ -44,7 +48,7 @@ pub fn flip(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let dims = c.dims(x);
     let (mut start, mut step) = (vec![Dim::from(0i64); dims.len()], vec![1; dims.len()]);
-    for a in c.ints("axis").unwrap_or_default() {
+    for a in c.ints_or("Axis", "axis")?.unwrap_or_default() {
         let at = axis_of(a, dims.len())?;
         (start[at], step[at]) = (dims[at].plus(-1), -1);
     }

@@ -1,12 +1,18 @@
 //! Reductions, cumulative sums, softmax, sorting.
 
 use crate::paddle::ctx::{Ctx, Res, axis_of};
+use crate::paddle::program::Dialect;
 use hub_ir::ops::norm::Softmax;
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, UnaryOp, Value};
 
 /// Reduced axes: an operand or attribute, empty or `reduce_all` for all.
 fn axes(c: &mut Ctx<'_, '_>, rank: usize) -> Res<Vec<usize>> {
-    let list = c.ints_or("Axis|AxisTensor", "dim|axis")?.unwrap_or_default();
+    let mut list = c.ints_or("Axis|AxisTensor", "dim|axis")?;
+    // ProgramDesc's reductions are along the first axis by default.
+    if c.dialect == Dialect::Legacy && c.op.kind.starts_with("reduce_") {
+        list = list.or(Some(vec![0]));
+    }
+    let list = list.unwrap_or_default();
     if list.is_empty() || c.flag("reduce_all", false) {
         return Ok((0..rank).collect());
     }
@@ -108,7 +114,9 @@ pub fn p_norm(c: &mut Ctx<'_, '_>) -> Res {
         let s = c.b.reduce(ReduceOp::Sum, q, &axes, keep)?;
         c.b.un(UnaryOp::Sqrt, s)?
     } else if p == 0.0 {
-        return c.refuse("a norm of order 0");
+        let some = c.b.bin_scalar(BinaryOp::Gt, a, 0.0)?;
+        let some = c.b.cast(some, c.b.g.dtype(a))?;
+        c.b.reduce(ReduceOp::Sum, some, &axes, keep)?
     } else {
         let q = c.b.bin_scalar(BinaryOp::Pow, a, p)?;
         let s = c.b.reduce(ReduceOp::Sum, q, &axes, keep)?;
@@ -206,7 +214,9 @@ pub fn dist(c: &mut Ctx<'_, '_>) -> Res {
     } else if p == f64::NEG_INFINITY {
         c.b.reduce(ReduceOp::Min, a, &axes, false)?
     } else if p == 0.0 {
-        return c.refuse("a norm of order 0");
+        let some = c.b.bin_scalar(BinaryOp::Gt, a, 0.0)?;
+        let some = c.b.cast(some, c.b.g.dtype(a))?;
+        c.b.reduce(ReduceOp::Sum, some, &axes, false)?
     } else {
         let q = c.b.bin_scalar(BinaryOp::Pow, a, p)?;
         let s = c.b.reduce(ReduceOp::Sum, q, &axes, false)?;

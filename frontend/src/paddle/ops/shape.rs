@@ -248,6 +248,24 @@ pub fn slice(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
+/// First element and count of a slice with a step.
+pub fn strided(c: &Ctx<'_, '_>, size: &Dim, from: &Dim, to: &Dim, step: i64) -> Res<(Dim, Dim)> {
+    if step > 0 {
+        let (start, n) = range(c, size, from, to);
+        return Ok((start, n.div_ceil(&step.into())));
+    }
+    let known = (size.as_const(), from.as_const(), to.as_const());
+    let ((Some(d @ 0..=FAR), Some(s), Some(e)), true) = (known, step < 0) else {
+        return c.refuse("a backward slice of unknown sizes");
+    };
+    let k = step.max(-FAR);
+    let (s, e) = (s.clamp(-FAR, FAR), e.clamp(-FAR, FAR));
+    let s = if s < 0 { s + d } else { s }.clamp(-1, d - 1);
+    let e = if e < 0 && e >= -d { e + d } else { e }.clamp(-1, d - 1);
+    let n = ((s - e).max(0) + (-k) - 1) / -k;
+    Ok((s.max(0).into(), n.into()))
+}
+
 /// strided_slice.
 pub fn strided_slice(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("Input")?;
@@ -265,21 +283,7 @@ pub fn strided_slice(c: &mut Ctx<'_, '_>) -> Res {
     for (i, &a) in axes.iter().enumerate() {
         let at = axis_of(a, dims.len())?;
         let k = steps[i];
-        if k > 0 {
-            let (s, n) = range(c, &dims[at], &starts[i], &ends[i]);
-            (start[at], len[at]) = (s, n.div_ceil(&k.into()));
-        } else {
-            let known = (dims[at].as_const(), starts[i].as_const(), ends[i].as_const());
-            let ((Some(d @ 0..=FAR), Some(s), Some(e)), true) = (known, k < 0) else {
-                return c.refuse("a backward slice of unknown sizes");
-            };
-            let k = k.max(-FAR);
-            let (s, e) = (s.clamp(-FAR, FAR), e.clamp(-FAR, FAR));
-            let s = if s < 0 { s + d } else { s }.clamp(-1, d - 1);
-            let e = if e < 0 && e >= -d { e + d } else { e }.clamp(-1, d - 1);
-            let n = ((s - e).max(0) + (-k) - 1) / -k;
-            (start[at], len[at]) = (s.max(0).into(), n.into());
-        }
+        (start[at], len[at]) = strided(c, &dims[at], &starts[i], &ends[i], k)?;
         step[at] = k;
     }
     let v = c.b.prim(Prim::Slice { start, len, step }, &[x])?;
@@ -294,13 +298,13 @@ pub fn strided_slice(c: &mut Ctx<'_, '_>) -> Res {
 
 /// shape (int32), shape64.
 pub fn shape(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("Input")?;
+    let x = c.tensor("Input|input")?;
     let dims = c.dims(x);
     let v = c.b.dims_vector(dims);
     let to = c.declared_dtype("Out").filter(|d| d.is_int());
     let to = if c.op.kind == "shape64" { Dtype::I64 } else { to.unwrap_or(Dtype::I32) };
     let v = c.b.cast(v, to)?;
-    c.put("Out", v);
+    c.put("Out|out", v);
     Ok(())
 }
 

@@ -59,7 +59,8 @@ impl One {
 
     fn new(dialect: Dialect, kind: &str) -> One {
         let blocks = vec![Block::default()];
-        let program = Program { dialect, vars: vec![], blocks, params: vec![] };
+        let program =
+            Program { dialect, vars: vec![], blocks, params: vec![], lods: Default::default() };
         One { program, data: vec![], feeds: vec![], op: op(kind) }
     }
 

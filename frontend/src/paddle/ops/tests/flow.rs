@@ -5,7 +5,8 @@ use crate::paddle::program::{Attr, Block, Dialect, OpDesc, Program};
 use hub_abi::Dtype;
 
 fn empty(dialect: Dialect, blocks: usize) -> Program {
-    Program { dialect, vars: vec![], blocks: vec![Block::default(); blocks], params: vec![] }
+    let (vars, params, lods) = (vec![], vec![], Default::default());
+    Program { dialect, vars, blocks: vec![Block::default(); blocks], params, lods }
 }
 
 /// An operator on whole slots.
