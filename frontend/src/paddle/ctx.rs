@@ -27,7 +27,8 @@ pub struct Operands {
 }
 
 /// Operands that change nothing about an inference.
-const WITHOUT_EFFECT: &[&str] = &["Seed", "MomentumTensor", "SkipUpdate", "DropoutState"];
+const WITHOUT_EFFECT: &[&str] =
+    &["Seed", "MomentumTensor", "SkipUpdate", "DropoutState", "DropoutIn"];
 
 /// An operator that is being imported.
 pub struct Ctx<'a, 'g> {
