@@ -1,13 +1,79 @@
-//! Dimensions as text: the parser of what [`Dim::display`] prints, and serde forms.
+//! Dimensions as text: [`Dim::display`], the parser of what it prints, and serde forms.
 //!
 //! In human-readable formats a constant dimension is an integer and any other is the string `=expr`
 //! over `s0`, `s1`, …; a symbol is `=s0`. In binary formats both are their fields.
 
 use crate::depth::MAX_DEPTH;
-use crate::dim::{Dim, Sym, Term};
+use crate::dim::{Atom, Dim, Sym, SymInfo, Term};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;
+
+impl Dim {
+    /// Prints with symbol names.
+    pub fn display<'a>(&'a self, syms: &'a [SymInfo]) -> impl fmt::Display + 'a {
+        Shown { dim: self, syms }
+    }
+}
+
+struct Shown<'a> {
+    dim: &'a Dim,
+    syms: &'a [SymInfo],
+}
+
+impl Shown<'_> {
+    fn atom(&self, f: &mut fmt::Formatter<'_>, a: &Atom) -> fmt::Result {
+        let sub = |d| Shown { dim: d, syms: self.syms };
+        match a {
+            Atom::Sym(s) => match self.syms.get(s.0 as usize) {
+                Some(i) => f.write_str(&quoted_name(&i.name)),
+                None => write!(f, "s{}", s.0),
+            },
+            Atom::Div(a, b) => write!(f, "div({}, {})", sub(a), sub(b)),
+            Atom::Mod(a, b) => write!(f, "mod({}, {})", sub(a), sub(b)),
+            Atom::Max(a, b) => write!(f, "max({}, {})", sub(a), sub(b)),
+            Atom::Min(a, b) => write!(f, "min({}, {})", sub(a), sub(b)),
+        }
+    }
+}
+
+impl fmt::Display for Shown<'_> {
+    /// Grammar: `term (+ term)*`, a term being factors joined by `*`, e.g. `2*W + div(H, 2) + -1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for t in self.dim.terms() {
+            if !first {
+                f.write_str(" + ")?;
+            }
+            first = false;
+            if t.coef != 1 {
+                write!(f, "{}*", t.coef)?;
+            }
+            for (i, a) in t.atoms.iter().enumerate() {
+                if i > 0 {
+                    f.write_str("*")?;
+                }
+                self.atom(f, a)?;
+            }
+        }
+        match (first, self.dim.konst()) {
+            (true, k) => write!(f, "{k}"),
+            (false, 0) => Ok(()),
+            (false, k) => write!(f, " + {k}"),
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown { dim: self, syms: &[] }.fmt(f)
+    }
+}
+impl fmt::Debug for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// Why a text is not a dimension.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
