@@ -86,8 +86,8 @@ fn main() {
         return;
     };
     for tier in [Tier::Avx2, Tier::Avx512].into_iter().filter(|t| *t <= host) {
-        let t = Target::generic(tier);
-        let lanes = t.lanes;
+        let t = Target::of(tier);
+        let lanes = t.lanes();
         let n = if tier == Tier::Avx2 { 12 } else { 24 };
         let code = emit(&peak_kernel(n, lanes), &t).expect("the peak kernel fits");
         let jit = JitBuffer::new(&code.bytes).expect("executable memory");

@@ -311,7 +311,7 @@ fn run(l: &Layer, target: &Target, peak: f64, forced: Option<Schedule>) {
 }
 
 fn emitted(k: &Kernel, target: &Target) -> JitBuffer {
-    let code = x86::emit(k, &x86::Target::from(target)).expect("the schedule fits");
+    let code = x86::emit(k, target).expect("the schedule fits");
     JitBuffer::new(&code.bytes).expect("executable memory")
 }
 

@@ -8,20 +8,17 @@ pub enum Tier {
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
-    /// AVX-512 and VNNI.
-    Avx512Vnni,
-    /// AVX-512 with VNNI, BF16 and AMX tiles (int8, bf16).
-    Amx,
 }
 
 impl Tier {
+    /// All, smallest first.
+    pub const ALL: [Tier; 2] = [Tier::Avx2, Tier::Avx512];
+
     /// Name in schedules, bundles and options.
     pub fn name(self) -> &'static str {
         match self {
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
-            Tier::Avx512Vnni => "avx512vnni",
-            Tier::Amx => "amx",
         }
     }
 }
@@ -52,5 +49,21 @@ impl Target {
     /// f32 lanes of a vector register.
     pub fn lanes(&self) -> usize {
         self.vector_bytes / 4
+    }
+
+    /// The best tier that this host runs, if any.
+    pub fn host_tier() -> Option<Tier> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi2");
+            let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            match (avx2, wide) {
+                (true, true) => return Some(Tier::Avx512),
+                (true, false) => return Some(Tier::Avx2),
+                _ => {}
+            }
+        }
+        None
     }
 }

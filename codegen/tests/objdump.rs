@@ -80,7 +80,7 @@ fn objdump_reads_the_same_instructions() {
         return;
     }
     for tier in common::tiers() {
-        let t = Target::generic(tier);
+        let t = Target::of(tier);
         let code = emit(&sampler(t.lanes), &t).unwrap();
         let path = std::env::temp_dir().join(format!(
             "hub-objdump-{}-{}.bin",

@@ -20,7 +20,7 @@ fn time(l: &Lowered, inputs: usize, target: &Target, ops: &[&Operand]) -> f64 {
     let env = SymEnv::default();
     let mems: Vec<Memory> = ops.iter().map(|o| Memory::new(o, &env, 0, 0x3f)).collect();
     let args = arguments(l, inputs, &mems, &env);
-    let code = x86::emit(&l.kernel, &x86::Target::from(target)).unwrap();
+    let code = x86::emit(&l.kernel, target).unwrap();
     let jit = JitBuffer::new(&code.bytes).unwrap();
     let mut bufs: Vec<Aligned> = mems.iter().map(|m| Aligned::from_bytes(&m.bytes)).collect();
     let mut scratch = Aligned::zeroed(l.kernel.scratch_bytes as usize);
@@ -46,9 +46,7 @@ fn time(l: &Lowered, inputs: usize, target: &Target, ops: &[&Operand]) -> f64 {
 }
 
 fn report(name: &str, g: &Graph, kind: GroupKind, lays: (&[Lay], &[Lay])) {
-    for t in
-        targets().iter().filter(|t| Some(x86::Target::from(*t).tier) <= x86::Target::host_tier())
-    {
+    for t in targets().iter().filter(|t| Some(t.tier) <= Target::host_tier()) {
         let task = task(g, lays.0, lays.1);
         let l = lower(&task, kind, t).unwrap();
         let ops: Vec<&Operand> = task.inputs.iter().chain(&task.outputs).collect();

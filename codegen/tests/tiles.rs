@@ -93,7 +93,7 @@ fn contraction_tiles_agree_with_the_interpreter() {
 #[test]
 fn a_tile_that_does_not_fit_is_refused() {
     use hub_codegen::targets::x86::{Refused, Target, Tier, emit};
-    let e = emit(&tile(16, 2, 16, 1), &Target::generic(Tier::Avx512)).unwrap_err();
+    let e = emit(&tile(16, 2, 16, 1), &Target::of(Tier::Avx512)).unwrap_err();
     assert!(matches!(e, Refused::Registers { class: "vector", .. }), "{e}");
 }
 
@@ -133,7 +133,7 @@ fn blocks_turn_in_registers() {
                         assert_eq!(mem[1][at(i, j)][..w], src[at(j, i)][..w], "{} {i} {j}", k.name);
                     }
                 }
-                if let Ok(code) = emit(&k, &Target::generic(*tiers.last().unwrap())) {
+                if let Ok(code) = emit(&k, &Target::of(*tiers.last().unwrap())) {
                     let text = disassemble(&code.bytes[..code.code_len]);
                     assert!(!text.contains("vpermi2"), "an index vector in\n{text}");
                 }

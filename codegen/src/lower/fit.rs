@@ -16,14 +16,13 @@ pub fn fitted(
     target: &Target,
     make: impl Fn(&Target) -> Result<Lowered, Refused>,
 ) -> Result<Lowered, Refused> {
-    let machine = x86::Target::from(target);
     let mut why = String::new();
     for bytes in [target.vector_bytes, target.vector_bytes / 2] {
         for share in SHARES {
             let vector_regs = target.vector_regs * share / 8;
             let plan = Target { vector_regs, vector_bytes: bytes, ..*target };
             let made = make(&plan)?;
-            match x86::emit(&made.kernel, &machine) {
+            match x86::emit(&made.kernel, target) {
                 Ok(_) => return Ok(made),
                 Err(e @ x86::Refused::Registers { .. }) => why = e.to_string(),
                 Err(e @ x86::Refused::Unsupported { .. }) => {

@@ -23,7 +23,7 @@ pub fn tiers() -> Vec<Tier> {
 
 /// Runs all tiles as machine code; returns the status word.
 pub fn native(k: &Kernel, tier: Tier, args: &[Arg], bufs: &mut [Vec<u8>]) -> Result<u32, Refused> {
-    let code = x86::emit(k, &Target::generic(tier))?;
+    let code = x86::emit(k, &Target::of(tier))?;
     let jit = JitBuffer::new(&code.bytes).expect("executable memory");
     let mut mem: Vec<Aligned> = bufs.iter().map(|b| Aligned::from_bytes(b)).collect();
     let mut scratch = Aligned::zeroed(k.scratch_bytes as usize);
@@ -84,7 +84,7 @@ pub fn agree(s: Same, a: &[u8], b: &[u8]) -> bool {
 /// Asks others about the code: iced's tables whether operands have the roles that selection gave
 /// them, and objdump whether it reads the same instructions.
 pub fn foreign(k: &Kernel, tier: Tier) {
-    let target = Target::generic(tier);
+    let target = Target::of(tier);
     x86::audit(k, &target).unwrap_or_else(|e| panic!("{e}\n{k}"));
 }
 

@@ -314,9 +314,8 @@ impl Group {
     /// Runs the kernel as machine code, where this host can, and compares with the interpreter: the
     /// same bits but for NaN payloads, and nothing else written.
     fn native(&self, t: &Target, l: &Lowered, ins: &[Placed], outs: &[Placed], want: &[Vec<u8>]) {
-        let x = x86::Target::from(t);
-        let code = x86::emit(&l.kernel, &x).unwrap_or_else(|e| panic!("{}: {e}", l.schedule));
-        if x86::Target::host_tier().is_none_or(|host| host < x.tier) {
+        let code = x86::emit(&l.kernel, t).unwrap_or_else(|e| panic!("{}: {e}", l.schedule));
+        if Target::host_tier().is_none_or(|host| host < t.tier) {
             return;
         }
         let mut bufs: Vec<Aligned> =

@@ -332,10 +332,8 @@ pub fn tolerance(d: Dtype) -> f64 {
 }
 
 /// The code generator's tier of a target, where this host runs it.
-fn host_tier(t: &Target) -> Option<hub_codegen::targets::x86::Tier> {
-    use hub_codegen::targets::x86;
-    let tier = x86::Target::from(t).tier;
-    (Some(tier) <= x86::Target::host_tier()).then_some(tier)
+fn host_tier(t: &Target) -> Option<Tier> {
+    (Some(t.tier) <= Target::host_tier()).then_some(t.tier)
 }
 
 /// Runs a lowered task as machine code on copies of `before` and compares every byte with what the

@@ -4,7 +4,7 @@
 //! touch goes to the frame, every use reloading it, until the rest fits.
 
 use super::lir::*;
-use super::target::{Target, Tier};
+use crate::target::{Target, Tier};
 use std::collections::HashMap;
 
 /// A program with physical registers.
@@ -166,7 +166,7 @@ fn scan(
         }
     }
     let vecs = if t.tier == Tier::Avx512 { 32 } else { 16 };
-    let vec_order: Vec<u8> = (0..vecs.min(t.vregs as u8)).collect();
+    let vec_order: Vec<u8> = (0..vecs.min(t.vector_regs as u8)).collect();
     let masks: Vec<u8> = (1..8).collect();
     let mut phys = vec![u8::MAX; p.classes.len()];
     let mut active: Vec<Interval> = vec![];

@@ -12,15 +12,13 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 /// One tier of x86-64.
 pub struct X86Backend {
     target: Target,
-    machine: super::Target,
 }
 
 impl X86Backend {
     /// The tier of that name, if there is a code generator for it.
     pub fn of_tier(name: &str) -> Option<X86Backend> {
-        let tier = [Tier::Avx2, Tier::Avx512].into_iter().find(|t| t.name() == name)?;
-        let target = Target::of(tier);
-        Some(X86Backend { machine: (&target).into(), target })
+        let tier = Tier::ALL.into_iter().find(|t| t.name() == name)?;
+        Some(X86Backend { target: Target::of(tier) })
     }
 }
 
@@ -48,7 +46,7 @@ impl Backend for X86Backend {
     }
 
     fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String> {
-        super::emit(kernel, &self.machine).map(|c| c.bytes).map_err(|e| e.to_string())
+        super::emit(kernel, &self.target).map(|c| c.bytes).map_err(|e| e.to_string())
     }
 }
 

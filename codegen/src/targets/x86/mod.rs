@@ -24,11 +24,10 @@ mod ops;
 mod scalar;
 mod sel;
 mod strided;
-pub mod target;
 
+pub use crate::target::{Target, Tier};
 pub use asm::Code;
 pub use backend::{X86Backend, disassemble};
-pub use target::{Target, Tier};
 
 use crate::kir::{Kernel, verify};
 

@@ -4,8 +4,8 @@ use super::Refused;
 use super::addr::Level;
 use super::lir::*;
 use super::ops::{self, Row};
-use super::target::{Target, Tier};
 use crate::kir::*;
+use crate::target::{Target, Tier};
 use iced_x86::Code;
 use std::collections::HashMap;
 
