@@ -81,7 +81,7 @@ fn objdump_reads_the_same_instructions() {
     }
     for tier in common::tiers() {
         let t = Target::of(tier);
-        let code = emit(&sampler(t.lanes), &t).unwrap();
+        let code = emit(&sampler(t.lanes()), &t).unwrap();
         let path = std::env::temp_dir().join(format!(
             "hub-objdump-{}-{}.bin",
             tier.name(),
