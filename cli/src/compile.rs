@@ -246,7 +246,7 @@ fn nodes(g: &Graph) -> usize {
 fn tier_report(t: &place::Tier) -> TierReport {
     TierReport {
         name: t.plan.tier.clone(),
-        steps: t.plan.steps.len(),
+        steps: hub_abi::plan::count(&t.plan.steps) as usize,
         kernels: t.plan.kernels.len(),
         code: t.code.len(),
         host: t.refused.clone(),

@@ -106,10 +106,10 @@ impl<'a> Machine<'a> {
             }
             Step::Repeat { trip, body } => {
                 for i in 0..self.eval(trip) {
-                    body.iter().for_each(|s| self.step(s, i));
+                    body.steps.iter().for_each(|s| self.step(s, i));
                 }
             }
-            Step::Host { .. } => panic!("a host step: {:?}", self.tier.refused),
+            other => panic!("{other:?}, host: {:?}", self.tier.refused),
         }
     }
 }

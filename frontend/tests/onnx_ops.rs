@@ -278,3 +278,39 @@ fn dimensions_take_bounds_and_sizes_by_name() {
     let e = read(&options).expect_err("there is no such dimension");
     assert_eq!(e.exit_code(), 2, "{e}");
 }
+
+#[test]
+fn what_a_branch_learns_and_needs_stays_in_it() {
+    let branch = |nodes: Vec<NodeProto>| GraphProto {
+        node: nodes,
+        output: vec![value("r", &[])],
+        ..Default::default()
+    };
+    // In one branch only: n is used as a shape, and x must have two elements.
+    let then = branch(vec![
+        node("Expand", &["one", "n"], &["e"]),
+        node("Add", &["x", "w"], &["s"]),
+        node("Concat", &["s", "e"], &["c"]),
+        node("ReduceMax", &["c"], &["r"]),
+    ]);
+    let mut then = then;
+    then.node[2] = with(then.node[2].clone(), int("axis", 0));
+    then.node[3] = with(then.node[3].clone(), ints("axes", &[0]));
+    let orelse = branch(vec![with(node("ReduceMax", &["x"], &["r"]), ints("axes", &[0]))]);
+    let choose = with(node("If", &["c"], &["b"]), body("then_branch", then));
+    let nodes = [
+        with(node("ReduceSum", &["x"], &["t"]), int("keepdims", 1)),
+        with(node("Cast", &["t"], &["n"]), int("to", 7)),
+        node("Squeeze", &["t"], &["u"]),
+        node("Greater", &["u", "k"], &["c"]),
+        with(choose, body("else_branch", orelse)),
+        // After the branch n is a shape again.
+        node("Expand", &["b", "n"], &["y"]),
+    ];
+    let weights =
+        [floats("k", &[], &[5.0]), floats("one", &[1], &[1.0]), floats("w", &[2], &[1.0, 2.0])];
+    let not_taken = run(17, &nodes, &weights, (&[3], &[1.0, 1.0, 2.0]), false);
+    assert_eq!(not_taken, (vec![4], vec![2.0; 4]));
+    let taken = run(17, &nodes, &weights, (&[2], &[3.0, 4.0]), false);
+    assert_eq!(taken, (vec![7], vec![6.0; 7]));
+}

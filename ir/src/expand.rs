@@ -40,6 +40,7 @@ fn expand_region(
     more: &mut Vec<Region>,
 ) -> Result<(), OpError> {
     let mut done = vec![];
+    let constraints = g.constraints.0.len();
     // A stack of nodes still to look at, the next one last: expansions may hold source operators.
     let mut todo: Vec<Node> = g.regions[r].nodes.iter().rev().copied().collect();
     while let Some(n) = todo.pop() {
@@ -65,6 +66,10 @@ fn expand_region(
         todo.extend(made.into_iter().rev());
     }
     g.regions[r].nodes = done;
+    if r != g.root() {
+        // What a region needs was checked in it when it was built (see [`crate::Outside`]).
+        g.constraints.0.truncate(constraints);
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ pub mod content;
 pub mod entity;
 pub mod expand;
 pub mod graph;
+mod inside;
 pub mod known;
 pub mod ops;
 pub mod portable;
@@ -30,4 +31,5 @@ pub use hub_abi::prim::{BinaryOp, Geometry, PadMode, Prim, ReduceOp, ScatterOp, 
 pub use hub_abi::shape::{TensorType, Type};
 pub use hub_abi::{Dim, Dtype, Sym, SymEnv, SymInfo};
 pub use hub_portable::Tensor;
+pub use inside::Outside;
 pub use ops::{OpError, Source, SourceOp};

@@ -46,10 +46,12 @@ pub struct Portable {
     pub consts: Vec<ConstId>,
     /// Numbers of values (those of source operators' expansions have other names before).
     pub values: HashMap<Value, u32>,
+    /// Numbers of regions.
+    pub regions: HashMap<Region, u32>,
 }
 
-/// As [`to_portable`], with the correspondence. Root nodes keep their positions where no source
-/// operator is left in the root.
+/// As [`to_portable`], with the correspondence. Nodes keep their positions in their regions where
+/// no source operator is left.
 pub fn lower(g: &Graph) -> Result<Portable, OpError> {
     let mut g = g.clone();
     expand_all(&mut g)?;
@@ -60,13 +62,15 @@ pub fn lower(g: &Graph) -> Result<Portable, OpError> {
         at: HashMap::new(),
         consts: HashMap::new(),
         order: vec![],
+        regions: HashMap::new(),
     };
     to.out.syms = g.syms.clone();
     to.out.constraints = g.constraints.0.clone();
     to.out.inputs = g.inputs.clone();
     to.out.outputs = g.outputs.clone();
     to.out.root = to.region(g.root());
-    Ok(Portable { graph: to.out, store: to.store, consts: to.order, values: to.at })
+    let (values, regions) = (to.at, to.regions);
+    Ok(Portable { graph: to.out, store: to.store, consts: to.order, values, regions })
 }
 
 struct Lowering<'g> {
@@ -76,6 +80,7 @@ struct Lowering<'g> {
     at: HashMap<Value, u32>,
     consts: HashMap<u32, u32>,
     order: Vec<ConstId>,
+    regions: HashMap<Region, u32>,
 }
 
 impl Lowering<'_> {
@@ -109,7 +114,9 @@ impl Lowering<'_> {
         }
         let results = self.values(&data.results);
         self.out.regions.push(PRegion { params, nodes, results });
-        self.out.regions.len() as u32 - 1
+        let at = self.out.regions.len() as u32 - 1;
+        self.regions.insert(r, at);
+        at
     }
 
     fn control(&mut self, c: &Control) -> Control {

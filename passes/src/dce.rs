@@ -126,7 +126,8 @@ pub fn has_effect(g: &Graph, n: Node) -> bool {
     matches!(&g.nodes[n].op, Op::Prim(p) if p.is_effect())
 }
 
-/// Removes bindings of symbols that no type, attribute or constraint mentions.
+/// Removes bindings of symbols that no type, attribute or constraint mentions; not those to a symbol
+/// that has one value only, which are checks.
 fn drop_unused_bindings(g: &mut Graph) -> bool {
     let used = used_syms(g);
     let mut dropped = false;
@@ -134,7 +135,7 @@ fn drop_unused_bindings(g: &mut Graph) -> bool {
         let nodes = std::mem::take(&mut g.regions[r].nodes);
         let unused = |n: &Node| {
             matches!(&g.nodes[*n].op, Op::Prim(Prim::BindSyms { syms })
-                if !syms.iter().any(|s| used.contains(s)))
+                if !syms.iter().any(|s| used.contains(s) || checks(g, *s)))
         };
         let before = nodes.len();
         let nodes: Vec<Node> = nodes.into_iter().filter(|n| !unused(n)).collect();
@@ -142,6 +143,11 @@ fn drop_unused_bindings(g: &mut Graph) -> bool {
         g.regions[r].nodes = nodes;
     }
     dropped
+}
+
+/// Is binding the symbol a check?
+fn checks(g: &Graph, s: Sym) -> bool {
+    g.syms.get(s.0 as usize).is_some_and(|i| i.min == i.max)
 }
 
 fn used_syms(g: &Graph) -> HashSet<Sym> {

@@ -5,11 +5,13 @@
 
 use crate::error::Error;
 use crate::flow::Flow;
+use crate::ops::{Bound, Known, LoopOp, Op, Place};
+use crate::work;
 use hub_abi::Dtype;
 use hub_abi::arena;
 use hub_abi::dim::{Dim, DimError, SymEnv};
 use hub_abi::pgraph::PGraph;
-use hub_abi::plan::{Arg, Buf, OutputSource, Plan, Step};
+use hub_abi::plan::{self, Arg, BindFrom, Block, Buf, OutputSource, Plan, Step};
 
 /// Steps cheaper than this many nanoseconds run on the caller alone.
 const WIDE_COST: i64 = 4000;
@@ -34,99 +36,6 @@ pub fn size(d: &Dim, env: &SymEnv) -> Result<u64, Error> {
         e => Error::plan(e),
     })?;
     u64::try_from(v).map_err(|_| Error::plan(format!("size {d} is {v}")))
-}
-
-/// Every call of a kernel counts as this much work at least.
-const CALL_WORK: u64 = 64;
-
-/// Work of a step: half its operations, a multiply-add being two, or what it moves. What is not known is none; what
-/// overflows is all there is.
-fn work_of(step: &Step, env: &SymEnv) -> u64 {
-    let known = |d: &Dim| match d.eval(env) {
-        Ok(n) => u64::try_from(n).unwrap_or(0),
-        Err(DimError::Overflow(_)) => u64::MAX,
-        Err(_) => 0,
-    };
-    match step {
-        Step::Kernel { flops, bytes, .. } => {
-            (known(flops) / 2).max(known(bytes) / 4).max(CALL_WORK)
-        }
-        Step::Host { .. } => 0,
-        Step::Repeat { trip, body } => {
-            let once = body.iter().fold(0u64, |n, s| n.saturating_add(work_of(s, env)));
-            once.saturating_mul(known(trip))
-        }
-    }
-}
-
-/// What a run does, in order.
-#[derive(Clone, Copy, Debug)]
-pub enum Op {
-    /// Calls a kernel.
-    Call {
-        /// Index into the plan's kernels.
-        kernel: u32,
-        /// Where its argument block starts in `words`.
-        args: u32,
-        /// Number of tiles, at least 1.
-        tiles: u64,
-        /// Worth waking the workers.
-        wide: bool,
-        /// It has a status word to look at.
-        status: bool,
-        /// Profile slot.
-        slot: u32,
-    },
-    /// Runs the next `len` ops `trip` times, bumping addresses in between.
-    Repeat {
-        /// How often, at least 1.
-        trip: u64,
-        /// Ops of the body.
-        len: u32,
-        /// Its entries in `bumps`.
-        bumps: (u32, u32),
-    },
-    /// Runs a host step.
-    Host {
-        /// The top-level step.
-        step: u32,
-        /// Profile slot.
-        slot: u32,
-    },
-}
-
-/// A buffer's place: an address, or 0 for inputs and outputs until a run patches them in.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
-    /// Address.
-    pub at: u64,
-    /// Bytes.
-    pub len: u64,
-}
-
-/// One stage, bound.
-#[derive(Default)]
-pub struct Bound {
-    /// Symbols' values: what the binding is for.
-    pub key: Vec<Option<i64>>,
-    /// What to do.
-    pub ops: Vec<Op>,
-    /// Argument blocks as filled; bumped words are taken from here.
-    pub base: Vec<u64>,
-    /// Argument blocks as kernels see them.
-    pub words: Vec<u64>,
-    /// (word, bytes added per iteration).
-    pub bumps: Vec<(u32, u64)>,
-    /// (word, buffer, offset): addresses in inputs and outputs.
-    pub patches: Vec<(u32, u32, u64)>,
-    /// Places of all buffers known so far.
-    pub places: Vec<Place>,
-    /// Bytes of this stage's arena (outputs kept by the session not counted).
-    pub arena: u64,
-    /// No placement could be smaller than this.
-    pub arena_bound: u64,
-    /// Dims and bytes of outputs (last stage only; heap outputs are empty).
-    pub outputs: Vec<(Vec<usize>, usize)>,
 }
 
 /// Sizes of a stage, before it has memory.
@@ -158,7 +67,7 @@ impl Binder<'_> {
     /// Refuses a stage of more work than `limit`, counted as [`hub_portable::work`] counts it.
     pub fn work(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<(), Error> {
         let steps = &self.plan.steps[self.flow.stages[stage].clone()];
-        let need = steps.iter().fold(0u64, |n, s| n.saturating_add(work_of(s, env)));
+        let need = work::of(steps, env);
         if need <= limit {
             return Ok(());
         }
@@ -178,7 +87,9 @@ impl Binder<'_> {
             }
             match b {
                 Buf::Arena { bytes, .. } => {
-                    lens[i] = size(bytes, env)?;
+                    // A size that does not hold may be of a block that does not run: steps that
+                    // use it fail to be bound.
+                    lens[i] = size(bytes, env).unwrap_or(0);
                     arenas[i] = Some(lens[i]);
                 }
                 Buf::Output { bytes, .. } => {
@@ -242,10 +153,11 @@ impl Binder<'_> {
             b.places[i] = Place { at, len: layout.lens[i] };
         }
         let steps = self.flow.stages[stage].clone();
-        let mut slot = slots(&self.plan.steps[..steps.start]);
+        let before = &self.plan.steps[..steps.start];
+        let mut at = Cursor { number: plan::count(before), slot: slots(before), ..Cursor::new() };
         for i in steps {
-            self.step(i, env, &mut b, &mut slot)
-                .map_err(|e| Error::Plan(format!("step {i}: {e}")))?;
+            self.steps(&self.plan.steps[i..=i], env, &mut b, &mut at)?;
+            b.ends.push(b.ops.len() as u32);
         }
         b.words = b.base.clone();
         if stage + 1 == self.flow.stages.len() {
@@ -254,48 +166,171 @@ impl Binder<'_> {
         Ok(b)
     }
 
-    fn step(&self, i: usize, env: &SymEnv, b: &mut Bound, slot: &mut u32) -> Result<(), Error> {
-        match &self.plan.steps[i] {
-            s @ Step::Kernel { .. } => self.kernel(s, env, b, slot, 1),
-            Step::Host { .. } => {
-                b.ops.push(Op::Host { step: i as u32, slot: *slot });
-                *slot += 1;
-                Ok(())
+    fn steps(
+        &self,
+        steps: &[Step],
+        env: &SymEnv,
+        b: &mut Bound,
+        at: &mut Cursor,
+    ) -> Result<(), Error> {
+        for s in steps {
+            let (number, slot) = (at.number, at.slot);
+            let end = (number + s.count(), slot + slots(std::slice::from_ref(s)));
+            self.step(s, env, b, at).map_err(|e| match e {
+                Error::Plan(e) if !e.starts_with("step ") => {
+                    Error::Plan(format!("step {number}: {e}"))
+                }
+                e => e,
+            })?;
+            (at.number, at.slot) = end;
+        }
+        Ok(())
+    }
+
+    /// One step; the cursor is at its number, and is moved on by the caller.
+    fn step(&self, s: &Step, env: &SymEnv, b: &mut Bound, at: &mut Cursor) -> Result<(), Error> {
+        let entry = self.flow.tables.get(&at.number).copied().unwrap_or(u32::MAX);
+        match s {
+            Step::Kernel { .. } => return self.kernel(s, env, b, at),
+            Step::Host { .. } => b.ops.push(Op::Host { host: entry, slot: at.slot }),
+            Step::Move { .. } => b.ops.push(Op::Move(entry)),
+            Step::Store { .. } => b.ops.push(Op::Store(entry)),
+            Step::Bind { binds } => {
+                let first = b.binds.len() as u32;
+                for (s, from) in binds {
+                    let known = self.known(from, env, b)?;
+                    b.binds.push((*s, known));
+                }
+                b.ops.push(Op::Bind(first, b.binds.len() as u32));
+            }
+            Step::Branch { cond, then, orelse, .. } => {
+                self.holds(b, *cond, 1)?;
+                let op = b.ops.len();
+                b.ops.push(Op::Branch { cond: *cond, then: 0, orelse: 0 });
+                let number = at.number;
+                at.number += 1;
+                let mut lens = [0, 0];
+                for (i, block) in [then, orelse].into_iter().enumerate() {
+                    lens[i] = self.block(block, (number, i), env, b, at);
+                }
+                b.ops[op] = Op::Branch { cond: *cond, then: lens[0], orelse: lens[1] };
             }
             Step::Repeat { trip, body } => {
                 let trip = size(trip, env)?;
-                let first_slot = *slot;
-                *slot += slots(body);
                 if trip == 0 {
                     return Ok(());
                 }
-                let (at, first_bump) = (b.ops.len(), b.bumps.len() as u32);
-                b.ops.push(Op::Repeat { trip, len: 0, bumps: (0, 0) });
-                let mut inner = first_slot;
-                for s in body {
-                    self.kernel(s, env, b, &mut inner, trip)?;
-                }
-                let len = (b.ops.len() - at - 1) as u32;
-                b.ops[at] = Op::Repeat { trip, len, bumps: (first_bump, b.bumps.len() as u32) };
-                Ok(())
+                let (op, number) = (b.ops.len(), at.number);
+                let none = Op::Repeat { trip, len: 0, bumps: (0, 0), info: entry };
+                b.ops.push(none);
+                let (len, bumps) = self.body(body, (number, trip), env, b, at);
+                b.ops[op] = Op::Repeat { trip, len, bumps, info: entry };
             }
+            Step::Loop { .. } => return self.a_loop(s, entry, env, b, at),
         }
+        Ok(())
     }
 
-    /// One kernel call, made `trip` times.
-    fn kernel(
+    fn a_loop(
         &self,
         s: &Step,
+        info: u32,
         env: &SymEnv,
         b: &mut Bound,
-        slot: &mut u32,
-        trip: u64,
+        at: &mut Cursor,
     ) -> Result<(), Error> {
-        let Step::Kernel { kernel, args, tiles, cost, node, .. } = s else {
-            return Err(Error::plan("only kernels may be repeated"));
+        let Step::Loop { trip, cond, first, iteration, most, count, body, .. } = s else {
+            return Ok(());
         };
-        let my_slot = *slot;
-        *slot += 1;
+        trip.iter().chain(iteration).try_for_each(|buf| self.holds(b, *buf, 8))?;
+        cond.iter().try_for_each(|buf| self.holds(b, *buf, 1))?;
+        let most = most.as_ref().map(|d| size(d, env)).transpose()?;
+        let (op, number) = (b.loops.len(), at.number);
+        b.ops.push(Op::Loop(op as u32));
+        b.loops.push(LoopOp {
+            info,
+            trip: *trip,
+            cond: *cond,
+            first: *first,
+            iteration: *iteration,
+            most,
+            count: *count,
+            len: 0,
+            work: work::of(&body.steps, env),
+            bumps: (0, 0),
+        });
+        let room = most.unwrap_or(u64::MAX);
+        let (len, bumps) = self.body(body, (number, room), env, b, at);
+        (b.loops[op].len, b.loops[op].bumps) = (len, bumps);
+        Ok(())
+    }
+
+    /// A loop's body: its number of ops, and its bumps.
+    fn body(
+        &self,
+        body: &Block,
+        (number, trip): (u32, u64),
+        env: &SymEnv,
+        b: &mut Bound,
+        at: &mut Cursor,
+    ) -> (u32, (u32, u32)) {
+        at.number += 1;
+        let outer = (std::mem::take(&mut at.bumps), std::mem::replace(&mut at.trip, trip));
+        let len = self.block(body, (number, 0), env, b, at);
+        let inner = std::mem::replace(&mut at.bumps, outer.0);
+        at.trip = outer.1;
+        let first = b.bumps.len() as u32;
+        b.bumps.extend(inner);
+        (len, (first, b.bumps.len() as u32))
+    }
+
+    /// A block's number of ops. Where its sizes do not hold it gets one that fails: it may not run.
+    fn block(
+        &self,
+        block: &Block,
+        key: (u32, usize),
+        env: &SymEnv,
+        b: &mut Bound,
+        at: &mut Cursor,
+    ) -> u32 {
+        let (first, end) = (b.ops.len(), (at.number + plan::count(&block.steps)));
+        let slot = at.slot + slots(&block.steps);
+        if let Err(e) = self.steps(&block.steps, env, b, at) {
+            b.ops.truncate(first);
+            b.ops.push(Op::Fail(b.faults.len() as u32));
+            b.faults.push(e.to_string());
+        }
+        (at.number, at.slot) = (end, slot);
+        b.ops.extend(self.flow.frees.get(&key).map(|&f| Op::Free(f)));
+        (b.ops.len() - first) as u32
+    }
+
+    /// A buffer has that many bytes at least.
+    fn holds(&self, b: &Bound, buf: u32, bytes: u64) -> Result<(), Error> {
+        let have = b.places[buf as usize].len;
+        if have >= bytes {
+            return Ok(());
+        }
+        Err(Error::plan(format!("{bytes} bytes are read from buffer {buf} of {have}")))
+    }
+
+    fn known(&self, from: &BindFrom, env: &SymEnv, b: &Bound) -> Result<Known, Error> {
+        Ok(match from {
+            BindFrom::Dim(d) => Known::Value(d.eval(env).map_err(Error::plan)?),
+            BindFrom::Buf { buf, index, dtype } => {
+                let size = dtype.size() as u64;
+                self.holds(b, *buf, (u64::from(*index) + 1) * size)?;
+                let offset = u64::from(*index) * size;
+                let offset = u32::try_from(offset).map_err(Error::plan)?;
+                Known::Read { buf: *buf, offset, wide: size == 8 }
+            }
+        })
+    }
+
+    /// One kernel call, made once in each iteration of the innermost loop around it.
+    fn kernel(&self, s: &Step, env: &SymEnv, b: &mut Bound, cur: &mut Cursor) -> Result<(), Error> {
+        let Step::Kernel { kernel, args, tiles, cost, node, .. } = s else { return Ok(()) };
+        let my_slot = cur.slot;
         let tiles = size(tiles, env)?;
         if tiles == 0 {
             return Ok(());
@@ -317,12 +352,12 @@ impl Binder<'_> {
                         extent.map_err(Error::plan)?,
                         bump.map_err(Error::plan)?,
                     );
-                    in_range(offset, extent, bump, trip, place.len).map_err(|what| {
+                    in_range(offset, extent, bump, cur.trip, place.len).map_err(|what| {
                         Error::Plan(format!("argument {n} of '{node}' (buffer {buf}): {what}"))
                     })?;
                     let word = b.base.len() as u32;
                     if bump != 0 {
-                        b.bumps.push((word, bump as u64));
+                        cur.bumps.push((word, bump as u64));
                     }
                     if matches!(self.plan.bufs[*buf as usize], Buf::Input(_) | Buf::Output { .. }) {
                         b.patches.push((word, *buf, offset as u64));
@@ -356,9 +391,30 @@ impl Binder<'_> {
     }
 }
 
+/// Where binding is in the plan.
+struct Cursor {
+    /// The step's number.
+    number: u32,
+    /// Its profile slot.
+    slot: u32,
+    /// Iterations of the innermost loop, and what they bump.
+    trip: u64,
+    bumps: Vec<(u32, u64)>,
+}
+
+impl Cursor {
+    fn new() -> Cursor {
+        Cursor { number: 0, slot: 0, trip: 1, bumps: vec![] }
+    }
+}
+
 /// Profile slots of steps: one a kernel or host step.
 pub fn slots(steps: &[Step]) -> u32 {
-    steps.iter().map(|s| if let Step::Repeat { body, .. } = s { slots(body) } else { 1 }).sum()
+    let one = |s: &Step| match s {
+        Step::Kernel { .. } | Step::Host { .. } => 1,
+        s => s.blocks().map(|b| slots(&b.steps)).sum(),
+    };
+    steps.iter().map(one).sum()
 }
 
 /// Does `[offset, offset + extent)`, moved by `bump` up to `trip - 1` times, stay in `len` bytes?

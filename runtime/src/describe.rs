@@ -3,7 +3,7 @@
 use crate::native::Native;
 use hub_abi::arena::{self, Block};
 use hub_abi::dim::{Dim, SymEnv};
-use hub_abi::pgraph::{PGraph, POp};
+use hub_abi::pgraph::{PGraph, POp, RegionId};
 use hub_abi::plan::{Buf, Plan, Step};
 
 /// One kernel call or host step.
@@ -11,13 +11,16 @@ use hub_abi::plan::{Buf, Plan, Step};
 pub struct StepInfo {
     /// The model's node.
     pub node: String,
+    /// The branches, loops and repetitions around it, the outermost first, joined by ` / `.
+    pub within: String,
     /// Symbol of the kernel, or the primitive that runs portable.
     pub kernel: String,
     /// The kernel's schedule; empty for a host step.
     pub schedule: String,
     /// The tier, or `portable`.
     pub tier: String,
-    /// How often it is called in a run; `None` where symbols are not bound.
+    /// How often it is called in a run; `None` where symbols are not bound or the model's data
+    /// decides.
     pub calls: Option<i64>,
     /// Independent tiles of a call.
     pub tiles: Option<i64>,
@@ -49,42 +52,63 @@ pub struct Summary {
 /// The steps of a plan, flattened in profile order, sizes under `env` where given.
 pub fn steps(plan: &Plan, g: &PGraph, env: Option<&SymEnv>) -> Vec<StepInfo> {
     let nothing = SymEnv::default();
-    let env = env.unwrap_or(&nothing);
-    let root = &g.regions[g.root as usize];
-    let mut out = vec![];
-    let mut push = |s: &Step, calls: Option<i64>| {
-        let at = |d: &Dim| d.eval(env).ok();
-        match s {
-            Step::Kernel { kernel, tiles, flops, bytes, node, .. } => {
-                let k = &plan.kernels[*kernel as usize];
-                out.push(StepInfo {
-                    node: node.clone(),
-                    kernel: k.name.clone(),
-                    schedule: k.schedule.clone(),
-                    tier: plan.tier.clone(),
-                    calls,
-                    tiles: at(tiles),
-                    flops: at(flops),
-                    bytes: at(bytes),
-                });
+    let mut l = Lister { plan, g, env: env.unwrap_or(&nothing), out: vec![] };
+    l.list(g.root, &plan.steps, &[], Some(1));
+    l.out
+}
+
+struct Lister<'a> {
+    plan: &'a Plan,
+    g: &'a PGraph,
+    env: &'a SymEnv,
+    out: Vec<StepInfo>,
+}
+
+impl Lister<'_> {
+    /// Steps of a region that is run `calls` times; `within` names the steps around it.
+    fn list(&mut self, region: RegionId, steps: &[Step], within: &[String], calls: Option<i64>) {
+        let at = |d: &Dim| d.eval(self.env).ok();
+        for s in steps {
+            let (names, calls) = match s {
+                Step::Kernel { kernel, tiles, flops, bytes, node, .. } => {
+                    let k = &self.plan.kernels[*kernel as usize];
+                    self.out.push(StepInfo {
+                        node: node.clone(),
+                        within: within.join(" / "),
+                        kernel: k.name.clone(),
+                        schedule: k.schedule.clone(),
+                        tier: self.plan.tier.clone(),
+                        calls,
+                        tiles: at(tiles),
+                        flops: at(flops),
+                        bytes: at(bytes),
+                    });
+                    continue;
+                }
+                Step::Host { node, .. } => {
+                    let n = &self.g.regions[region as usize].nodes[*node as usize];
+                    let within = within.join(" / ");
+                    self.out.push(StepInfo { within, calls, ..host(&n.op, &n.name) });
+                    continue;
+                }
+                Step::Bind { .. } | Step::Move { .. } | Step::Store { .. } => continue,
+                Step::Repeat { trip, .. } => {
+                    let trip = at(trip);
+                    let name = trip.map_or("repeat".into(), |t| format!("repeat ×{t}"));
+                    let calls = calls.zip(trip).and_then(|(a, b)| a.checked_mul(b));
+                    ([name, String::new()], calls)
+                }
+                Step::Branch { node, .. } => {
+                    ([format!("if {node}: then"), format!("if {node}: else")], None)
+                }
+                Step::Loop { node, .. } => ([format!("loop {node}"), String::new()], None),
+            };
+            for (b, name) in s.blocks().zip(names) {
+                let inner = [within, &[name]].concat();
+                self.list(b.region, &b.steps, &inner, calls);
             }
-            Step::Host { node, .. } => {
-                let n = &root.nodes[*node as usize];
-                out.push(host(&n.op, &n.name));
-            }
-            Step::Repeat { .. } => {}
-        }
-    };
-    for s in &plan.steps {
-        match s {
-            Step::Repeat { trip, body } => {
-                let calls = trip.eval(env).ok();
-                body.iter().for_each(|s| push(s, calls));
-            }
-            s => push(s, Some(1)),
         }
     }
-    out
 }
 
 fn host(op: &POp, node: &str) -> StepInfo {
@@ -97,6 +121,7 @@ fn host(op: &POp, node: &str) -> StepInfo {
     let word = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
     StepInfo {
         node: node.into(),
+        within: String::new(),
         kernel: word.into(),
         schedule: String::new(),
         tier: "portable".into(),

@@ -6,7 +6,8 @@ use hub_abi::bundle::BundleView;
 use hub_abi::dim::SymEnv;
 use hub_abi::pgraph::PGraph;
 use hub_portable::{
-    BytesStore, CachedStore, Frame, Limits, PrimError, Program, Tensor, Value, run_node,
+    BytesStore, CachedStore, Frame, Limits, PrimError, Program, Tensor, Value, admit_value,
+    run_node,
 };
 use memmap2::Mmap;
 use std::ops::Deref;
@@ -111,12 +112,33 @@ impl Host {
         }
     }
 
-    /// Runs node `i` of the root region: operands and results are on the heap, symbols in `env`.
-    pub fn step(&mut self, shared: &Shared, i: usize, env: &mut SymEnv) -> Result<(), Error> {
+    /// Runs node `i` of a region: operands and results are on the heap, symbols in `env`.
+    pub fn step(
+        &mut self,
+        shared: &Shared,
+        (region, i): (u32, u32),
+        env: &mut SymEnv,
+    ) -> Result<(), Error> {
         self.dirty = true;
         let frame = self.frame.get_or_insert_with(|| Frame::new(shared.program.graph()));
         std::mem::swap(&mut frame.env, env);
-        let done = run_node(&shared.program, i, frame, &shared.store, &self.limits);
+        let (program, store) = (&shared.program, &shared.store);
+        let done = run_node(program, region, i as usize, frame, store, &self.limits);
+        std::mem::swap(&mut frame.env, env);
+        Ok(done?)
+    }
+
+    /// Puts a value in under a name whose type it must fit; symbols of the type get bound.
+    pub fn name(
+        &mut self,
+        shared: &Shared,
+        (v, value): (u32, Value),
+        env: &mut SymEnv,
+    ) -> Result<(), Error> {
+        self.set(shared.program.graph(), v, value);
+        let Some(frame) = &mut self.frame else { return Ok(()) };
+        std::mem::swap(&mut frame.env, env);
+        let done = admit_value(&shared.program, v, frame, &self.limits);
         std::mem::swap(&mut frame.env, env);
         Ok(done?)
     }

@@ -18,11 +18,14 @@ mod host;
 mod map;
 mod model;
 mod native;
+mod ops;
 mod pool;
 mod run;
 mod session;
 mod tensor;
 mod trust;
+mod walk;
+mod work;
 
 pub use cpu::{best as best_tier, cores, supports};
 pub use describe::{StepInfo, Summary};

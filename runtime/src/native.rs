@@ -1,11 +1,12 @@
 //! A session's native side: its memory, its cached bindings, and how inputs bind symbols.
 
 use crate::accept::{accept, check_constraints};
-use crate::bind::{Binder, Bound, Place};
+use crate::bind::Binder;
 use crate::error::Error;
 use crate::host::Host;
 use crate::map::Region;
 use crate::model::{Model, Tier};
+use crate::ops::{Bound, Place};
 use crate::pool::Pool;
 use crate::tensor::Given;
 use hub_abi::dim::SymEnv;
@@ -44,7 +45,10 @@ pub struct Native {
     pub host: Host,
     /// What the caller allows, and what that is for the present inputs.
     asked: Limits,
-    limits: Limits,
+    pub limits: Limits,
+    /// Steps that loops of the present run made, and their work.
+    pub steps: u64,
+    pub work: u64,
     /// For each buffer that is the only source of an output and its own memory: the output. A run
     /// may let it be the caller's memory.
     pub direct: Vec<Option<u32>>,
@@ -77,6 +81,8 @@ impl Native {
             host: Host::new(limits.given(0)),
             asked: limits,
             limits: limits.given(0),
+            steps: 0,
+            work: 0,
             direct: direct_outputs(&tier.plan),
             now: vec![0; tier.plan.bufs.len()],
             tier,
@@ -102,6 +108,11 @@ impl Native {
 
     /// Makes the binding for the present symbols the stage's last one.
     pub fn bind_stage(&mut self, k: usize) -> Result<(), Error> {
+        // What blocks bound for themselves is no part of the binding.
+        let known = self.tier.flow.known.iter().map(|first| *first <= k);
+        for (v, _) in self.env.0.iter_mut().zip(known).filter(|(_, known)| !known) {
+            *v = None;
+        }
         let stage = &mut self.stages[k];
         if let Some(i) = stage.bounds.iter().position(|b| b.key == self.env.0) {
             stage.bounds[i..].rotate_left(1);

@@ -1,13 +1,10 @@
 //! The executor: one run of a bound plan. At a cached binding it allocates nothing and takes no lock.
 
-use crate::bind::{Bound, Op, value_dims};
 use crate::error::Error;
 use crate::native::Native;
 use crate::tensor::{Given, Made, Room};
-use hub_abi::plan::{Buf, OutputSource, Step};
-use hub_portable::{Tensor, Value};
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use hub_abi::plan::{Buf, OutputSource};
+use hub_portable::Value;
 
 impl Native {
     /// Runs the model on checked inputs. `rooms` is empty or has memory for each output; outputs
@@ -26,6 +23,7 @@ impl Native {
             return Err(Error::Usage(what.into()));
         }
         self.accept(inputs)?;
+        (self.steps, self.work) = (0, 0);
         for (now, b) in self.now.iter_mut().zip(&self.tier.plan.bufs) {
             if let Buf::Input(n) = b {
                 *now = inputs[*n as usize].map_or(0, |g| g.at.expose_provenance() as u64);
@@ -38,19 +36,41 @@ impl Native {
             self.patch(k, rooms_now);
             if k > 0 {
                 let closing = self.tier.flow.stages[k - 1].end - 1;
-                self.store_outputs(k, closing)?;
+                if let Some(host) = self.tier.flow.top_hosts[closing] {
+                    let tier = self.tier.clone();
+                    self.store(k, &tier.flow.hosts[host as usize].outputs)?;
+                }
             }
             if k + 1 == self.stages.len() {
                 self.describe(rooms, made)?;
             }
             // SAFETY: the stage is bound and patched with this run's addresses.
-            unsafe { self.execute(k)? };
+            unsafe { self.stage(k)? };
         }
         self.collect(made)?;
         // SAFETY: rooms are writable by the caller's promise.
         unsafe { copy_out(rooms, made)? };
         if let Some(p) = &mut self.profile {
             p.runs += 1;
+        }
+        Ok(())
+    }
+
+    /// Runs a stage's steps.
+    ///
+    /// # Safety
+    /// As for [`Native::execute`].
+    unsafe fn stage(&mut self, k: usize) -> Result<(), Error> {
+        let mut at = 0;
+        for step in self.tier.flow.stages[k].clone() {
+            let Some(b) = self.stages[k].bounds.last() else { return Ok(()) };
+            let end = b.ends[step - self.tier.flow.stages[k].start] as usize;
+            // SAFETY: as promised by our caller.
+            unsafe { self.execute(k, at..end)? };
+            at = end;
+            for i in 0..self.tier.flow.drops[step].len() {
+                self.host.free(self.tier.flow.drops[step][i]);
+            }
         }
         Ok(())
     }
@@ -75,7 +95,7 @@ impl Native {
     }
 
     /// Where a buffer lies in the present run.
-    fn place(&self, k: usize, buf: u32) -> (u64, u64) {
+    pub(crate) fn place(&self, k: usize, buf: u32) -> (u64, u64) {
         let i = buf as usize;
         let place = self.stages[k].bounds.last().map(|b| b.places[i]).unwrap_or_default();
         match self.tier.plan.bufs[i] {
@@ -112,161 +132,6 @@ impl Native {
             }
         }
         Ok(())
-    }
-
-    /// Runs a stage's steps.
-    ///
-    /// # Safety
-    /// The stage is bound, and patched with addresses that are valid now.
-    unsafe fn execute(&mut self, k: usize) -> Result<(), Error> {
-        let mut i = 0;
-        loop {
-            let Some(b) = self.stages[k].bounds.last_mut() else { return Ok(()) };
-            let Some(&op) = b.ops.get(i) else { return Ok(()) };
-            i += 1;
-            match op {
-                Op::Host { step, slot } => {
-                    let t = self.profile.is_some().then(Instant::now);
-                    self.host_step(k, step as usize)?;
-                    self.record(slot, t);
-                }
-                Op::Repeat { trip, len, bumps } => {
-                    let body = i..i + len as usize;
-                    i = body.end;
-                    let bumps = bumps.0 as usize..bumps.1 as usize;
-                    for &(w, _) in &b.bumps[bumps.clone()] {
-                        b.words[w as usize] = b.base[w as usize];
-                    }
-                    for _ in 0..trip {
-                        for at in body.clone() {
-                            // SAFETY: as promised by our caller.
-                            unsafe { self.call(k, at)? };
-                        }
-                        if let Some(b) = self.stages[k].bounds.last_mut() {
-                            bump(b, bumps.clone());
-                        }
-                    }
-                }
-                // SAFETY: as promised by our caller.
-                Op::Call { .. } => unsafe { self.call(k, i - 1)? },
-            }
-        }
-    }
-
-    /// Calls one kernel.
-    ///
-    /// # Safety
-    /// As for [`Native::execute`].
-    unsafe fn call(&mut self, k: usize, at: usize) -> Result<(), Error> {
-        let Some(b) = self.stages[k].bounds.last() else { return Ok(()) };
-        let Op::Call { kernel, args, tiles, wide, status, slot } = b.ops[at] else { return Ok(()) };
-        let args = b.words[args as usize..].as_ptr();
-        let f = self.tier.kernel(kernel);
-        let t = self.profile.is_some().then(Instant::now);
-        // SAFETY: the block's addresses were checked against their buffers when the stage was
-        // bound, inputs and outputs are valid by our caller's promise, tiles are independent.
-        unsafe {
-            match wide {
-                true => self.pool.call_all(f, args, tiles),
-                false => self.pool.call(f, args, tiles),
-            }
-        }
-        self.record(slot, t);
-        if status && self.status.load(Relaxed) != 0 {
-            return Err(self.node_error(slot));
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, slot: u32, since: Option<Instant>) {
-        if let (Some(p), Some(t)) = (&mut self.profile, since) {
-            p.nanos[slot as usize] += t.elapsed().as_nanos() as u64;
-        }
-    }
-
-    #[cold]
-    fn node_error(&mut self, slot: u32) -> Error {
-        let what = match self.status.swap(0, Relaxed) {
-            2 => "an integer is divided by zero",
-            _ => "an index is outside its axis",
-        };
-        let flat = self.tier.plan.steps.iter().flat_map(|s| match s {
-            Step::Repeat { body, .. } => &body[..],
-            s => std::slice::from_ref(s),
-        });
-        let node = match flat.clone().nth(slot as usize) {
-            Some(Step::Kernel { node, .. }) => node.clone(),
-            _ => String::new(),
-        };
-        Error::Node { node, what: what.into() }
-    }
-
-    /// Runs a host step: operands from buffers to the heap, the node, results to buffers.
-    fn host_step(&mut self, k: usize, step: usize) -> Result<(), Error> {
-        let model = self.model.clone();
-        let shared = model.0.shared()?;
-        let tier = self.tier.clone();
-        let Step::Host { node, inputs, .. } = &tier.plan.steps[step] else { return Ok(()) };
-        for (v, buf) in inputs {
-            let (dtype, dims, len) = value_dims(model.graph(), *v, &self.env)?;
-            let tensor = match tier.plan.bufs[*buf as usize] {
-                Buf::Const { offset, .. } => shared.constant(dtype, &dims, offset as usize, len),
-                _ => {
-                    let (at, have) = self.place(k, *buf);
-                    if (len as u64) > have {
-                        return Err(Error::plan(format!("value {v} is not whole in its buffer")));
-                    }
-                    let given = Given {
-                        dtype,
-                        dims: &dims,
-                        at: std::ptr::with_exposed_provenance(at as usize),
-                        len,
-                    };
-                    // SAFETY: the buffer has `have` bytes, and no kernel runs now.
-                    Tensor::from_bytes(dtype, &dims, unsafe { given.bytes() })
-                }
-            };
-            let tensor = tensor.map_err(|e| Error::plan(format!("value {v}: {e}")))?;
-            self.host.set(model.graph(), *v, tensor.into());
-        }
-        for &load in &tier.flow.loads[step] {
-            self.host.step(shared, load as usize, &mut self.env)?;
-        }
-        self.host.step(shared, *node as usize, &mut self.env)?;
-        self.store_outputs(k, step)?;
-        tier.flow.drops[step].iter().for_each(|&v| self.host.free(v));
-        Ok(())
-    }
-
-    /// Copies results of a host step to their buffers that belong to stage `k`.
-    fn store_outputs(&mut self, k: usize, step: usize) -> Result<(), Error> {
-        let Step::Host { outputs, .. } = &self.tier.plan.steps[step] else { return Ok(()) };
-        for (v, buf) in outputs {
-            if self.tier.flow.buf_stage[*buf as usize] > k {
-                continue;
-            }
-            let Some(Value::Tensor(t)) = self.host.get(*v) else {
-                return Err(Error::plan(format!("host step {step} makes no tensor {v}")));
-            };
-            let (_, dims, len) = value_dims(self.model.graph(), *v, &self.env)?;
-            let (at, have) = self.place(k, *buf);
-            if t.dims() != dims || t.bytes().len() != len || len as u64 > have {
-                let what = format!("value {v} is {:?}, {dims:?} fits its buffer", t.dims());
-                return Err(Error::plan(what));
-            }
-            let to = std::ptr::with_exposed_provenance_mut::<u8>(at as usize);
-            // SAFETY: the buffer has `have` bytes, no kernel runs now, and the heap is elsewhere.
-            unsafe { std::ptr::copy_nonoverlapping(t.bytes().as_ptr(), to, len) };
-        }
-        Ok(())
-    }
-}
-
-/// Moves the addresses of a repetition by one iteration.
-fn bump(b: &mut Bound, range: std::ops::Range<usize>) {
-    for &(w, by) in &b.bumps[range] {
-        let word = &mut b.words[w as usize];
-        *word = word.wrapping_add(by);
     }
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+pub mod graphs;
 
 use hub_abi::dim::{Dim, Sym, SymEnv};
 use hub_abi::plan::{Buf, Plan};

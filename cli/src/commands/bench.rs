@@ -139,8 +139,8 @@ fn profile(
 }
 
 fn step_json((s, us): &(StepInfo, f64)) -> Value {
-    json!({ "node": s.node, "kernel": s.kernel, "schedule": s.schedule, "tier": s.tier,
-            "us": us, "calls": s.calls, "flops": s.flops, "bytes": s.bytes })
+    json!({ "node": s.node, "within": s.within, "kernel": s.kernel, "schedule": s.schedule,
+            "tier": s.tier, "us": us, "calls": s.calls, "flops": s.flops, "bytes": s.bytes })
 }
 
 /// Prints steps, the longest first.

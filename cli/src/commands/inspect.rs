@@ -46,7 +46,7 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
         .steps()
         .iter()
         .map(|s| {
-            json!({ "node": s.node, "kernel": s.kernel, "schedule": s.schedule, "tier": s.tier,
+            json!({ "node": s.node, "within": s.within, "kernel": s.kernel, "schedule": s.schedule, "tier": s.tier,
                     "calls": s.calls, "tiles": s.tiles, "flops": s.flops, "bytes": s.bytes })
         })
         .collect();
@@ -106,7 +106,13 @@ fn bundle_text(a: &Inspect, o: &Opened) {
     let tiers: Vec<&str> = m.tiers.iter().map(|t| &t.name[..]).collect();
     println!("  tiers   {}; runs {}", tiers.join(", "), o.session.tier());
     let number = |n: Option<i64>| n.map_or("?".into(), |n| n.to_string());
+    let mut within = String::new();
     for (i, s) in o.session.steps().iter().enumerate() {
+        if s.within != within {
+            within.clone_from(&s.within);
+            let end = if within.is_empty() { "end" } else { &within };
+            println!("        {end}");
+        }
         let calls = s.calls.filter(|c| *c != 1).map_or(String::new(), |c| format!(" ×{c}"));
         println!(
             "  {i:>4}  {:<9} {:<28} {:<34} tiles {:>5}{calls}  {}",

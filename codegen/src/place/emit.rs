@@ -13,21 +13,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Kernels already emitted, by content: one network repeats its layers.
 pub type KernelCache = HashMap<u64, Vec<(Kernel, u32)>>;
 
-/// Steps written so far: the model's, and while a repetition is open, its body's.
-#[derive(Default)]
-pub struct Steps {
-    /// Top level.
-    pub outer: Vec<Step>,
-    /// Inside the open repetition.
-    pub body: Option<Vec<Step>>,
-}
-
-impl Steps {
-    fn push(&mut self, s: Step) {
-        self.body.as_mut().unwrap_or(&mut self.outer).push(s);
-    }
-}
-
 /// Name of the steps that fill halos.
 pub const HALO: &str = "halo";
 
@@ -236,19 +221,20 @@ impl Placer<'_> {
     /// Closes the plan: lets dying buffers' room be taken over, finds the lives of buffers, drops
     /// those that no step touches.
     pub(super) fn finish(mut self) -> Result<Tier, PlaceError> {
-        self.tier.plan.steps = std::mem::take(&mut self.steps.outer);
+        let root = self.steps.leave(0);
+        self.tier.plan.steps = root.steps;
         self.reuse();
         let plan = &mut self.tier.plan;
-        let lives = super::reuse::lives(plan);
-        for (b, (first, last)) in plan.bufs.iter_mut().zip(&lives) {
-            match b {
-                Buf::Arena { first: f, last: l, .. } if *first <= *last => {
-                    (*f, *l) = (*first, *last)
-                }
+        let lives = hub_abi::plan::lives(&plan.steps, plan.bufs.len());
+        let given = |i: usize| plan.outputs.contains(&OutputSource::Buf(i as BufId));
+        for (i, (b, life)) in plan.bufs.iter_mut().zip(lives).enumerate() {
+            match (b, life) {
+                (Buf::Arena { first, last, .. }, Some(life)) => (*first, *last) = life,
                 // No step touches it (its consumer was taken back): no bytes.
-                Buf::Arena { bytes, first: f, last: l, .. } => {
-                    (*bytes, *f, *l) = (0i64.into(), 0, 0);
+                (Buf::Arena { bytes, first, last, .. }, None) => {
+                    (*bytes, *first, *last) = (0i64.into(), 0, 0);
                 }
+                (Buf::Output { bytes, .. }, None) if !given(i) => *bytes = 0i64.into(),
                 _ => {}
             }
         }

@@ -1,7 +1,7 @@
 //! Groups: from operands in memory to a kernel step, with the copies that the kernel asks for.
 
 use super::layout::{Halo, Place, Wish};
-use super::{PlaceError, Placer, anchor_halo};
+use super::{Copied, PlaceError, Placer, anchor_halo};
 use crate::task::{Format, Operand, Refused, Task};
 use hub_abi::plan::Buf;
 use hub_ir::{ConstId, GroupKind, Node, Op, Region, Value};
@@ -97,7 +97,7 @@ impl Placer<'_> {
     pub(super) fn group(
         &mut self,
         n: Node,
-        index: Option<usize>,
+        index: usize,
         kind: GroupKind,
         region: Region,
     ) -> Result<(), PlaceError> {
@@ -134,7 +134,7 @@ impl Placer<'_> {
                     o.ops[input].format = Format::Packed(packing);
                 }
                 Err(e) => {
-                    self.rewind(n, mark);
+                    self.rewind(n, &mark);
                     return self.host(n, index, &e.to_string());
                 }
             }
@@ -162,6 +162,14 @@ impl Placer<'_> {
         Ok(())
     }
 
+    /// The region that defines a value.
+    fn region_of(&self, v: Value) -> Region {
+        match self.g.values[v].def {
+            hub_ir::graph::Def::Param(r, _) => r,
+            hub_ir::graph::Def::Node(n, _) => self.homes.get(&n).copied().unwrap_or(self.g.root()),
+        }
+    }
+
     /// Copies an operand so that `axis` has stride 1 (and the anchor's halo is there).
     fn relayout(
         &mut self,
@@ -178,22 +186,22 @@ impl Placer<'_> {
         } else {
             Wish::Unit(axis)
         };
-        let done = self.copies.iter().find(|c| c.0 == v && c.1 == wish).map(|c| c.2.clone());
+        let done = self.copies.iter().find(|c| c.value == v && c.wish == wish);
+        let done = done.map(|c| c.place.clone());
         let place = match done {
             Some(p) => p,
             None => {
                 let src = self.place(v)?;
-                // What does not change in a repetition is copied before it.
-                let invariant = src.bump.is(0) && !self.made_in_body(v);
-                let body = if invariant { self.steps.body.take() } else { None };
+                // What does not change in a loop is copied before it.
+                let level = match src.bump.is(0) {
+                    true => self.steps.home(self.region_of(v)),
+                    false => self.steps.depth(),
+                };
+                let before = self.steps.aim(Some(level));
                 let dst = self.new_place(v, &wish)?;
                 self.copy(n, &src, &dst)?;
-                if body.is_some() {
-                    self.steps.body = body;
-                }
-                if invariant || self.steps.body.is_none() {
-                    self.copies.push((v, wish, dst.clone()));
-                }
+                self.steps.aim(before);
+                self.copies.push(Copied { value: v, wish, place: dst.clone(), level });
                 dst
             }
         };

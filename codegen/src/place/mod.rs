@@ -8,16 +8,19 @@
 //! - Reshape, transpose, slice and broadcast are views wherever strides can say them.
 //! - A result takes the room of an operand that dies with it where its kernel says that the two may
 //!   share ([`crate::kir::share`]); `hub_abi::trace` checks it from the plan alone.
+//! - Sizes over symbols that the run binds appear only after the top-level step that binds them.
 //! - Whatever no kernel exists for becomes a `Host` step; nothing is dropped silently.
 
 pub mod backend;
 mod consts;
+mod control;
 mod emit;
 mod group;
 mod host;
 mod layout;
+mod levels;
+mod loops;
 mod reuse;
-mod scan;
 mod view;
 
 pub use backend::Backend;
@@ -25,7 +28,7 @@ pub use consts::ConstPool;
 
 use crate::kir::Kernel;
 use hub_abi::pgraph::PGraph;
-use hub_abi::plan::{Buf, BufId, Plan};
+use hub_abi::plan::{BindFrom, Buf, BufId, Plan, Step};
 use hub_ir::{Graph, Op, OpError, Prim, Region, Sym, Type, Value};
 use layout::{Halo, Place};
 use std::collections::{HashMap, HashSet};
@@ -85,7 +88,7 @@ pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, Pla
     let mut pool = ConstPool::new(g, &portable);
     let mut tiers = vec![];
     for b in backends {
-        tiers.push(Placer::new(g, *b, &mut pool, &portable.values).run()?);
+        tiers.push(Placer::new(g, *b, &mut pool, &portable).run()?);
     }
     Ok(Compiled { graph: portable.graph, tiers, pool })
 }
@@ -143,6 +146,14 @@ fn wrap(g: &mut Graph, n: hub_ir::Node) {
     g.nodes[n].op = Op::Group { kind: hub_ir::GroupKind::Map, region };
 }
 
+/// A copy made of a value for a consumer's sake, at that level of open lists.
+struct Copied {
+    value: Value,
+    wish: layout::Wish,
+    place: Place,
+    level: usize,
+}
+
 /// Works through a graph for one backend.
 struct Placer<'a> {
     g: &'a Graph,
@@ -152,8 +163,11 @@ struct Placer<'a> {
     tier: Tier,
     cache: emit::KernelCache,
     places: HashMap<Value, Place>,
-    /// Copies made of values for a consumer's sake.
-    copies: Vec<(Value, layout::Wish, Place)>,
+    /// Numbers of regions in the portable graph.
+    regions: &'a HashMap<Region, u32>,
+    /// The region of each node.
+    homes: HashMap<hub_ir::Node, Region>,
+    copies: Vec<Copied>,
     /// Buffers with a halo, and the place whose halo a step fills.
     halos: HashMap<BufId, Place>,
     /// Values that live on the session heap.
@@ -163,9 +177,9 @@ struct Placer<'a> {
     /// Values that are parts of a concatenation: its output, and the offset along its axis.
     parts: HashMap<Value, view::Part>,
     facts: layout::Facts,
-    /// Symbols that are bound while the model runs.
+    /// Symbols that no step written so far binds.
     dynamic: HashSet<Sym>,
-    steps: emit::Steps,
+    steps: levels::Levels,
 }
 
 impl<'a> Placer<'a> {
@@ -173,7 +187,7 @@ impl<'a> Placer<'a> {
         g: &'a Graph,
         backend: &'a dyn Backend,
         pool: &'a mut ConstPool,
-        ids: &'a HashMap<Value, u32>,
+        portable: &'a hub_ir::portable::Portable,
     ) -> Self {
         let dynamic = dynamic_syms(g);
         let mut facts = layout::Facts::of(g);
@@ -183,12 +197,18 @@ impl<'a> Placer<'a> {
                 facts.widen(part.whole, h);
             }
         }
+        let mut homes = HashMap::new();
+        for r in g.live_regions() {
+            homes.extend(g.regions[r].nodes.iter().map(|&n| (n, r)));
+        }
         let mut p = Placer {
             parts,
             g,
             backend,
             pool,
-            ids,
+            ids: &portable.values,
+            regions: &portable.regions,
+            homes,
             tier: Tier::default(),
             cache: Default::default(),
             places: HashMap::new(),
@@ -198,7 +218,7 @@ impl<'a> Placer<'a> {
             planned: HashMap::new(),
             facts,
             dynamic,
-            steps: Default::default(),
+            steps: levels::Levels::new(g.root()),
         };
         p.tier.plan.tier = p.backend.tier().to_string();
         p
@@ -218,41 +238,81 @@ impl<'a> Placer<'a> {
             }
         }
         for i in 0..self.g.regions[root].nodes.len() {
-            self.node(self.g.regions[root].nodes[i], Some(i))?;
+            self.node(self.g.regions[root].nodes[i], i)?;
         }
         self.outputs()?;
         self.finish()
     }
 
-    /// One node; `index` is its position in the root region, `None` inside a repetition.
-    fn node(&mut self, n: hub_ir::Node, index: Option<usize>) -> Result<(), PlaceError> {
+    /// One node; `index` is its position in its region.
+    fn node(&mut self, n: hub_ir::Node, index: usize) -> Result<(), PlaceError> {
         let node = &self.g.nodes[n];
         if matches!(node.op, Op::Const(_)) {
             return Ok(());
         }
+        if matches!(node.op, Op::Control(_)) {
+            return self.control(n, index);
+        }
+        self.unheap(n);
         let operands = node.inputs.iter().chain(&node.outputs).filter_map(|v| v.some());
-        if !operands.into_iter().all(|v| self.is_placed(v)) {
+        let here = |v: Value| !self.heap.contains(&v) || self.places.contains_key(&v);
+        if !operands.into_iter().all(|v| self.is_placed(v) && here(v)) {
             return self.host(n, index, "its shape is known only while it runs");
         }
         match &node.op {
             Op::Group { kind, region } => self.group(n, index, *kind, *region),
             Op::Prim(p) if p.is_movement() => self.movement(n, index),
-            Op::Control(hub_ir::Control::Scan { .. }) => self.scan(n, index),
+            Op::Prim(Prim::BindSyms { syms }) if self.binds_natively(n) => {
+                let (syms, x) = (syms.clone(), node.inputs[0]);
+                self.bind(n, &syms, x)
+            }
             Op::Prim(p) => {
                 let why = format!("no kernel for {}", hub_ir::build::prim_name(p));
                 self.host(n, index, &why)
             }
-            _ => self.host(n, index, "control flow and sequences run on the host"),
+            _ => self.host(n, index, "no kernel for it"),
         }
+    }
+
+    /// Tensors on the heap whose sizes are known by now get buffers for a native consumer.
+    fn unheap(&mut self, n: hub_ir::Node) {
+        if self.steps.depth() > 0 || !matches!(self.g.nodes[n].op, Op::Group { .. } | Op::Prim(_)) {
+            return;
+        }
+        let mut stores = vec![];
+        for v in self.g.nodes[n].inputs.iter().filter_map(|v| v.some()) {
+            if self.heap.contains(&v) && !self.places.contains_key(&v) && self.is_placed(v) {
+                let t = self.g.tensor(v).clone();
+                let buf = self.arena(t.count().times(t.dtype.size() as i64));
+                self.places.insert(v, Place::dense(buf, &t));
+                stores.push((self.ids[&v], buf));
+            }
+        }
+        if !stores.is_empty() {
+            self.steps.push(Step::Store { stores });
+        }
+    }
+
+    fn binds_natively(&self, n: hub_ir::Node) -> bool {
+        let x = self.g.nodes[n].inputs[0];
+        matches!(self.g.dtype(x), hub_abi::Dtype::I64 | hub_abi::Dtype::I32)
+    }
+
+    /// Symbols bound to the integers of a tensor.
+    fn bind(&mut self, n: hub_ir::Node, syms: &[Sym], x: Value) -> Result<(), PlaceError> {
+        let (buf, dtype) = (self.whole_buffer(n, x)?, self.g.dtype(x));
+        let from = |i: usize| BindFrom::Buf { buf, index: i as u32, dtype };
+        let binds = syms.iter().enumerate().map(|(i, s)| (*s, from(i))).collect();
+        self.steps.push(Step::Bind { binds });
+        if self.steps.depth() == 0 {
+            syms.iter().for_each(|s| _ = self.dynamic.remove(s));
+        }
+        Ok(())
     }
 
     /// Can a buffer hold it: a tensor of numbers whose size is known once inputs are?
     fn is_placed(&self, v: Value) -> bool {
-        let Type::Tensor(t) = self.g.ty(v) else { return false };
-        // No kernel moves elements of 16 bytes; strings have no size.
-        let mut known = (1..=8).contains(&t.dtype.size());
-        t.dims.iter().for_each(|d| d.each_sym(&mut |s| known &= !self.dynamic.contains(&s)));
-        known
+        matches!(self.g.ty(v), Type::Tensor(t) if self.sized(t))
     }
 
     fn internal(&self, n: hub_ir::Node, why: impl Into<String>) -> PlaceError {

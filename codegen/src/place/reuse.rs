@@ -3,8 +3,8 @@
 //! Decided on the finished steps, where lives are exact: the kernel must say that the two arguments
 //! may be one address, both must be addressed alike in buffers of one size, and nothing else of the
 //! step may look at the dying buffer. Only buffers of the arena take part, so inputs, constants and
-//! outputs keep what they hold. Bodies of repetitions are left alone: what dies in one iteration may
-//! be read in the next.
+//! outputs keep what they hold. Blocks inside steps are left alone: what dies in one iteration of a
+//! loop may be read in the next.
 
 use super::Placer;
 use super::emit::HALO;
@@ -105,8 +105,9 @@ fn harmless(
     *buf != from || (!write && alike && shares.contains(&(i as u32, w)))
 }
 
-/// First and last top-level step that touches each buffer; `(MAX, 0)` where none does.
-pub fn lives(plan: &Plan) -> Vec<(u32, u32)> {
+/// First and last top-level step that touches each buffer, itself or inside; `(MAX, 0)` where none
+/// does.
+fn lives(plan: &Plan) -> Vec<(u32, u32)> {
     let mut lives = vec![(u32::MAX, 0u32); plan.bufs.len()];
     for (i, s) in plan.steps.iter().enumerate() {
         each_buf(s, &mut |b| {
@@ -118,17 +119,6 @@ pub fn lives(plan: &Plan) -> Vec<(u32, u32)> {
 }
 
 fn each_buf(s: &Step, f: &mut dyn FnMut(BufId)) {
-    match s {
-        Step::Kernel { args, .. } => {
-            for a in args {
-                if let Arg::Ptr { buf, .. } = a {
-                    f(*buf);
-                }
-            }
-        }
-        Step::Host { inputs, outputs, .. } => {
-            inputs.iter().chain(outputs).for_each(|(_, b)| f(*b));
-        }
-        Step::Repeat { body, .. } => body.iter().for_each(|s| each_buf(s, f)),
-    }
+    s.each_buf(&mut |b, _| f(b));
+    s.blocks().flat_map(|b| &b.steps).for_each(|s| each_buf(s, f));
 }

@@ -143,7 +143,7 @@ fn next_run(axes: &[(Dim, Dim)], outs: &[usize], shape: &[Dim]) -> Option<(usize
 
 impl Placer<'_> {
     /// A movement primitive: a view, or a copy.
-    pub(super) fn movement(&mut self, n: Node, index: Option<usize>) -> Result<(), PlaceError> {
+    pub(super) fn movement(&mut self, n: Node, index: usize) -> Result<(), PlaceError> {
         let node = &self.g.nodes[n];
         let Op::Prim(p) = &node.op else { unreachable!("only primitives come here") };
         if let Prim::Concat { axis } = p {

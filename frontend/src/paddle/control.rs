@@ -9,7 +9,7 @@ use super::import::{Import, assigned};
 use super::program::{Attr, Dialect, OpDesc, Var, VarType};
 use crate::FrontendError;
 use crate::options::DIM_MAX;
-use hub_ir::{Builder, Control, Dim, Dtype, Region, Sym, Type, Value};
+use hub_ir::{Builder, Control, Dim, Dtype, Outside, Region, Sym, Type, Value};
 
 /// How often a loop's body is built before its types must stay.
 const ROUNDS: usize = 4;
@@ -162,7 +162,6 @@ impl Import<'_, '_> {
             if self.builds > MOST_BUILDS {
                 return Err(FrontendError::limit("loops nest too often"));
             }
-            let mark = b.g.constraints.0.len();
             let outside = Outside::now(b);
             let region = b.g.new_region();
             b.g.add_param(region, Type::tensor(Dtype::I64, vec![]));
@@ -181,10 +180,9 @@ impl Import<'_, '_> {
                 stable &= joined == *ty;
                 *ty = joined;
             }
+            outside.close(&mut inner)?;
             inner.into_region(region);
-            outside.forget(b);
             if !stable {
-                b.g.constraints.0.truncate(mark);
                 continue;
             }
             b.g.regions[region].results = results;
@@ -245,10 +243,11 @@ impl Import<'_, '_> {
         let results = body(self, &mut inner);
         self.depth -= 1;
         inner.name = name;
+        let results = results?;
+        outside.close(&mut inner)?;
         inner.into_region(region);
-        outside.forget(b);
         self.back_to(mark);
-        Ok(Branch { region, results: results? })
+        Ok(Branch { region, results })
     }
 
     /// Changes variables if its condition holds. One that had no value before has zeros otherwise:
@@ -298,32 +297,6 @@ impl Import<'_, '_> {
         let outs = merge(b, cond, yes, no)?;
         self.set_outs(op, |k| outs.get(k).map(|&v| vec![v]));
         Ok(())
-    }
-}
-
-/// What was there before a region.
-struct Outside {
-    values: usize,
-    syms: usize,
-}
-
-impl Outside {
-    fn now(b: &Builder<'_>) -> Outside {
-        Outside { values: b.g.values.len(), syms: b.g.syms.len() }
-    }
-
-    /// Forgets contents of outer values that only symbols of the region express: they are bound
-    /// within it alone.
-    fn forget(&self, b: &mut Builder<'_>) {
-        if b.g.syms.len() == self.syms {
-            return;
-        }
-        b.g.content.retain(|v, dims| {
-            let mut inner = false;
-            let mut see = |s: Sym| inner |= s.0 as usize >= self.syms;
-            dims.iter().for_each(|d| d.each_sym(&mut see));
-            !inner || v.0 as usize >= self.values
-        });
     }
 }
 

@@ -61,6 +61,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     fn region(&mut self, g: &mut Graph, r: Region) {
         let nodes = std::mem::take(&mut g.regions[r].nodes);
+        let constraints = g.constraints.0.len();
         let mut out = Vec::with_capacity(nodes.len());
         for n in nodes {
             for v in &mut g.nodes[n].inputs {
@@ -76,6 +77,10 @@ impl Sweep<'_> {
             self.node(g, n, &mut out);
         }
         g.regions[r].nodes = out;
+        if r != g.root() {
+            // What a region needs was checked in it when it was built (see `hub_ir::Outside`).
+            g.constraints.0.truncate(constraints);
+        }
     }
 
     /// Tries every rule on a node; what is built goes before it.

@@ -2,10 +2,16 @@
 //!
 //! Sizes, offsets and counts are [`Dim`]s: binding evaluates them once for given input shapes,
 //! places the arena and fills every kernel's argument block; a run then only walks the steps.
+//!
+//! Top-level steps form *segments*: a segment ends at a step that binds symbols, itself or inside,
+//! and sizes over these may appear only after it. Steps may hold blocks of steps (branches, loops),
+//! whose kernels run natively and whose host steps run nodes of the block's region.
 
-use crate::dim::Dim;
-use crate::pgraph::ValueId;
+use crate::dim::{Dim, Sym};
+use crate::dtype::Dtype;
+use crate::pgraph::{RegionId, ValueId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Index into [`Plan::bufs`].
 pub type BufId = u32;
@@ -19,7 +25,7 @@ pub struct Plan {
     pub bufs: Vec<Buf>,
     /// Functions in the tier's code section.
     pub kernels: Vec<KernelInfo>,
-    /// In execution order.
+    /// In execution order; the root region's.
     pub steps: Vec<Step>,
     /// Where each model output lies, dense row-major, in order.
     pub outputs: Vec<OutputSource>,
@@ -43,9 +49,10 @@ pub enum Buf {
     Arena {
         /// Size in bytes.
         bytes: Dim,
-        /// First top-level step that touches it.
+        /// Number of the first step at which it holds something (see [`Step::count`]).
         first: u32,
-        /// Last top-level step that touches it.
+        /// Number of the last one. A buffer that a loop's steps touch lives either within one
+        /// iteration or through the whole loop.
         last: u32,
         /// The buffer of the same size whose room it takes: that one's last step is this one's
         /// first, which reads every byte there before it writes it.
@@ -100,7 +107,8 @@ pub enum Arg {
         extent: Dim,
         /// The kernel writes through it.
         write: bool,
-        /// Bytes added per iteration of the enclosing `Repeat` (0 outside one).
+        /// Bytes added per iteration of the innermost enclosing loop that bumps anything
+        /// (0 outside one).
         bump: Dim,
     },
     /// A size or stride.
@@ -108,6 +116,58 @@ pub enum Arg {
     /// The address of the step's status word (u32, 0 on entry; a kernel sets 1 on an index out
     /// of range).
     Status,
+}
+
+/// Steps of one region of the graph, in execution order.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Block {
+    /// The region; host steps name nodes of it.
+    pub region: RegionId,
+    /// In execution order.
+    pub steps: Vec<Step>,
+}
+
+/// Where the value of a symbol comes from.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum BindFrom {
+    /// An expression of symbols known before.
+    Dim(Dim),
+    /// Element `index` of the integers that a buffer starts with.
+    Buf {
+        /// The buffer.
+        buf: BufId,
+        /// Which element.
+        index: u32,
+        /// Their type.
+        dtype: Dtype,
+    },
+}
+
+/// A value to put on the heap.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// It lies there under this name.
+    Heap(ValueId),
+    /// A tensor, dense row-major from the start of a buffer.
+    Buf {
+        /// Its name, which has its type.
+        value: ValueId,
+        /// The buffer.
+        buf: BufId,
+    },
+}
+
+/// A value on the heap that a loop carries: it binds the symbols of its names' types.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Carried {
+    /// What the first iteration gets.
+    pub init: Source,
+    /// Its name in the body.
+    pub param: ValueId,
+    /// What the body makes for the next iteration.
+    pub next: Source,
+    /// Its name after the loop.
+    pub out: ValueId,
 }
 
 /// What a session does next.
@@ -130,21 +190,250 @@ pub enum Step {
         /// The model's node, for profiles and messages.
         node: String,
     },
-    /// Runs one node of the portable graph's root region.
+    /// Runs one node of the portable graph.
     Host {
-        /// Index into the root region's nodes.
+        /// Index into the nodes of the block's region (of the root region at top level).
         node: u32,
         /// Its tensor operands that lie in buffers (dense row-major); the others are heap values.
         inputs: Vec<(ValueId, BufId)>,
         /// Results to copy into buffers (dense row-major), the others stay on the heap.
         outputs: Vec<(ValueId, BufId)>,
     },
-    /// Runs kernels `trip` times, bumping addresses. Only kernels inside.
+    /// Binds symbols, whose bounds are checked. The top-level step that binds a symbol, itself or
+    /// inside, ends a segment: only what comes after it may have sizes over that symbol.
+    Bind {
+        /// Which, and to what.
+        binds: Vec<(Sym, BindFrom)>,
+    },
+    /// Gives values names on the heap: all are read before any is written. What is given binds
+    /// the symbols of the new name's type.
+    Move {
+        /// Which, and their names.
+        moves: Vec<(Source, ValueId)>,
+    },
+    /// Copies tensors from the heap to buffers (dense row-major).
+    Store {
+        /// Which, and where to.
+        stores: Vec<(ValueId, BufId)>,
+    },
+    /// Runs one of two blocks.
+    Branch {
+        /// A buffer that starts with a bool.
+        cond: BufId,
+        /// Run if it is true.
+        #[serde(deserialize_with = "crate::depth::nested")]
+        then: Block,
+        /// Run if it is false.
+        #[serde(deserialize_with = "crate::depth::nested")]
+        orelse: Block,
+        /// The model's node.
+        node: String,
+    },
+    /// Runs a block `trip` times, bumping addresses.
     Repeat {
         /// How often.
         trip: Dim,
         /// What.
         #[serde(deserialize_with = "crate::depth::nested")]
-        body: Vec<Step>,
+        body: Block,
     },
+    /// Runs a block while a condition holds, bumping addresses.
+    Loop {
+        /// A buffer that starts with the greatest number of iterations (int64), read once.
+        trip: Option<BufId>,
+        /// A buffer that starts with a bool, read before every iteration: false ends the loop.
+        cond: Option<BufId>,
+        /// A buffer that gets the iteration's number (int64) before every iteration.
+        iteration: Option<BufId>,
+        /// The condition is read before the first iteration too.
+        first: bool,
+        /// The greatest number of iterations that bumped addresses have room for.
+        most: Option<Dim>,
+        /// Bound to the number of iterations.
+        count: Option<Sym>,
+        /// Carried values that lie on the heap.
+        carried: Vec<Carried>,
+        /// What.
+        #[serde(deserialize_with = "crate::depth::nested")]
+        body: Block,
+        /// The model's node.
+        node: String,
+    },
+}
+
+impl Source {
+    fn each_buf(&self, f: &mut dyn FnMut(BufId, bool)) {
+        if let Source::Buf { buf, .. } = self {
+            f(*buf, false);
+        }
+    }
+}
+
+impl Step {
+    /// The blocks inside.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let two = match self {
+            Step::Branch { then, orelse, .. } => [Some(then), Some(orelse)],
+            Step::Repeat { body, .. } | Step::Loop { body, .. } => [Some(body), None],
+            _ => [None, None],
+        };
+        two.into_iter().flatten()
+    }
+
+    /// Does it run its block more than once?
+    pub fn is_loop(&self) -> bool {
+        matches!(self, Step::Repeat { .. } | Step::Loop { .. })
+    }
+
+    /// Steps in it, itself included: each has a number, in the order in which they are written
+    /// (a step before those inside it, a first branch before the second).
+    pub fn count(&self) -> u32 {
+        1 + self.blocks().map(|b| count(&b.steps)).sum::<u32>()
+    }
+
+    /// Buffers that it touches itself (not through steps inside), and whether it writes there.
+    pub fn each_buf(&self, f: &mut dyn FnMut(BufId, bool)) {
+        match self {
+            Step::Kernel { args, .. } => {
+                for a in args {
+                    if let Arg::Ptr { buf, write, .. } = a {
+                        f(*buf, *write);
+                    }
+                }
+            }
+            Step::Host { inputs, outputs, .. } => {
+                inputs.iter().for_each(|(_, b)| f(*b, false));
+                outputs.iter().for_each(|(_, b)| f(*b, true));
+            }
+            Step::Bind { binds } => binds.iter().for_each(|(_, from)| {
+                if let BindFrom::Buf { buf, .. } = from {
+                    f(*buf, false);
+                }
+            }),
+            Step::Move { moves } => moves.iter().for_each(|(from, _)| from.each_buf(f)),
+            Step::Store { stores } => stores.iter().for_each(|(_, b)| f(*b, true)),
+            Step::Repeat { .. } => {}
+            Step::Branch { cond, .. } => f(*cond, false),
+            Step::Loop { trip, cond, iteration, carried, .. } => {
+                trip.iter().chain(cond).for_each(|b| f(*b, false));
+                iteration.iter().for_each(|b| f(*b, true));
+                carried.iter().for_each(|c| {
+                    c.init.each_buf(f);
+                    c.next.each_buf(f);
+                });
+            }
+        }
+    }
+}
+
+/// Steps in a list, those inside others included.
+pub fn count(steps: &[Step]) -> u32 {
+    steps.iter().map(Step::count).sum()
+}
+
+/// Numbers of the first and last step at which each buffer holds something, `None` for those that no
+/// step touches. What is touched in a loop and outside it is alive in the whole loop, so that what
+/// an iteration leaves reaches the next; what is touched in a loop alone is written anew in each.
+///
+/// # Panics
+/// If a step names a buffer past `bufs`.
+pub fn lives(steps: &[Step], bufs: usize) -> Vec<Option<(u32, u32)>> {
+    let mut w = Lives { next: 0, lives: vec![None; bufs], loops: vec![] };
+    w.walk(steps);
+    let raw = w.lives.clone();
+    for (first, last, touched) in w.loops {
+        for b in touched {
+            let outside = raw[b as usize].is_some_and(|(x, y)| x <= first || y > last);
+            if outside {
+                widen(&mut w.lives[b as usize], (first, last));
+            }
+        }
+    }
+    w.lives
+}
+
+struct Lives {
+    next: u32,
+    lives: Vec<Option<(u32, u32)>>,
+    /// First and last number of each loop, and buffers that steps inside it touch.
+    loops: Vec<(u32, u32, BTreeSet<BufId>)>,
+}
+
+fn widen(l: &mut Option<(u32, u32)>, (a, b): (u32, u32)) {
+    *l = Some(l.map_or((a, b), |(x, y)| (x.min(a), y.max(b))));
+}
+
+impl Lives {
+    /// Gives what the steps touch.
+    fn walk(&mut self, steps: &[Step]) -> BTreeSet<BufId> {
+        let mut touched = BTreeSet::new();
+        for s in steps {
+            let at = self.next;
+            self.next += 1;
+            let mut own = BTreeSet::new();
+            s.each_buf(&mut |b, _| {
+                widen(&mut self.lives[b as usize], (at, at));
+                own.insert(b);
+            });
+            own.extend(s.blocks().flat_map(|b| self.walk(&b.steps)));
+            touched.extend(&own);
+            if s.is_loop() {
+                self.loops.push((at, self.next - 1, own));
+            }
+        }
+        touched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(bufs: &[BufId]) -> Step {
+        let one = || Dim::from(1i64);
+        let ptr = |&buf: &BufId| Arg::Ptr {
+            buf,
+            offset: 0i64.into(),
+            extent: 1i64.into(),
+            write: true,
+            bump: 0i64.into(),
+        };
+        Step::Kernel {
+            kernel: 0,
+            args: bufs.iter().map(ptr).collect(),
+            tiles: one(),
+            cost: one(),
+            flops: one(),
+            bytes: one(),
+            node: String::new(),
+        }
+    }
+
+    fn block(steps: Vec<Step>) -> Block {
+        Block { region: 0, steps }
+    }
+
+    #[test]
+    fn branches_share_time_slots_and_loops_keep_what_crosses_iterations() {
+        let branch = Step::Branch {
+            cond: 0,
+            then: block(vec![touch(&[1])]),
+            orelse: block(vec![touch(&[2]), touch(&[2, 3])]),
+            node: String::new(),
+        };
+        // 0 | loop 1: 2, branch 3: 4 / 5 6, 7 | 8
+        let steps = vec![
+            touch(&[0, 4]),
+            Step::Repeat { trip: 3i64.into(), body: block(vec![touch(&[5]), branch, touch(&[5])]) },
+            touch(&[3]),
+        ];
+        assert_eq!(count(&steps), 9);
+        let lives = lives(&steps, 7);
+        // The condition is made before the loop; 1 and 2 live in their branches; 3 leaves the loop;
+        // 5 is made in each iteration; nothing touches 6.
+        let want =
+            [Some((0, 7)), Some((4, 4)), Some((5, 6)), Some((1, 8)), Some((0, 0)), Some((2, 7))];
+        assert_eq!(lives[..6], want);
+        assert_eq!(lives[6], None);
+    }
 }

@@ -89,6 +89,29 @@ pub fn trace(plan: &Plan, env: &SymEnv, spots: &[Option<Spot>]) -> Result<(), Cl
 
 type Check<T = ()> = Result<T, String>;
 
+/// Ranges of the arena by their start, with end and owner; they do not overlap.
+type Owners = BTreeMap<u64, (u64, BufId)>;
+
+/// What two outcomes agree on; where they do not, nobody owns.
+fn common(a: &Owners, b: &Owners) -> Owners {
+    let ends = |o: &Owners| o.iter().flat_map(|(lo, (hi, _))| [*lo, *hi]).collect::<Vec<_>>();
+    let mut cuts = [ends(a), ends(b)].concat();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let owner = |o: &Owners, at: u64| {
+        o.range(..=at).next_back().filter(|(_, (hi, _))| *hi > at).map(|(_, (_, b))| *b)
+    };
+    let mut out = Owners::new();
+    for w in cuts.windows(2) {
+        let (x, y) = (owner(a, w[0]), owner(b, w[0]));
+        if x.is_some() || y.is_some() {
+            let both = if x == y { x } else { None };
+            out.insert(w[0], (w[1], both.unwrap_or(BufId::MAX)));
+        }
+    }
+    out
+}
+
 /// One argument's use of a buffer.
 struct Touch {
     arg: u32,
@@ -112,8 +135,7 @@ struct Tracer<'a> {
     plan: &'a Plan,
     env: &'a SymEnv,
     spots: &'a [Option<Spot>],
-    /// Ranges of the arena by their start, with end and owner; they do not overlap.
-    owners: BTreeMap<u64, (u64, BufId)>,
+    owners: Owners,
     /// Buffers that hold something.
     born: Vec<bool>,
     node: String,
@@ -145,11 +167,43 @@ impl Tracer<'_> {
                 let trip = self.eval(trip)?;
                 // The second time shows what the first one left for it.
                 for _ in 0..trip.min(2) {
-                    body.iter().try_for_each(|s| self.step(s, trip))?;
+                    body.steps.iter().try_for_each(|s| self.step(s, trip))?;
                 }
                 Ok(())
             }
+            Step::Loop { most, body, .. } => {
+                let trip = most.as_ref().map_or(Ok(2), |d| self.eval(d))?;
+                for _ in 0..trip.min(2) {
+                    self.own(s)?;
+                    body.steps.iter().try_for_each(|s| self.step(s, trip))?;
+                }
+                Ok(())
+            }
+            Step::Branch { then, orelse, .. } => {
+                self.own(s)?;
+                let before = (self.owners.clone(), self.born.clone());
+                then.steps.iter().try_for_each(|s| self.step(s, trip))?;
+                let owners = std::mem::replace(&mut self.owners, before.0);
+                let born = std::mem::replace(&mut self.born, before.1);
+                orelse.steps.iter().try_for_each(|s| self.step(s, trip))?;
+                self.owners = common(&owners, &self.owners);
+                self.born.iter_mut().zip(born).for_each(|(b, other)| *b &= other);
+                Ok(())
+            }
+            Step::Bind { .. } | Step::Move { .. } | Step::Store { .. } => self.own(s),
         }
+    }
+
+    /// What a step that is no kernel touches itself. A loop's body makes the condition and what it
+    /// carries before they are read again, so those count where they are made.
+    fn own(&mut self, s: &Step) -> Check {
+        let mut touches = vec![];
+        s.each_buf(&mut |b, write| touches.push(self.whole(b, write)));
+        let touches = touches.into_iter().collect::<Check<Vec<_>>>()?;
+        let born = |t: &Touch| t.write || self.born[t.buf as usize];
+        let inside = matches!(s, Step::Loop { .. });
+        let touches: Vec<Touch> = touches.into_iter().filter(|t| !inside || born(t)).collect();
+        self.kernel(&touches, &[])
     }
 
     /// A step without tiles: what it would have written counts as written.

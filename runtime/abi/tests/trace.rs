@@ -1,7 +1,7 @@
 //! The trace accepts what is right and refuses every way of overwriting a live value.
 
 use hub_abi::dim::{Dim, SymEnv};
-use hub_abi::plan::{Arg, Buf, KernelInfo, OutputSource, Plan, Step};
+use hub_abi::plan::{Arg, Block, Buf, KernelInfo, OutputSource, Plan, Step};
 use hub_abi::trace::{Clash, Spot, place_and_trace, trace};
 
 fn arena(bytes: i64, first: u32, last: u32, over: Option<u32>) -> Buf {
@@ -89,6 +89,7 @@ fn a_value_that_is_read_again_may_not_be_overwritten() {
     });
     refused("read by a repetition's next round", "where 2 was written", |p| {
         let body = p.steps.drain(1..3).collect();
+        let body = Block { region: 0, steps: body };
         p.steps.insert(1, Step::Repeat { trip: 3i64.into(), body });
         p.bufs[1] = arena(64, 0, 2, None);
         p.bufs[3] = arena(64, 1, 2, None);

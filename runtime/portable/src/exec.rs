@@ -108,22 +108,38 @@ pub fn run(
     Program::new(graph)?.run(consts, inputs.to_vec(), limits)
 }
 
-/// Runs node `index` of the root region: operands are read from `frame`, which gets the results
+/// Runs node `index` of a region: operands are read from `frame`, which gets the results
 /// and any symbols that it binds. Values are not freed.
 pub fn run_node<G: Deref<Target = PGraph>>(
     program: &Program<G>,
+    region: RegionId,
     index: usize,
     frame: &mut Frame,
     consts: &dyn ConstStore,
     limits: &Limits,
 ) -> Result<(), ExecError> {
     let graph = program.graph();
-    let Some(node) = graph.regions[graph.root as usize].nodes.get(index) else {
-        return malformed("", format!("the root region has no node {index}"));
+    let Some(node) = graph.regions.get(region as usize).and_then(|r| r.nodes.get(index)) else {
+        return malformed("", format!("region {region} has no node {index}"));
     };
     let limits = &limits.given(0);
     let mut m = Machine::new(program, consts, limits, frame);
     m.node(node, &[])
+}
+
+/// Checks a value of the frame against its type; dims that are symbols not bound yet get bound.
+pub fn admit_value<G: Deref<Target = PGraph>>(
+    program: &Program<G>,
+    id: ValueId,
+    frame: &mut Frame,
+    limits: &Limits,
+) -> Result<(), ExecError> {
+    let graph = program.graph();
+    let (Some(value), Some(ty)) = (frame.get(id).cloned(), graph.values.get(id as usize)) else {
+        return malformed("", format!("value {id} is not made yet"));
+    };
+    let done = Machine::new(program, &NoConsts, limits, frame).admit(&value, ty);
+    done.map_err(|fault| ExecError { node: String::new(), op: String::new(), fault })
 }
 
 impl<G: Deref<Target = PGraph>> Program<G> {

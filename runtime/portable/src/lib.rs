@@ -38,7 +38,7 @@ mod work;
 
 pub use error::{ExecError, ExecFault, Limits, PrimError};
 pub use eval::{Outcome, eval, fold};
-pub use exec::{Frame, run, run_node};
+pub use exec::{Frame, admit_value, run, run_node};
 pub use program::Program;
 pub use store::{BytesStore, CachedStore, ConstStore};
 pub use tensor::{Elem, Tensor};

@@ -212,10 +212,10 @@ fn a_group_is_its_region_and_constants_come_from_the_store() {
     program.bind_inputs(&mut frame, std::slice::from_ref(&input)).unwrap();
     frame.set(x, input);
     for i in 0..2 {
-        run_node(&program, i, &mut frame, &store, &Limits::default()).unwrap();
+        run_node(&program, b.0.root, i, &mut frame, &store, &Limits::default()).unwrap();
     }
     assert_eq!(frame.take(z), Some(want));
-    assert!(run_node(&program, 2, &mut frame, &store, &Limits::default()).is_err());
+    assert!(run_node(&program, b.0.root, 2, &mut frame, &store, &Limits::default()).is_err());
 }
 
 #[test]

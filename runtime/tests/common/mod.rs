@@ -249,13 +249,16 @@ pub fn sum_rows() -> Writer {
             ),
             Step::Repeat {
                 trip: sym(0),
-                body: vec![call(
-                    ADD,
-                    vec![x, row_ptr(2, false), row_ptr(2, true), Arg::Size(dim(4))],
-                    dim(1),
-                    1,
-                    "sum",
-                )],
+                body: Block {
+                    region: 0,
+                    steps: vec![call(
+                        ADD,
+                        vec![x, row_ptr(2, false), row_ptr(2, true), Arg::Size(dim(4))],
+                        dim(1),
+                        1,
+                        "sum",
+                    )],
+                },
             },
         ],
         vec![OutputSource::Buf(2)],

@@ -13,7 +13,7 @@ use hub_abi::pgraph::Control;
 use hub_abi::prim::Prim;
 use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
-use hub_ir::{Builder, Region, Value};
+use hub_ir::{Builder, Outside, Region, Value};
 
 pub(crate) const OPS: &[Row] = &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 9, scan)];
 
@@ -31,7 +31,7 @@ fn body<'m>(
     unranked: &[bool],
     extra: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>,
 ) -> Got<Body> {
-    let constraints = c.b.g.constraints.0.len();
+    let outside = Outside::now(c.b);
     let region = c.b.g.new_region();
     let given: Vec<Value> = params.iter().map(|t| c.b.g.add_param(region, t.clone())).collect();
     let marked = given.iter().zip(unranked).filter(|(_, u)| **u).map(|(v, _)| *v);
@@ -45,22 +45,10 @@ fn body<'m>(
     let names = graph.input.iter().map(|i| &*i.name).zip(named).collect();
     let results = c.imp.body(&mut b, graph, names)?;
     b.name = name;
-    check_inside(&mut b, constraints)?;
+    outside.close(&mut b)?;
     b.into_region(region);
     c.b.g.regions[region].results = results.clone();
     Ok(Body { region, results })
-}
-
-/// Turns equalities recorded since `from` into checks that run in the body: the difference is
-/// bound to a symbol that can only be 0.
-fn check_inside(b: &mut Builder<'_>, from: usize) -> Got<()> {
-    let pairs = b.g.constraints.0.split_off(from);
-    for (x, y) in pairs {
-        let zero = b.g.new_sym("zero", 0, 0);
-        let d = b.dim_scalar(x.sub(&y));
-        b.prim_n(Prim::BindSyms { syms: vec![zero] }, &[d])?;
-    }
-    Ok(())
 }
 
 /// Is it known outside a body, whose symbols start at `known`?
@@ -426,7 +414,7 @@ pub(super) fn sequence_map(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
             _ => None,
         });
     }
-    let constraints = c.b.g.constraints.0.len();
+    let outside = Outside::now(c.b);
     let known = c.b.g.syms.len() as u32;
     let mut b = c.b.nested();
     let mut named = vec![];
@@ -438,7 +426,7 @@ pub(super) fn sequence_map(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         named.push((&*input.name, x));
     }
     let results = c.imp.body(&mut b, graph, named)?;
-    check_inside(&mut b, constraints)?;
+    outside.close(&mut b)?;
     let types: Vec<Type> = results.iter().map(|&r| b.g.ty(r).clone()).collect();
     let seqs: Vec<Type> = types.iter().map(|t| Type::Seq(Box::new(t.clone()))).collect();
     let mut given = vec![];

@@ -3,7 +3,6 @@
 //! lie in their section, and plans name only what exists. Shapes are checked when they are bound.
 
 use crate::pgraph::*;
-use crate::plan::{Arg, Buf, OutputSource, Plan, Step};
 use crate::prim::Prim;
 use crate::shape::{Type, syms_of};
 
@@ -21,9 +20,10 @@ pub struct Interface {
     pub consts: u64,
 }
 
-type Check = Result<(), String>;
+/// Nothing, or what does not hold.
+pub(super) type Check = Result<(), String>;
 
-fn ensure(ok: bool, what: impl FnOnce() -> String) -> Check {
+pub(super) fn ensure(ok: bool, what: impl FnOnce() -> String) -> Check {
     if ok { Ok(()) } else { Err(what()) }
 }
 
@@ -207,92 +207,4 @@ impl Walk<'_> {
             }
         }
     }
-}
-
-/// Checks a plan against the graph that it runs and the size of its code section.
-pub fn plan(p: &Plan, g: &PGraph, io: Interface, code: u64) -> Check {
-    let steps = p.steps.len();
-    let tier_ok = !p.tier.is_empty() && p.tier.bytes().all(|c| c.is_ascii_alphanumeric());
-    ensure(tier_ok && p.tier.len() <= 32, || format!("tier name '{}'", p.tier.escape_debug()))?;
-    ensure(p.scratch <= 1 << 30, || format!("{} bytes of scratch a worker", p.scratch))?;
-    for (i, k) in p.kernels.iter().enumerate() {
-        let end = k.offset.checked_add(k.len);
-        let ok = k.len > 0 && end.is_some_and(|e| e <= code);
-        ensure(ok, || format!("kernel {i} lies outside the code"))?;
-    }
-    for (i, b) in p.bufs.iter().enumerate() {
-        let ok = match b {
-            Buf::Arena { first, last, over, .. } => {
-                let before =
-                    |o: u32| matches!(p.bufs[..i].get(o as usize), Some(Buf::Arena { .. }));
-                first <= last && (*last as usize) < steps && over.is_none_or(before)
-            }
-            Buf::Const { offset, len } => offset.checked_add(*len).is_some_and(|e| e <= io.consts),
-            Buf::Input(n) => (*n as usize) < io.inputs,
-            Buf::Output { index, .. } => (*index as usize) < io.outputs,
-        };
-        ensure(ok, || format!("buffer {i} names what does not exist"))?;
-    }
-    for (i, s) in p.steps.iter().enumerate() {
-        step(p, g, s, i as u32, false).map_err(|e| format!("step {i}: {e}"))?;
-    }
-    ensure(p.outputs.len() == io.outputs, || format!("{} outputs", p.outputs.len()))?;
-    let root = &g.regions[g.root as usize];
-    for (i, o) in p.outputs.iter().enumerate() {
-        let ok = match o {
-            OutputSource::Buf(b) => match p.bufs.get(*b as usize) {
-                Some(Buf::Arena { last, .. }) => *last as usize + 1 == steps,
-                Some(_) => true,
-                None => false,
-            },
-            OutputSource::Heap(v) => root.results.get(i) == Some(v),
-        };
-        ensure(ok, || format!("output {i} is in no buffer that lives to the end"))?;
-    }
-    Ok(())
-}
-
-fn step(p: &Plan, g: &PGraph, s: &Step, at: u32, inside: bool) -> Check {
-    match s {
-        Step::Kernel { kernel, args, .. } => {
-            ensure((*kernel as usize) < p.kernels.len(), || format!("no kernel {kernel}"))?;
-            args.iter().try_for_each(|a| match a {
-                Arg::Ptr { buf, write, bump, .. } => {
-                    buffer(p, *buf, at, *write)?;
-                    ensure(inside || bump.is(0), || "a bump outside a repetition".into())
-                }
-                Arg::Size(_) | Arg::Status => Ok(()),
-            })
-        }
-        Step::Host { node, inputs, outputs } => {
-            ensure(!inside, || "a host step inside a repetition".into())?;
-            let root = &g.regions[g.root as usize];
-            let n = root.nodes.get(*node as usize).ok_or("its node does not exist")?;
-            for (v, b) in inputs {
-                let tensor = g.values.get(*v as usize).is_some_and(|t| t.as_tensor().is_some());
-                ensure(tensor, || format!("value {v} is no tensor"))?;
-                buffer(p, *b, at, false)?;
-            }
-            for (v, b) in outputs {
-                ensure(n.outputs.contains(v), || format!("value {v} is not its result"))?;
-                buffer(p, *b, at, true)?;
-            }
-            Ok(())
-        }
-        Step::Repeat { body, .. } => {
-            ensure(!inside, || "a repetition inside a repetition".into())?;
-            body.iter().try_for_each(|s| step(p, g, s, at, true))
-        }
-    }
-}
-
-/// The buffer exists, lives at this step, and may be written where that is asked.
-fn buffer(p: &Plan, b: u32, at: u32, write: bool) -> Check {
-    let ok = match p.bufs.get(b as usize) {
-        Some(Buf::Arena { first, last, .. }) => (*first..=*last).contains(&at),
-        Some(Buf::Const { .. } | Buf::Input(_)) => !write,
-        Some(Buf::Output { .. }) => true,
-        None => false,
-    };
-    ensure(ok, || format!("buffer {b} does not exist, does not live here, or is read-only"))
 }

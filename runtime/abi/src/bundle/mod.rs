@@ -20,6 +20,7 @@
 //! The same content gives the same bytes.
 
 pub mod check;
+pub mod check_plan;
 mod elf;
 mod read;
 mod sign;

@@ -79,7 +79,7 @@ impl<B: AsRef<[u8]>> BundleView<B> {
         };
         let (plan, at): (Plan, u64) = self.table(&t.plan)?;
         let text = self.checked(&t.text)?;
-        check::plan(&plan, &self.graph, self.interface(), text.len)
+        check_plan::plan(&plan, &self.graph, self.interface(), text.len)
             .or_else(|e| broken(at, format!("plan of tier {name}: {e}")))?;
         Ok(TierView { plan, code: range(text) })
     }

@@ -68,15 +68,18 @@ fn tier(name: &str) -> TierCode {
         kernels: vec![kernel(0), kernel(1)],
         steps: vec![Step::Repeat {
             trip: one(),
-            body: vec![Step::Kernel {
-                kernel: 1,
-                args: vec![ptr(0, false), ptr(1, false), ptr(2, true), Arg::Size(4i64.into())],
-                tiles: one(),
-                cost: one(),
-                flops: one(),
-                bytes: one(),
-                node: "add".into(),
-            }],
+            body: Block {
+                region: 0,
+                steps: vec![Step::Kernel {
+                    kernel: 1,
+                    args: vec![ptr(0, false), ptr(1, false), ptr(2, true), Arg::Size(4i64.into())],
+                    tiles: one(),
+                    cost: one(),
+                    flops: one(),
+                    bytes: one(),
+                    node: "add".into(),
+                }],
+            },
         }],
         outputs: vec![OutputSource::Buf(2)],
         scratch: 0,
@@ -202,7 +205,7 @@ fn wrong_graphs_are_refused() {
 #[test]
 fn wrong_plans_are_refused() {
     let body = |w: &mut BundleWriter<_>| match &mut w.tiers[0].plan.steps[0] {
-        Step::Repeat { body, .. } => std::mem::take(body),
+        Step::Repeat { body, .. } => std::mem::take(&mut body.steps),
         _ => unreachable!("the sample has one repetition"),
     };
     wrong(|w| w.tiers[0].plan.kernels[0].len = 18, "outside the code");
@@ -213,14 +216,70 @@ fn wrong_plans_are_refused() {
     wrong(|w| w.tiers[0].plan.outputs.clear(), "0 outputs");
     wrong(|w| w.tiers[0].plan.tier = "../x".into(), "tier name");
     wrong(|w| w.tiers[0].plan.scratch = u64::MAX, "scratch");
+    let repeat =
+        |region, steps| Step::Repeat { trip: Dim::from(2i64), body: Block { region, steps } };
     wrong(
         |w| {
             let inner = body(w);
-            let trip = Dim::from(2i64);
-            let again = Step::Repeat { trip: trip.clone(), body: inner };
-            w.tiers[0].plan.steps = vec![Step::Repeat { trip, body: vec![again] }];
+            let deep = (0..20).fold(inner, |steps, _| vec![repeat(0, steps)]);
+            w.tiers[0].plan.steps = deep;
         },
-        "inside a repetition",
+        "nested too deep",
+    );
+    wrong(
+        |w| {
+            let inner = body(w);
+            w.tiers[0].plan.steps = vec![repeat(1, inner)];
+        },
+        "not inside region",
+    );
+    let branch = |cond, region| Step::Branch {
+        cond,
+        then: Block { region, steps: vec![] },
+        orelse: Block::default(),
+        node: String::new(),
+    };
+    wrong(|w| w.tiers[0].plan.steps.push(branch(9, 0)), "does not exist");
+    wrong(|w| w.tiers[0].plan.steps.push(branch(0, 7)), "not inside region");
+    let bind = |sym, dtype| Step::Bind {
+        binds: vec![(Sym(sym), BindFrom::Buf { buf: 0, index: 0, dtype })],
+    };
+    wrong(|w| w.tiers[0].plan.steps.push(bind(1, Dtype::I64)), "symbol 1");
+    wrong(|w| w.tiers[0].plan.steps.push(bind(0, Dtype::F32)), "bound from no integer");
+    let moved = |from, to| Step::Move { moves: vec![(Source::Heap(from), to)] };
+    wrong(|w| w.tiers[0].plan.steps.push(moved(3, 0)), "value 3");
+    wrong(|w| w.tiers[0].plan.steps.push(moved(0, 3)), "value 3");
+    let a_loop = |trip, cond, iteration, carried| Step::Loop {
+        trip,
+        cond,
+        first: true,
+        iteration,
+        most: None,
+        count: None,
+        carried,
+        body: Block::default(),
+        node: String::new(),
+    };
+    let (none, some) = (None, Some(0));
+    wrong(|w| w.tiers[0].plan.steps.push(a_loop(none, none, none, vec![])), "nothing ends");
+    wrong(|w| w.tiers[0].plan.steps.push(a_loop(some, none, some, vec![])), "read-only");
+    wrong(|w| w.tiers[0].plan.steps.push(a_loop(Some(8), none, none, vec![])), "does not exist");
+    let carried = Carried { init: Source::Heap(0), param: 0, next: Source::Heap(0), out: 5 };
+    wrong(
+        |w| w.tiers[0].plan.steps.push(a_loop(none, some, none, vec![carried.clone()])),
+        "value 5",
+    );
+    // A buffer that a loop and a step after it touch lives as long as the loop does.
+    wrong(
+        |w| {
+            let inner = body(w);
+            let arena = Buf::Arena { bytes: 16i64.into(), first: 1, last: 2 };
+            w.tiers[0].plan.bufs.push(arena);
+            let store = |b| Step::Store { stores: vec![(2, b)] };
+            w.tiers[0].plan.steps = vec![repeat(0, vec![store(3)]), store(3)];
+            w.tiers[0].plan.steps.extend(inner);
+        },
+        "does not live here",
     );
     wrong(
         |w| w.tiers[0].plan.steps = vec![Step::Host { node: 2, inputs: vec![], outputs: vec![] }],

@@ -110,7 +110,7 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
         check::graph(&self.graph, io).or_else(|e| bad(format!("graph: {e}")))?;
         for t in &self.tiers {
             let code = t.code.len() as u64;
-            check::plan(&t.plan, &self.graph, io, code)
+            check_plan::plan(&t.plan, &self.graph, io, code)
                 .or_else(|e| bad(format!("plan of tier {}: {e}", t.plan.tier)))?;
         }
         Ok(())
