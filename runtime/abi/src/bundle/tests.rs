@@ -273,7 +273,7 @@ fn wrong_plans_are_refused() {
     wrong(
         |w| {
             let inner = body(w);
-            let arena = Buf::Arena { bytes: 16i64.into(), first: 1, last: 2 };
+            let arena = Buf::Arena { bytes: 16i64.into(), first: 1, last: 2, over: None };
             w.tiers[0].plan.bufs.push(arena);
             let store = |b| Step::Store { stores: vec![(2, b)] };
             w.tiers[0].plan.steps = vec![repeat(0, vec![store(3)]), store(3)];
