@@ -9,7 +9,7 @@ use crate::ops::{Bound, Known, LoopOp, Op};
 use crate::tensor::Given;
 use hub_abi::Sym;
 use hub_abi::plan::{Buf, Source, Step};
-use hub_portable::{Tensor, Value};
+use hub_portable::{ExecError, PrimError, Tensor, Value};
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -274,8 +274,8 @@ impl Native {
             self.env.set(s, value);
             return Ok(());
         }
-        let what = format!("{} would be {value}, outside {}..={}", info.name, info.min, info.max);
-        Err(Error::Node { node: String::new(), what })
+        let fault = PrimError::outside(info, value).into();
+        Err(ExecError { node: info.name.clone(), op: "Bind".into(), fault }.into())
     }
 
     /// A value for the heap.

@@ -147,6 +147,20 @@ pub enum ExecFault {
     },
 }
 
+impl PrimError {
+    /// A symbol would get a value outside its bounds: beyond what any tensor's size may be, that is a
+    /// limit.
+    pub fn outside(info: &hub_abi::dim::SymInfo, value: i64) -> PrimError {
+        let (name, min, max) = (info.name.clone(), info.min, info.max);
+        match u64::try_from(max) {
+            Ok(limit) if value > max && max >= i64::from(i32::MAX) => {
+                PrimError::Limit { what: "a size", need: value as u128, limit }
+            }
+            _ => PrimError::Bound { name, value, min, max },
+        }
+    }
+}
+
 /// What a run may use. All are inclusive. A limit that is 0 follows from the model: from the bytes
 /// of its constants and of the inputs given, so that a small file cannot ask for much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

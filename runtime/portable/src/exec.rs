@@ -345,8 +345,7 @@ impl<'a> Machine<'a> {
     fn bind(&mut self, s: Sym, value: i64) -> Result<(), PrimError> {
         let info = self.graph.syms.get(s.0 as usize).ok_or(PrimError::NoSymbol(s))?;
         if value < info.min || value > info.max {
-            let (name, min, max) = (info.name.clone(), info.min, info.max);
-            return Err(PrimError::Bound { name, value, min, max });
+            return Err(PrimError::outside(info, value));
         }
         self.frame.env.set(s, value);
         for &c in self.constraints.get(s.0 as usize).into_iter().flatten() {
