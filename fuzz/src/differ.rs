@@ -9,8 +9,11 @@ use hub_runtime::{Model, OpenOptions, Session, SessionOptions, Trust};
 /// Two bytes a node, after three that choose sizes, tier and inputs.
 pub fn differential(data: &[u8]) {
     let Some(([size, tier, seed], rest)) = data.split_first_chunk::<3>() else { return };
-    let choices: Vec<u32> =
-        rest.chunks_exact(4).take(16).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+    let choices: Vec<u32> = rest
+        .chunks_exact(4)
+        .take(16)
+        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+        .collect();
     if choices.is_empty() {
         return;
     }

@@ -8,10 +8,11 @@ mod bundles;
 mod differ;
 mod reseal;
 mod run;
+mod seeds;
 
 pub use bundles::bundle;
 pub use differ::differential;
-pub use run::compiled;
+pub use seeds::write as write_seeds;
 
 use bytes::Bytes;
 use hub_frontend::{FrontendError, LoadOptions, Loaded, onnx, paddle};
@@ -62,8 +63,8 @@ pub fn pir(data: &[u8]) {
     }
 }
 
-/// A program whose three parameters are read from a combined stream.
-const PROGRAM: &str = include_str!("params.json");
+/// A program whose parameters are read from a combined stream.
+const PROGRAM: &str = include_str!("../../models/paddle_formats/pir/static_combined/model.json");
 
 /// Parameter streams.
 pub fn params(data: &[u8]) {

@@ -4,6 +4,7 @@ use crate::args::Convert;
 use crate::compile::{load_options, same_file};
 use crate::failure::{Failure, INTERNAL, USAGE};
 use crate::limits::Limits;
+use crate::plain;
 use crate::report::{SCHEMA, kib};
 use hub_frontend::onnx::write::{WriteOptions, WriteReport, convert};
 use hub_ir::Graph;
@@ -20,7 +21,7 @@ pub fn run(a: Convert) -> Result<(), Failure> {
     let mut options = load_options(&a.dims, &a.specialize)?;
     options.limits = limits.model;
     let mut loaded = hub_frontend::load(&a.model, &options)?;
-    loaded.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    loaded.warnings.iter().for_each(|w| eprintln!("warning: {}", plain(w)));
     if let Some(last) = &a.after {
         passes_until(&mut loaded.graph, last, limits.fold)?;
     }
