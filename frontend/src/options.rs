@@ -29,7 +29,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 GiB a file, a tensor and all constants, 1 GiB decoded, a million nodes, 64 levels, 64 axes.
+    /// 64 GiB a file, a tensor and all constants, 1 GiB decoded, 100,000 nodes (which
+    /// compile in about ten seconds), 64 levels, 64 axes.
     fn default() -> Limits {
         Limits {
             file_bytes: 64 << 30,
@@ -37,7 +38,7 @@ impl Default for Limits {
             constant_bytes: 64 << 30,
             sparse_bytes: 512 << 20,
             parsed_bytes: 1 << 30,
-            nodes: 1_000_000,
+            nodes: 100_000,
             calls: 100_000,
             nesting: 64,
             rank: 64,

@@ -204,9 +204,9 @@ fn bodies_nest_only_so_deep() {
     if let Err(e) = read(&nested(20)) {
         panic!("{e}");
     }
-    // Deeper than protobuf messages may nest.
+    // Deeper than protobuf messages may nest here.
     let e = read(&nested(60)).expect_err("too deep");
-    assert_eq!(e.exit_code(), 4, "{e}");
+    assert_eq!(e.exit_code(), 9, "{e}");
 }
 
 #[test]

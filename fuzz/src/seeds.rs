@@ -75,7 +75,7 @@ fn onnx() {
         }
     };
     for (i, op) in hub_frontend::onnx::operators().into_iter().enumerate() {
-        let (domain, kind) = op.rsplit_once('.').unwrap_or(("", op));
+        let (domain, kind) = op.rsplit_once('.').unwrap_or(("", &op));
         let inputs =
             [&["x"][..], &["x", "w"], &["x", "i"], &["x", "i", "w"], &["x", "w", "b"]][i % 5];
         let node = NodeProto {

@@ -171,7 +171,7 @@ fn damaged_programs() {
         refused(what, "m.pdmodel", p.0, 4, &[place]);
     }
     let many = Pb::new().raw(&[0x22, 0].repeat(8 << 20));
-    refused("millions of operators", "m.pdmodel", program(&[many]).0, 9, &["1000000"]);
+    refused("millions of operators", "m.pdmodel", program(&[many]).0, 9, &["100000"]);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn operators() {
         let n = with_ints(o("transpose2"), "axis", axis);
         refused("a permutation", "m.pdmodel", one(n), 4, &["transpose2"]);
     }
-    for to in [&[-1, -1][..], &[7, 7], &[-5, 3]] {
+    for to in [&[-1, -1][..], &[-5, 3]] {
         let n = with_ints(o("reshape2"), "shape", to);
         refused("a shape", "m.pdmodel", one(n), 4, &["reshape2"]);
     }
