@@ -205,7 +205,7 @@ impl Native {
     fn node_error(&mut self, slot: u32) -> Error {
         let what = match self.status.swap(0, Relaxed) {
             2 => "an integer is divided by zero",
-            _ => "an index is outside its axis",
+            _ => "an index is outside its axis, or an integer is divided by zero",
         };
         fn find<'a>(steps: &'a [Step], left: &mut u32) -> Option<&'a Step> {
             for s in steps {
