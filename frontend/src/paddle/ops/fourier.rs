@@ -188,7 +188,7 @@ pub fn c2r(c: &mut Ctx<'_, '_>) -> Res {
         n @ 1.. => n,
         _ => 2 * (half - 1),
     };
-    if n < 1 || n > MOST || n / 2 + 1 > half {
+    if !(1..=MOST).contains(&n) || n / 2 + 1 > half {
         return c.refuse(format!("a real axis of {n} from {half} numbers"));
     }
     let rows = n / 2 + 1;

@@ -156,6 +156,11 @@ pub fn within(c: &mut Ctx<'_, '_>, i: Value, n: &Dim) -> Res<Value> {
     Ok(c.b.bin_scalar(BinaryOp::Max, i, 0.0)?)
 }
 
+/// A step of a scan: what is carried, and one row of each operand, give what is carried on, and one
+/// row of each result.
+pub type Step<'s> =
+    dyn FnMut(&mut Ctx<'_, '_>, &[Value], &[Value]) -> Res<(Vec<Value>, Vec<Value>)> + 's;
+
 /// A scan over the first axis of `xs`: `step` gets what is carried and one row of each, and gives
 /// what is carried on and one row of each result. Gives the last carried values, then the results.
 pub fn scan(
@@ -163,7 +168,7 @@ pub fn scan(
     carried: &[Value],
     xs: &[Value],
     reverse: bool,
-    step: &mut dyn FnMut(&mut Ctx<'_, '_>, &[Value], &[Value]) -> Res<(Vec<Value>, Vec<Value>)>,
+    step: &mut Step<'_>,
 ) -> Res<Vec<Value>> {
     let Some(&first) = xs.first() else { return c.refuse("a scan over nothing") };
     let trip = c.dims(first)[0].clone();
@@ -187,7 +192,7 @@ pub fn scan(
     nested.into_region(body);
     let mut types: Vec<Type> = carried.iter().map(|&v| c.b.g.ty(v).clone()).collect();
     for &v in &results {
-        let dims = [&[trip.clone()], c.b.g.dims(v)].concat();
+        let dims = [std::slice::from_ref(&trip), c.b.g.dims(v)].concat();
         types.push(Type::tensor(c.b.g.dtype(v), dims));
     }
     c.b.g.regions[body].results = [next, results].concat();

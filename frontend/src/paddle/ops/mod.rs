@@ -24,6 +24,7 @@ mod matmul;
 mod misc;
 mod nms;
 mod norm;
+mod patchwork;
 mod proposals;
 mod quant;
 mod rearrange;
@@ -248,6 +249,16 @@ const LEGACY: &[(&str, Import)] = &[
     ("grid_sampler", grid::grid_sample),
     ("partial_concat partial_sum", misc::partial),
     ("data_norm", norm::data_norm),
+    ("fold", patchwork::fold),
+    ("unpool", patchwork::unpool),
+    ("frame", patchwork::frame),
+    ("overlap_add", patchwork::overlap_add),
+    ("index_add", patchwork::index_add),
+    ("tril_indices triu_indices", patchwork::triangle_indices),
+    ("isclose allclose", patchwork::is_close),
+    ("fused_elemwise_activation fused_elemwise_add_activation", patchwork::fused_elementwise),
+    ("fusion_repeated_fc_relu", patchwork::repeated_fc_relu),
+    ("fusion_squared_mat_sub", patchwork::squared_mat_sub),
     ("fft_r2c", fourier::r2c),
     ("fft_c2c", fourier::c2c),
     ("fft_c2r", fourier::c2r),
@@ -486,6 +497,21 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("grid_sample", "X Grid", "Output", grid::grid_sample),
     ("partial_concat partial_sum", "X", "Out", misc::partial),
     ("lrn", "X", "Out", norm::lrn),
+    ("fold", "X", "Y", patchwork::fold),
+    ("unpool", "X Indices OutputSize", "Out", patchwork::unpool),
+    ("frame", "X", "Out", patchwork::frame),
+    ("overlap_add", "X", "Out", patchwork::overlap_add),
+    ("index_add", "X Index AddValue", "Out", patchwork::index_add),
+    ("tril_indices triu_indices", "", "out", patchwork::triangle_indices),
+    ("isclose allclose", "Input Other Rtol Atol", "Out", patchwork::is_close),
+    (
+        "fused_elemwise_activation fused_elemwise_add_activation",
+        "X Y",
+        "Out",
+        patchwork::fused_elementwise,
+    ),
+    ("fusion_repeated_fc_relu", "X W Bias", "ReluOut Out", patchwork::repeated_fc_relu),
+    ("fusion_squared_mat_sub", "X Y", SQUARED, patchwork::squared_mat_sub),
     ("fft_r2c", "X", "Out", fourier::r2c),
     ("fft_c2c", "X", "Out", fourier::c2c),
     ("fft_c2r", "X", "Out", fourier::c2r),
@@ -526,6 +552,9 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("index_put", "X Indices Value", "Out", assign::index_put),
     ("repeat_interleave_with_tensor_index", "X RepeatsTensor", "Out", misc::repeat_interleave),
 ];
+
+/// Results of PIR's fusion_squared_mat_sub.
+const SQUARED: &str = "SquaredX SquaredY SquaredXY Out";
 
 /// Operands of PIR's interpolations.
 const INTERP: &str = "X OutSize SizeTensor Scale";
