@@ -90,16 +90,16 @@ impl Writer {
 
     fn slice(&mut self, x: &X, dims: &[Dim], [start, len]: [&[Dim]; 2], step: &[i64]) -> Got<X> {
         let (mut starts, mut ends, mut axes, mut steps) = (vec![], vec![], vec![], vec![]);
-        for i in 0..dims.len() {
+        for (i, d) in dims.iter().enumerate() {
             let end = start[i].add(&len[i].times(step[i]));
-            if step[i] == 1 && start[i].is(0) && len[i] == dims[i] {
+            if step[i] == 1 && start[i].is(0) && len[i] == *d {
                 continue;
             }
             starts.push(start[i].clone());
             ends.push(match step[i] {
-                1 if end == dims[i] => FAR.into(),
+                1 if end == *d => FAR.into(),
                 // Counted from the axis's end, so that one before the first is not the last.
-                s if s < 0 => end.sub(&dims[i]),
+                s if s < 0 => end.sub(d),
                 _ => end,
             });
             axes.push(i as i64);

@@ -21,7 +21,7 @@ fn plain_pads(geo: &Geometry, below: Option<&[i64]>) -> Option<Pads> {
     geo.before.iter().chain(&geo.after).enumerate().map(one).collect()
 }
 
-fn attributes(geo: &Geometry, pads: &Pads) -> Vec<crate::onnx::proto::AttributeProto> {
+fn attributes(geo: &Geometry, pads: &[i64]) -> Vec<crate::onnx::proto::AttributeProto> {
     let mut attrs = vec![ints("strides", &geo.stride)];
     if geo.dilation.iter().any(|&d| d != 1) {
         attrs.push(ints("dilations", &geo.dilation));
@@ -169,7 +169,7 @@ impl Writer {
 
     fn conv_transpose(&mut self, geo: &Geometry, groups: i64, xs: &[X], ins: &[Value]) -> Got<X> {
         let bias = xs.get(2).filter(|b| !b.name.is_empty());
-        let attrs_of = |pads: &Pads| {
+        let attrs_of = |pads: &[i64]| {
             let mut attrs = attributes(geo, pads);
             attrs.push(int("group", groups));
             attrs
