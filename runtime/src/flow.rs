@@ -9,10 +9,16 @@
 use crate::error::Error;
 use hub_abi::Sym;
 use hub_abi::dim::Dim;
+<<<<<<< HEAD
 use hub_abi::pgraph::{Control, PGraph, PNode, POp, RegionId, ValueId};
 use hub_abi::plan::{Block, Buf, BufId, Carried, OutputSource, Plan, Source, Step};
 use hub_abi::prim::Prim;
 use std::collections::{BTreeSet, HashMap, HashSet};
+=======
+use hub_abi::pgraph::{Control, PGraph, PNode, POp, ValueId};
+use hub_abi::plan::{Buf, OutputSource, Plan, Step};
+use std::collections::{HashMap, HashSet};
+>>>>>>> 0d7b5e0 (Import strings, ai.onnx.ml, training steps, gradients, deformable convolution and what was left of ai.onnx)
 use std::ops::Range;
 
 /// A host step with what it needs beside its operands.
@@ -339,9 +345,7 @@ fn syms_bound_by(g: &PGraph, value: u32, f: &mut dyn FnMut(Sym)) {
 fn syms_of_node(g: &PGraph, n: &PNode, f: &mut dyn FnMut(Sym)) {
     n.outputs.iter().for_each(|&v| syms_bound_by(g, v, f));
     match &n.op {
-        POp::Prim(p @ (Prim::BindSyms { .. } | Prim::NonZero { .. })) => {
-            p.binds().into_iter().for_each(f);
-        }
+        POp::Prim(p) => p.binds().into_iter().for_each(f),
         POp::Group(r) => {
             g.regions[*r as usize].nodes.iter().for_each(|n| syms_of_node(g, n, f));
         }

@@ -8,6 +8,7 @@ use super::proto::{OperatorSetIdProto, TypeProto};
 use super::{table, tensor};
 use crate::error::{FrontendError, UnsupportedOp};
 use crate::options::{DimNames, LoadOptions};
+use hub_abi::pgraph::Control;
 use hub_abi::shape::Type;
 use hub_ir::{Builder, Dim, Graph, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -83,7 +84,14 @@ impl<'m> Import<'m> {
         let mut g = Graph::new();
         let inputs = self.inputs(&mut g, graph)?;
         let mut b = Builder::new(&mut g, "");
-        let outs = self.body(&mut b, graph, inputs)?;
+        let mut outs = self.body(&mut b, graph, inputs)?;
+        for (info, v) in graph.output.iter().zip(&mut outs) {
+            // What the graph gives as a value may be carried as an optional.
+            let plain = info.r#type.as_ref().is_some_and(|t| t.optional_type.is_none());
+            if let (true, Type::Opt(inner)) = (plain, b.g.ty(*v).clone()) {
+                *v = b.control(Control::OptGet, &[*v], vec![*inner])[0];
+            }
+        }
         let root = b.g.root();
         b.into_region(root);
         for (info, v) in graph.output.iter().zip(outs) {
@@ -353,7 +361,7 @@ impl<'m> Import<'m> {
         }
     }
 
-    fn lookup(&self, name: &str) -> Option<Value> {
+    pub fn lookup(&self, name: &str) -> Option<Value> {
         self.scopes.iter().rev().find_map(|s| s.get(name)).copied()
     }
 

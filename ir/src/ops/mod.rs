@@ -11,6 +11,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 pub mod detection;
+pub mod linalg;
 pub mod matmul;
 pub mod norm;
 pub mod pool;
@@ -131,13 +132,17 @@ source_ops! {
     /// Back from them.
     Dequantize(quant::Dequantize) "dequantize" ["x", "scale", "zero?"],
     /// Interpolation along axes.
-    Resize(resize::Resize) "resize" ["x", "scales?"],
+    Resize(resize::Resize) "resize" ["x", "scales?", "roi?"],
     /// One direction of an LSTM layer.
     Lstm(rnn::Lstm) "lstm" ["x", "w", "r", "bias?", "h0?", "c0?", "lengths?", "peephole?"],
     /// One direction of a GRU layer.
     Gru(rnn::Gru) "gru" ["x", "w", "r", "bias?", "rbias?", "h0?", "lengths?"],
     /// One direction of a simple recurrent layer.
     Rnn(rnn::Rnn) "rnn" ["x", "w", "r", "bias?", "h0?", "lengths?"],
+    /// Determinants of the last two axes.
+    Det(linalg::Det) "det" ["x"],
+    /// Inverses of the last two axes.
+    Inverse(linalg::Inverse) "inverse" ["x"],
     /// Boxes and scores of a YOLO head.
     YoloBox(detection::YoloBox) "yolo_box" ["x", "img_size"],
 }

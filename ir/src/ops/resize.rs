@@ -11,8 +11,9 @@ use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use serde::{Deserialize, Serialize};
 
-/// `(x, scales: f32 [axes]?)`: x resampled along some axes. `scales` are output over input size where
-/// the model computes them; they count for axes whose [`ResizeAxis::scale`] is not known.
+/// `(x, scales: f32 [axes]?, roi: f32 [2 axes]?)`: x resampled along some axes. `scales` are output
+/// over input size where the model computes them; they count for axes whose [`ResizeAxis::scale`] is
+/// not known. `roi` holds starts, then ends, where the model computes these.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Resize {
     /// What is resampled, in the order in which it is done.
@@ -115,34 +116,56 @@ impl SourceOp for Resize {
         if !nearest && !matches!(dtype, Dtype::F32 | Dtype::F64) {
             y = b.cast(y, Dtype::F32)?;
         }
-        let mut masks = vec![];
+        let (mut masks, mut computed_masks) = (vec![], vec![]);
         let scales = ins.get(1).and_then(|v| v.some());
+        let roi = ins.get(2).and_then(|v| v.some());
         for (i, a) in self.axes.iter().enumerate() {
             let Some(size) = b.g.dims(y).get(a.axis).cloned() else {
                 return Err(OpError::new(format!("axis {} is past the rank", a.axis)));
             };
             match (size.as_const(), a.out.as_const()) {
                 (Some(size), Some(out))
-                    if scales.is_none() && size <= MOST && (0..=MOST).contains(&out) =>
+                    if scales.is_none() && roi.is_none() && size <= MOST && (0..=MOST).contains(&out) =>
                 {
                     let Some(taps) = self.taps(a, size, out)? else { continue };
                     y = self.apply(b, y, a.axis, &taps)?;
                     masks.extend(taps.outside.contains(&true).then_some((a.axis, taps.outside)));
                 }
                 _ => {
+                    let pick = |b: &mut Builder<'_>, v: Value, i: usize| -> Built {
+                        let v = b.narrow(v, 0, i.into(), 1i64.into())?;
+                        b.reshape(v, vec![])
+                    };
                     let scale = match scales {
-                        Some(s) if a.scale.is_none() => {
-                            let s = b.narrow(s, 0, i.into(), 1i64.into())?;
-                            Some(b.reshape(s, vec![])?)
-                        }
+                        Some(s) if a.scale.is_none() => Some(pick(b, s, i)?),
                         _ => None,
                     };
-                    y = self.computed(b, y, a, &size, scale)?;
+                    let ends = match roi {
+                        Some(r) => [pick(b, r, i)?, pick(b, r, self.axes.len() + i)?],
+                        None => [a.roi.0, a.roi.1].map(|e| b.scalar(Dtype::F32, e.into())),
+                    };
+                    let x = self.source_value(b, a, &size, scale, ends)?;
+                    y = if self.antialias {
+                        let scale = size_scale(b, a, &size, scale)?;
+                        self.stretched(b, y, a, [x, scale])?
+                    } else {
+                        self.computed(b, y, a, &size, x)?
+                    };
+                    if self.coord == ResizeCoord::TfCropAndResize {
+                        let mask = outside_value(b, x, &size)?;
+                        let mut shape = vec![Dim::from(1i64); b.g.dims(y).len() - a.axis];
+                        shape[0] = a.out.clone();
+                        computed_masks.push(b.reshape(mask, shape)?);
+                    }
                 }
             }
         }
         for (axis, outside) in masks {
             y = self.fill_outside(b, y, axis, &outside)?;
+        }
+        for mask in computed_masks {
+            let fill = b.scalar(b.g.dtype(y), self.extrapolate.into());
+            y = b.select(mask, fill, y)?;
         }
         Ok(vec![b.cast(y, dtype)?])
     }
@@ -278,21 +301,15 @@ impl Resize {
         b.select(mask, fill, y)
     }
 
-    /// An axis whose sizes (or scale) are known only when the graph runs.
+    /// An axis whose sizes (or scale) are known only when the graph runs, sampled at coordinates x.
     fn computed(
         &self,
         b: &mut Builder<'_>,
         y: Value,
         a: &ResizeAxis,
         size: &Dim,
-        scale: Option<Value>,
+        x: Value,
     ) -> Built {
-        if self.antialias || self.coord == ResizeCoord::TfCropAndResize {
-            return Err(OpError::new(
-                "antialias and tf_crop_and_resize need sizes that are known; fix the dimension",
-            ));
-        }
-        let x = self.source_value(b, a, size, scale)?;
         let gather = Prim::Gather { axis: a.axis as u32 };
         let last = b.dim_scalar(size.plus(-1));
         let last = b.cast(last, Dtype::F32)?;
@@ -315,6 +332,65 @@ impl Resize {
             });
         }
         sum.ok_or_else(|| OpError::new("an interpolation without weights"))
+    }
+
+    /// A filter stretched where the axis shrinks, at coordinates x. How many elements it covers is
+    /// known only when the graph runs: every element of the axis, extended at both ends by twice its
+    /// size, has a weight for every output element, and the weights are one matrix.
+    fn stretched(
+        &self,
+        b: &mut Builder<'_>,
+        y: Value,
+        a: &ResizeAxis,
+        [x, scale]: [Value; 2],
+    ) -> Built {
+        use BinaryOp::{Add, Ge, Le, Sub};
+        let size = b.g.dims(y)[a.axis].clone();
+        let shrink = b.bin_scalar(BinaryOp::Min, scale, 1.0)?;
+        let wide = size.times(5);
+        let at = Prim::Iota { dtype: Dtype::F32, shape: vec![wide.clone()], axis: 0 };
+        let at = b.prim(at, &[])?;
+        let shift = float(b, size.times(2))?;
+        let at = b.bin(Sub, at, shift)?;
+        let x = b.reshape(x, vec![a.out.clone(), 1i64.into()])?;
+        let d = b.sub(at, x)?;
+        let d = b.un(UnaryOp::Abs, d)?;
+        let d = b.mul(d, shrink)?;
+        let zero = b.scalar(Dtype::F32, 0.0);
+        let mut w = match self.mode {
+            ResizeMode::Nearest { .. } => {
+                return Err(OpError::new("nearest has no filter to stretch"));
+            }
+            ResizeMode::Linear => {
+                let n = b.un(UnaryOp::Neg, d)?;
+                let w = b.bin_scalar(Add, n, 1.0)?;
+                b.max(w, zero)?
+            }
+            ResizeMode::Cubic { a } => {
+                let near = cubic_value(b, a.into(), d, true)?;
+                let far = cubic_value(b, a.into(), d, false)?;
+                let (one, two) = (b.bin_scalar(Le, d, 1.0)?, b.bin_scalar(Ge, d, 2.0)?);
+                let far = b.select(two, zero, far)?;
+                b.select(one, near, far)?
+            }
+        };
+        let last = float(b, size.plus(-1))?;
+        if self.exclude_outside {
+            let (low, high) = (b.bin_scalar(Ge, at, 0.0)?, b.bin(Le, at, last)?);
+            let inside = b.bin(BinaryOp::And, low, high)?;
+            w = b.select(inside, w, zero)?;
+        }
+        let sum = b.reduce(hub_abi::prim::ReduceOp::Sum, w, &[1], true)?;
+        let w = b.div(w, sum)?;
+        let w = b.cast(w, b.g.dtype(y))?;
+        let at = clamp_index(b, at, last)?;
+        let y = b.prim(Prim::Gather { axis: a.axis as u32 }, &[y, at])?;
+        let labels: Vec<u8> = (0..b.g.dims(y).len() as u8).collect();
+        let new = labels.len() as u8;
+        let mut out = labels.clone();
+        out[a.axis] = new;
+        let p = Prim::Contract { a: labels, b: vec![new, a.axis as u8], out };
+        b.prim(p, &[y, w])
     }
 
     /// Indices and weights of each tap about coordinates x.
@@ -368,20 +444,13 @@ impl Resize {
         a: &ResizeAxis,
         size: &Dim,
         scale: Option<Value>,
+        [start, end]: [Value; 2],
     ) -> Built {
         use BinaryOp::{Add, Div, Max, Mul, Sub};
-        let float = |b: &mut Builder<'_>, d: Dim| {
-            let v = b.dim_scalar(d);
-            b.cast(v, Dtype::F32)
-        };
         let i = Prim::Iota { dtype: Dtype::F32, shape: vec![a.out.clone()], axis: 0 };
         let i = b.prim(i, &[])?;
         let (n, m) = (float(b, size.clone())?, float(b, a.out.clone())?);
-        let scale = match (a.scale, scale) {
-            (Some(s), _) => b.scalar(Dtype::F32, s.into()),
-            (_, Some(s)) => s,
-            _ => b.div(m, n)?,
-        };
+        let scale = size_scale(b, a, size, scale)?;
         let half = |b: &mut Builder<'_>| {
             let t = b.bin_scalar(Add, i, 0.5)?;
             let t = b.div(t, scale)?;
@@ -414,9 +483,50 @@ impl Resize {
                 b.bin(Div, t, last)
             }
             ResizeCoord::Asymmetric => b.div(i, scale),
-            ResizeCoord::TfCropAndResize => unreachable!("refused by the caller"),
+            ResizeCoord::TfCropAndResize => {
+                let top = float(b, size.plus(-1))?;
+                let last = float(b, a.out.plus(-1))?;
+                let steps = b.bin_scalar(Max, last, 1.0)?;
+                let span = b.sub(end, start)?;
+                let t = b.mul(i, span)?;
+                let t = b.mul(t, top)?;
+                let t = b.div(t, steps)?;
+                let from = b.mul(start, top)?;
+                let t = b.add(from, t)?;
+                // One element lies in the middle.
+                let middle = b.add(start, end)?;
+                let middle = b.bin_scalar(Mul, middle, 0.5)?;
+                let middle = b.mul(middle, top)?;
+                let one = b.bin_scalar(BinaryOp::Lt, last, 1.0)?;
+                b.select(one, middle, t)
+            }
         }
     }
+}
+
+/// A size as f32.
+fn float(b: &mut Builder<'_>, d: Dim) -> Built {
+    let v = b.dim_scalar(d);
+    b.cast(v, Dtype::F32)
+}
+
+/// Output over input size of an axis, as f32.
+fn size_scale(b: &mut Builder<'_>, a: &ResizeAxis, size: &Dim, scale: Option<Value>) -> Built {
+    match (a.scale, scale) {
+        (Some(s), _) => Ok(b.scalar(Dtype::F32, s.into())),
+        (_, Some(s)) => Ok(s),
+        _ => {
+            let (n, m) = (float(b, size.clone())?, float(b, a.out.clone())?);
+            b.div(m, n)
+        }
+    }
+}
+
+/// Which coordinates lie outside an axis.
+fn outside_value(b: &mut Builder<'_>, x: Value, size: &Dim) -> Built {
+    let last = float(b, size.plus(-1))?;
+    let (low, high) = (b.bin_scalar(BinaryOp::Lt, x, 0.0)?, b.bin(BinaryOp::Gt, x, last)?);
+    b.bin(BinaryOp::Or, low, high)
 }
 
 impl Taps {

@@ -2,7 +2,7 @@
 
 use crate::dim::Dim;
 use crate::dtype::Dtype;
-use crate::prim::{BinaryOp, Prim, UnaryOp};
+use crate::prim::{BinaryOp, Prim, TextOp, UnaryOp};
 use crate::shape::{Constraints, ShapeError, TensorType, misfit};
 
 fn want<const N: usize>(ins: &[TensorType]) -> Result<[&TensorType; N], ShapeError> {
@@ -126,6 +126,22 @@ impl Prim {
             Random { dtype, shape, .. } => {
                 let [] = want(ins)?;
                 one(*dtype, shape.clone())
+            }
+            Find => {
+                let [x, keys] = want(ins)?;
+                same_dtype(x, keys)?;
+                if keys.rank() != 1 {
+                    return misfit("keys must be a vector");
+                }
+                one(Dtype::I64, x.dims.clone())
+            }
+            Text(op) => op.infer(ins, eq),
+            DecodeImage { pixel, height, width } => {
+                let [x] = want(ins)?;
+                if x.dtype != Dtype::U8 || x.rank() != 1 {
+                    return misfit("an image is a vector of u8");
+                }
+                one(Dtype::U8, vec![(*height).into(), (*width).into(), pixel.channels().into()])
             }
         }
     }
@@ -333,6 +349,34 @@ impl Prim {
             nonneg(d, "output dimension")?;
         }
         Ok(vec![TensorType { dtype, dims }])
+    }
+}
+
+impl TextOp {
+    fn infer(
+        &self,
+        ins: &[TensorType],
+        eq: &mut Constraints,
+    ) -> Result<Vec<TensorType>, ShapeError> {
+        if let Some(t) = ins.iter().find(|t| t.dtype != Dtype::Str) {
+            return misfit(format!("strings expected, not {}", t.dtype));
+        }
+        let one = |dtype, dims| Ok(vec![TensorType { dtype, dims }]);
+        if let TextOp::Concat = self {
+            let [a, b] = want(ins)?;
+            return one(Dtype::Str, eq.broadcast(&a.dims, &b.dims)?);
+        }
+        let [x] = want(ins)?;
+        match self {
+            TextOp::Matches { .. } => one(Dtype::Bool, x.dims.clone()),
+            TextOp::Split { width, .. } => {
+                let mut dims = x.dims.clone();
+                dims.push((*width).into());
+                let pieces = TensorType { dtype: Dtype::Str, dims };
+                Ok(vec![pieces, TensorType { dtype: Dtype::I64, dims: x.dims.clone() }])
+            }
+            _ => one(Dtype::Str, x.dims.clone()),
+        }
     }
 }
 

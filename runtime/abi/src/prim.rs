@@ -152,6 +152,50 @@ pub enum Distribution {
     Normal { mean: f64, std: f64 },
 }
 
+/// What [`Prim::Text`] does. Host only: no target has strings.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TextOp {
+    /// `(a, b)`: joined, broadcasting.
+    Concat,
+    /// `(x)`: bool, whether the whole string matches a regular expression (RE2's syntax, ASCII
+    /// classes).
+    Matches {
+        /// The expression.
+        pattern: String,
+    },
+    /// `(x)`: in capitals, or without.
+    Case {
+        /// To capitals.
+        upper: bool,
+    },
+    /// `(x)`: pieces as `x.shape ++ [width]` (empty past a string's last) and how many each string
+    /// has as int64; binds the width, which is the most pieces of any.
+    Split {
+        /// What stands between pieces; without one, runs of white space (which no piece keeps).
+        delimiter: Option<String>,
+        /// Most splits of a string, from its start.
+        most: Option<u64>,
+        /// Bound to the last size.
+        width: Sym,
+    },
+}
+
+/// What a pixel of [`Prim::DecodeImage`] holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Pixel {
+    Rgb,
+    Bgr,
+    Grey,
+}
+
+impl Pixel {
+    /// Values a pixel.
+    pub fn channels(self) -> usize {
+        if self == Pixel::Grey { 1 } else { 3 }
+    }
+}
+
 /// A primitive operation. Inputs are listed in each variant's comment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Prim {
@@ -360,6 +404,20 @@ pub enum Prim {
         /// Bound to the number found.
         count: Sym,
     },
+    /// `(x, keys: [K])`: int64 place of the first key that equals each element, -1 where none does.
+    /// Strings too; NaN equals NaN.
+    Find,
+    /// Works on strings.
+    Text(TextOp),
+    /// `(bytes: u8 [n])`: the image as u8 [height, width, channels]; binds the sizes.
+    DecodeImage {
+        /// What a pixel holds.
+        pixel: Pixel,
+        /// Bound to the number of rows.
+        height: Sym,
+        /// Bound to the number of columns.
+        width: Sym,
+    },
     /// `()`: random numbers; a counter-based generator, restarted each run.
     Random {
         /// What from.
@@ -390,7 +448,7 @@ impl Prim {
 
     /// Has an effect beyond its outputs (binds symbols), so it may not be removed or duplicated.
     pub fn is_effect(&self) -> bool {
-        matches!(self, Prim::BindSyms { .. } | Prim::NonZero { .. })
+        !self.binds().is_empty() || matches!(self, Prim::BindSyms { .. })
     }
 
     /// Symbols that running it binds.
@@ -398,6 +456,8 @@ impl Prim {
         match self {
             Prim::BindSyms { syms } => syms.clone(),
             Prim::NonZero { count } => vec![*count],
+            Prim::DecodeImage { height, width, .. } => vec![*height, *width],
+            Prim::Text(TextOp::Split { width, .. }) => vec![*width],
             _ => vec![],
         }
     }
@@ -432,7 +492,7 @@ impl Prim {
     /// Number of outputs.
     pub fn outputs(&self) -> usize {
         match self {
-            Prim::TopK { .. } => 2,
+            Prim::TopK { .. } | Prim::Text(TextOp::Split { .. }) => 2,
             Prim::BindSyms { .. } => 0,
             _ => 1,
         }

@@ -3,7 +3,8 @@
 use crate::error::{Limits, PrimError, misfit};
 use crate::tensor::Tensor;
 use crate::{
-    binary, cast, contract, conv, index, movement, pad, random, reduce, scan, sort, unary, window,
+    binary, cast, contract, conv, image, index, movement, pad, random, reduce, scan, sort, text,
+    unary, window,
 };
 use hub_abi::dim::{Dim, Sym, SymEnv};
 use hub_abi::prim::Prim;
@@ -45,6 +46,16 @@ pub fn eval(
             let found = sort::non_zero(x, limits)?;
             bound.push((*count, found.dims()[1] as i64));
             vec![found]
+        }
+        (Prim::DecodeImage { pixel, height, width }, [x]) => {
+            let y = image::decode(x, *pixel, limits)?;
+            bound.extend([(*height, y.dims()[0] as i64), (*width, y.dims()[1] as i64)]);
+            vec![y]
+        }
+        (Prim::Text(op), refs) => {
+            let (outputs, width) = text::text(op, refs, limits)?;
+            bound.extend(width);
+            outputs
         }
         (_, refs) => vec![single(&prim, refs, limits)?],
     };
@@ -134,6 +145,7 @@ fn single(prim: &Prim, ins: &[&Tensor], l: &Limits) -> Result<Tensor, PrimError>
         (Prim::WindowArgMax { kernel, geo, column_major }, [x]) => {
             window::window_arg_max(x, kernel, geo, *column_major, l)
         }
+        (Prim::Find, [x, keys]) => text::find(x, keys),
         (Prim::Random { dist, dtype, shape, seed }, []) => {
             random::random(*dist, *dtype, &sizes(shape)?, *seed, l)
         }

@@ -2,6 +2,7 @@
 
 use crate::error::ExecFault;
 use crate::tensor::Tensor;
+use hub_abi::Dtype;
 use hub_abi::pack;
 use hub_abi::pgraph::{PConst, PGraph};
 use std::sync::{Arc, OnceLock};
@@ -51,6 +52,9 @@ impl BytesStore {
             return Err(format!("{len} bytes at {at} are outside the store"));
         }
         let at = self.base + at;
+        if c.ty.dtype == Dtype::Str {
+            return strings(&(*self.owner).as_ref()[at..at + len], &dims);
+        }
         match &c.packing {
             None => Tensor::from_owner(c.ty.dtype, &dims, self.owner.clone(), at, len),
             Some(p) => {
@@ -62,6 +66,20 @@ impl BytesStore {
         }
         .map_err(|e| e.to_string())
     }
+}
+
+/// Strings as they lie in a store: each a `u32` length, then UTF-8 bytes.
+fn strings(mut bytes: &[u8], dims: &[usize]) -> Result<Tensor, String> {
+    let mut out = vec![];
+    while let Some((len, rest)) = bytes.split_first_chunk::<4>() {
+        let text = rest.get(..u32::from_le_bytes(*len) as usize).ok_or("a string is cut off")?;
+        out.push(std::str::from_utf8(text).map_err(|_| "a string is not UTF-8")?.to_string());
+        bytes = &rest[text.len()..];
+    }
+    if !bytes.is_empty() {
+        return Err("a string's length is cut off".into());
+    }
+    Tensor::strings(dims, out).map_err(|e| e.to_string())
 }
 
 impl ConstStore for BytesStore {
@@ -103,7 +121,6 @@ impl<S: ConstStore> ConstStore for CachedStore<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hub_abi::Dtype;
     use hub_abi::pgraph::Packing;
     use hub_abi::shape::TensorType;
 
@@ -125,6 +142,21 @@ mod tests {
         let store = CachedStore::new(BytesStore::new(Arc::new(packed)), &g);
         assert_eq!(store.load(&g, 0).unwrap(), want);
         assert_eq!(store.load(&g, 0).unwrap(), want);
+    }
+
+    #[test]
+    fn strings_are_read_and_checked() {
+        let read = |bytes: &[u8], n| {
+            let mut g = graph(0, bytes.len() as u64, None);
+            g.consts[0].ty = TensorType { dtype: Dtype::Str, dims: vec![n] };
+            BytesStore::new(Arc::new(bytes.to_vec())).load(&g, 0)
+        };
+        let bytes = b"\x02\0\0\0\xc3\xa9\0\0\0\0";
+        assert_eq!(read(bytes, 2i64.into()).unwrap().as_strings(), ["\u{e9}", ""]);
+        assert!(read(bytes, 3i64.into()).is_err());
+        assert!(read(&bytes[..8], 2i64.into()).is_err());
+        assert!(read(b"\xff\xff\xff\xff", 1i64.into()).is_err());
+        assert!(read(b"\x01\0\0\0\xff", 1i64.into()).is_err());
     }
 
     #[test]

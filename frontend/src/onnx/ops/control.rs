@@ -15,7 +15,7 @@ use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Builder, Outside, Region, Value};
 
-pub(crate) const OPS: &[Row] = &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 9, scan)];
+pub(crate) const OPS: &[Row] = &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 8, batched_scan), op("Scan", 9, scan)];
 
 /// A body as a region, with the types of what it gives.
 pub(super) struct Body {
@@ -138,15 +138,39 @@ fn branch(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let cond = scalar_bool(c, cond)?;
     let known = c.b.g.syms.len() as u32;
     let [then, orelse] = graphs;
-    let then = body(c, then, &[], &[], |_, _| vec![])?;
-    let orelse = body(c, orelse, &[], &[], |_, _| vec![])?;
+    let mut then = body(c, then, &[], &[], |_, _| vec![])?;
+    let mut orelse = body(c, orelse, &[], &[], |_, _| vec![])?;
     if then.results.len() != orelse.results.len() {
         return invalid("the branches give different numbers of values");
     }
+    same_rank(c, &mut then, &mut orelse)?;
     let pairs = then.results.iter().zip(&orelse.results);
     let types = pairs.map(|(&a, &b)| joined_values(c, a, b, known)).collect::<Got<Vec<_>>>()?;
     let control = Control::If { then: then.region.0, orelse: orelse.region.0 };
     Ok(finish(c, control, &[cond], types))
+}
+
+/// Where one branch gives a single number and the other a vector (or more axes) of one number, the
+/// first takes the other's rank: what broadcasts cannot tell them apart.
+fn same_rank(c: &mut Cx<'_, '_, '_>, then: &mut Body, orelse: &mut Body) -> Got<()> {
+    for i in 0..then.results.len() {
+        let pair = [then.results[i], orelse.results[i]];
+        let [Some(a), Some(b)] = pair.map(|v| c.b.g.ty(v).as_tensor().cloned()) else { continue };
+        let (least, most) = (a.dims.len().min(b.dims.len()), a.dims.len().max(b.dims.len()));
+        let single = [&a, &b].iter().all(|t| t.dims.iter().all(|d| d.is(1)));
+        if least == most || !single {
+            continue;
+        }
+        let lower = if a.dims.len() < b.dims.len() { &mut *then } else { &mut *orelse };
+        let what = format!("{}: a branch's number takes the other's rank, {most}", c.b.name);
+        let mut inner = c.b.nested();
+        let v = inner.reshape(lower.results[i], vec![1i64.into(); most])?;
+        inner.into_region(lower.region);
+        lower.results[i] = v;
+        c.b.g.regions[lower.region].results[i] = v;
+        c.imp.warnings.push(what);
+    }
+    Ok(())
 }
 
 /// Rounds of widening before a loop's types must be stable.
@@ -202,6 +226,7 @@ fn widens(ty: &Type, new: &Type, own: u32) -> bool {
             }
             _ => a != b,
         },
+        (Type::Opt(a), Type::Opt(b)) => widens(a, b, own),
         _ => ty != new,
     }
 }
@@ -222,6 +247,13 @@ fn widened(c: &mut Cx<'_, '_, '_>, a: &Type, b: &Type, own: u32) -> Got<Type> {
             Ok(Type::tensor(x.dtype, dims))
         }
         (Type::Tensor(_), Type::Tensor(_)) => unsupported("a carried value whose rank changes"),
+        (Type::Opt(x), Type::Opt(y)) => Ok(Type::Opt(Box::new(widened(c, x, y, own)?))),
+        (Type::Seq(x), Type::Seq(y)) => match (&**x, &**y) {
+            (Type::Tensor(x), Type::Tensor(y)) if x.dtype == y.dtype && x.dims.is_empty() => {
+                Ok(b.clone())
+            }
+            _ => unsupported("a carried sequence whose elements' rank changes"),
+        },
         _ => invalid("a carried value changes its kind"),
     }
 }
@@ -254,6 +286,24 @@ fn stacked(
         types.push((Type::tensor(t.dtype, dims), false));
     }
     Ok(types)
+}
+
+/// Where an optional is carried and the body gives what one may hold, an optional is made of it.
+fn wrapped(c: &mut Cx<'_, '_, '_>, mut body: Body, types: &[Type]) -> Body {
+    for (i, t) in types.iter().enumerate() {
+        let r = body.results[1 + i];
+        let given = c.b.g.ty(r).clone();
+        if !matches!(t, Type::Opt(_)) || matches!(given, Type::Opt(_)) {
+            continue;
+        }
+        let mut b = c.b.nested();
+        let control = Control::OptNew { elem: given.clone() };
+        let made = b.control(control, &[r], vec![Type::Opt(Box::new(given))])[0];
+        b.into_region(body.region);
+        body.results[1 + i] = made;
+        c.b.g.regions[body.region].results[1 + i] = made;
+    }
+    body
 }
 
 fn repeat(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
@@ -292,6 +342,7 @@ fn repeat(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
             [&[given[0], truth], &given[1..]].concat()
         })?;
         shown = Some(body.results[0] == truth);
+        let body = wrapped(c, body, types);
         let carried = body.results[1..=n].to_vec();
         Ok((body, carried))
     })?;
@@ -336,7 +387,8 @@ fn scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         Some(v) => invalid(format!("{} axes or directions for {len} values", v.len())),
     };
     let in_axes = list(c.ints("scan_input_axes")?, m)?;
-    let in_back = list(c.ints("scan_input_directions")?, m)?;
+    let ways = if c.version < 9 { "directions" } else { "scan_input_directions" };
+    let in_back = list(c.ints(ways)?, m)?;
     let out_axes = list(c.ints("scan_output_axes")?, k)?;
     let out_back = list(c.ints("scan_output_directions")?, k)?;
     let start = inputs[..n].to_vec();
@@ -374,6 +426,37 @@ fn scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         outs[n + i] = moved(c, y, 0, axis)?;
     }
     Ok(outs)
+}
+
+/// Version 8: every operand has a batch axis first, and each batch scans for itself.
+fn batched_scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    if c.opt(0).is_some() {
+        return unsupported("a scan of sequences of different lengths");
+    }
+    let ins = (1..c.ins.len()).map(|i| c.tensor(i)).collect::<Got<Vec<_>>>()?;
+    if ins.is_empty() || ins.iter().any(|&v| c.rank(v) == 0) {
+        return invalid("operands need a batch axis");
+    }
+    let trip = c.dims(ins[0])[0].clone();
+    let region = c.b.g.new_region();
+    let mut slices = vec![];
+    for &v in &ins {
+        let t = c.b.g.tensor(v).clone();
+        c.b.g.constraints.equal(&trip, &t.dims[0])?;
+        slices.push(c.b.g.add_param(region, Type::tensor(t.dtype, t.dims[1..].to_vec())));
+    }
+    let constraints = c.b.g.constraints.0.len();
+    let known = c.b.g.syms.len() as u32;
+    let mut b = c.b.nested();
+    let mut own =
+        Cx { b: &mut b, imp: &mut *c.imp, node: c.node, ins: slices, version: c.version };
+    let results = scan(&mut own)?;
+    check_inside(&mut b, constraints)?;
+    b.into_region(region);
+    c.b.g.regions[region].results = results.clone();
+    let outs = stacked(c, &results, &trip, known)?;
+    let control = Control::Scan { body: region.0, carried: 0, trip, reverse: false };
+    Ok(finish(c, control, &ins, outs))
 }
 
 /// x with axis `from` at place `to`.

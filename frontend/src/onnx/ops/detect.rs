@@ -165,7 +165,7 @@ fn list(c: &Cx<'_, '_, '_>, name: &str, n: usize, default: i64) -> Got<Vec<i64>>
 fn col2im(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, image, block) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
     let (Some(image), Some(block)) = (c.known_ints(image), c.known_ints(block)) else {
-        return unsupported("an image or block shape computed when the model runs");
+        return columns_added(c, [x, image, block]);
     };
     let n = image.len();
     let taps =
@@ -212,6 +212,67 @@ fn col2im(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.prim(Prim::ConvTranspose { geo, groups }, &[t, w])?)
 }
 
+/// The same where the image's or blocks' sizes are known only when the model runs: by indices.
+fn columns_added(c: &mut Cx<'_, '_, '_>, [x, image, block]: [Value; 3]) -> Got<Vec<Value>> {
+    use BinaryOp::{Add, And, Ge, Lt, Mul};
+    let (image, block) = (c.sizes(image, "image")?, c.sizes(block, "block")?);
+    let (n, d) = (image.len(), c.dims(x));
+    if block.len() != n || d.len() != 3 {
+        return invalid(format!("blocks of {} axes of an image of {n}", block.len()));
+    }
+    let stride = list(c, "strides", n, 1)?;
+    let dilation = list(c, "dilations", n, 1)?;
+    let pads = list(c, "pads", 2 * n, 0)?;
+    // Taps of each axis, then columns of each axis: where each lies, and whether that is inside.
+    let (mut grid, mut place, mut inside) = (block.clone(), None, None);
+    for i in 0..n {
+        let span = block[i].plus(-1).times(dilation[i]).plus(1);
+        let room = image[i].plus(pads[i]).plus(pads[n + i]).sub(&span);
+        grid.push(room.div(&stride[i].into()).plus(1));
+    }
+    for i in 0..n {
+        let mut at = c.scalar(Dtype::I64, -(pads[i] as f64));
+        for (axis, step) in [(i, dilation[i]), (n + i, stride[i])] {
+            let mut shape = vec![Dim::from(1i64); 2 * n];
+            shape[axis] = grid[axis].clone();
+            let k = Prim::Iota { dtype: Dtype::I64, shape, axis: axis as u32 };
+            let k = c.prim(k, &[])?;
+            let k = c.bin_scalar(Mul, k, step as f64)?;
+            at = c.bin(Add, at, k)?;
+        }
+        let size = c.b.dim_scalar(image[i].clone());
+        let (low, high) = (c.bin_scalar(Ge, at, 0.0)?, c.bin(Lt, at, size)?);
+        let own = c.bin(And, low, high)?;
+        inside = Some(inside.map_or(Ok(own), |all| c.bin(And, all, own))?);
+        place = Some(match place {
+            Some(place) => {
+                let up = c.bin(Mul, place, size)?;
+                c.bin(Add, up, at)?
+            }
+            None => at,
+        });
+    }
+    let (Some(place), Some(inside)) = (place, inside) else { return invalid("no axes") };
+    // What is outside goes to one element more, which is dropped.
+    let pixels = Dim::product(&image);
+    let none = c.b.dim_scalar(pixels.clone());
+    let place = c.b.select(inside, place, none)?;
+    let rows = d[0].mul(&d[1].div(&Dim::product(&block)));
+    let each = Dim::product(&grid);
+    let place = c.reshape(place, vec![1i64.into(), each.clone()])?;
+    let place = c.b.broadcast(place, vec![rows.clone(), each.clone()])?;
+    let x2 = c.reshape(x, vec![rows.clone(), each])?;
+    let dtype = c.dtype(x);
+    let zero = c.scalar(dtype, 0.0);
+    let zeros = c.b.broadcast(zero, vec![rows, pixels.plus(1)])?;
+    let add = Prim::ScatterElements { axis: 1, op: ScatterOp::Add };
+    let y = c.prim(add, &[zeros, place, x2])?;
+    let y = c.b.narrow(y, 1, 0i64.into(), pixels)?;
+    let mut shape = vec![d[0].clone(), d[1].div(&Dim::product(&block))];
+    shape.extend(image);
+    one(c.reshape(y, shape)?)
+}
+
 /// Values put back where a max pool found them, in a tensor of zeros.
 fn max_unpool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, at) = (c.tensor(0)?, c.tensor(1)?);
@@ -225,18 +286,23 @@ fn max_unpool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let full = d[i + 2].plus(-1).times(stride[i]).plus(kernel[i]);
         out.push(full.plus(-(pads[i] + pads[n + i])));
     }
-    let given = match c.opt(2) {
-        Some(v) => Some(c.sizes(v, "output_shape")?),
-        None => None,
-    };
-    let shape = given.unwrap_or(out);
     let dtype = c.dtype(x);
     let zero = c.scalar(dtype, 0.0);
-    let base = c.b.broadcast(zero, vec![Dim::product(&shape)])?;
+    let base = c.b.broadcast(zero, vec![Dim::product(&out)])?;
     let count = Dim::product(&d);
     let values = c.reshape(x, vec![count.clone()])?;
     let at = c.reshape(at, vec![count])?;
     let put = Prim::ScatterElements { axis: 0, op: ScatterOp::Set };
     let y = c.prim(put, &[base, at, values])?;
-    one(c.reshape(y, shape)?)
+    let y = c.reshape(y, out.clone())?;
+    let Some(shape) = c.opt(2) else { return one(y) };
+    // Indices count in the size that the pool implies; a size that is given has more at the ends.
+    let shape = c.sizes(shape, "output_shape")?;
+    if shape.len() != out.len() {
+        return invalid(format!("an output_shape of {} axes", shape.len()));
+    }
+    let after = shape.iter().zip(&out).map(|(s, o)| s.sub(o)).collect();
+    let before = vec![Dim::from(0i64); out.len()];
+    let mode = hub_abi::prim::PadMode::Constant;
+    one(c.prim(Prim::Pad { before, after, mode }, &[y, zero])?)
 }

@@ -179,9 +179,6 @@ fn cast_to(c: &mut Cx<'_, '_, '_>, to: Dtype) -> Got<Vec<Value>> {
     if c.dtype(x) == to {
         return one(x);
     }
-    if to == Dtype::Str || c.dtype(x) == Dtype::Str {
-        return unsupported(format!("a cast from {} to {to}", c.dtype(x)));
-    }
     let saturate = c.flag("saturate", true)?;
     one(c.prim(Prim::Cast { to, saturate }, &[x])?)
 }

@@ -1,8 +1,10 @@
 //! Gathering, scattering, searching, sorting.
 
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op};
+use hub_abi::pgraph::Control;
 use hub_abi::prim::{BinaryOp, Prim, ReduceOp, ScatterOp};
+use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 
@@ -159,25 +161,36 @@ fn reverse_sequence(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.prim(Prim::GatherElements { axis: t as u32 }, &[x, at])?)
 }
 
-/// Distinct elements of the flattened tensor: values, first places, inverse, counts. By sorting:
-/// equals come by ascending index, so each run's first is the first place.
+/// Distinct elements of the flattened tensor, or slices along an axis: values, first places, inverse,
+/// counts. By sorting, which keeps the order of equals, so each run's first is the first place.
 fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
-    let x = c.tensor(0)?;
-    let n = Dim::product(&c.dims(x));
-    if c.has("axis") && c.rank(x) != 1 {
-        return unsupported("distinct slices along an axis");
-    }
-    let x = c.reshape(x, vec![n.clone()])?;
-    let k = n.clone();
-    let sort = Prim::TopK { k, axis: 0, largest: false, sorted: true };
-    let sorted = c.b.prim_n(sort, &[x])?;
-    let (values, at) = (sorted[0], sorted[1]);
-    // A run starts where an element differs from the one before (the first always).
+    let mut x = c.tensor(0)?;
+    let dims = c.dims(x);
+    let axis = match c.has("axis") {
+        true => Some(axis_of(c, x)? as usize),
+        false => None,
+    };
+    let mut front: Vec<usize> = (0..dims.len()).collect();
+    let rest = match axis {
+        Some(axis) => {
+            front.remove(axis);
+            front.insert(0, axis);
+            x = c.b.transpose(x, &front)?;
+            c.dims(x)[1..].to_vec()
+        }
+        None => vec![],
+    };
+    let n = axis.map_or(Dim::product(&dims), |a| dims[a].clone());
+    let rows = c.reshape(x, vec![n.clone(), Dim::product(&rest)])?;
+    let at = lexical(c, rows)?;
+    let sorted = c.prim(Prim::Gather { axis: 0 }, &[rows, at])?;
+    // A run starts where a row differs from the one before (the first always).
     let i = c.prim(Prim::Iota { dtype: Dtype::I64, shape: vec![n.clone()], axis: 0 }, &[])?;
     let before = c.bin_scalar(BinaryOp::Sub, i, 1.0)?;
     let before = c.bin_scalar(BinaryOp::Max, before, 0.0)?;
-    let previous = c.prim(Prim::Gather { axis: 0 }, &[values, before])?;
-    let differs = c.bin(BinaryOp::Ne, values, previous)?;
+    let previous = c.prim(Prim::Gather { axis: 0 }, &[sorted, before])?;
+    let differs = c.bin(BinaryOp::Ne, sorted, previous)?;
+    let differs = c.reduce(ReduceOp::Or, differs, &[1], false)?;
     let first = c.bin_scalar(BinaryOp::Eq, i, 0.0)?;
     let starts = c.bin(BinaryOp::Or, differs, first)?;
     // Number of each element's run, in sorted order.
@@ -188,7 +201,7 @@ fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let found = non_zero(c, starts)?;
     let count = c.dims(found)[1].clone();
     let heads = c.reshape(found, vec![count.clone()])?;
-    let mut values = c.prim(Prim::Gather { axis: 0 }, &[values, heads])?;
+    let mut values = c.prim(Prim::Gather { axis: 0 }, &[sorted, heads])?;
     let mut first = c.prim(Prim::Gather { axis: 0 }, &[at, heads])?;
     let column = c.reshape(at, vec![n.clone(), 1i64.into()])?;
     let set = Prim::ScatterNd { op: ScatterOp::Set };
@@ -209,9 +222,43 @@ fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         counts = c.prim(Prim::Gather { axis: 0 }, &[counts, order[1]])?;
         let shape = vec![count.clone()];
         let rank = c.prim(Prim::Iota { dtype: Dtype::I64, shape, axis: 0 }, &[])?;
-        let column = c.reshape(order[1], vec![count, 1i64.into()])?;
+        let column = c.reshape(order[1], vec![count.clone(), 1i64.into()])?;
         let place = c.prim(set, &[rank, column, rank])?;
         inverse = c.prim(Prim::Gather { axis: 0 }, &[place, inverse])?;
     }
+    let values = c.reshape(values, [&[count], &rest[..]].concat())?;
+    let mut back = vec![0; front.len()];
+    front.iter().enumerate().for_each(|(i, &p)| back[p] = i);
+    let values = if axis.is_some() { c.b.transpose(values, &back)? } else { values };
     Ok(vec![values, first, inverse, counts])
+}
+
+/// The order of rows [n, m] by their elements, the first column deciding first: int64 [n]. Columns
+/// are sorted from the last to the first.
+fn lexical(c: &mut Cx<'_, '_, '_>, rows: Value) -> Got {
+    let d = c.dims(rows);
+    let sort = Prim::TopK { k: d[0].clone(), axis: 0, largest: false, sorted: true };
+    if d[1].is(1) {
+        let column = c.reshape(rows, vec![d[0].clone()])?;
+        return Ok(c.b.prim_n(sort, &[column])?[1]);
+    }
+    let ty = Type::tensor(Dtype::I64, vec![d[0].clone()]);
+    let start = Prim::Iota { dtype: Dtype::I64, shape: vec![d[0].clone()], axis: 0 };
+    let start = c.prim(start, &[])?;
+    let region = c.b.g.new_region();
+    let i = c.b.g.add_param(region, Type::tensor(Dtype::I64, vec![]));
+    let order = c.b.g.add_param(region, ty.clone());
+    let mut b = c.b.nested();
+    let on = b.scalar(Dtype::Bool, 1.0);
+    let last = b.dim_scalar(d[1].plus(-1));
+    let at = b.sub(last, i)?;
+    let column = b.prim(Prim::Gather { axis: 1 }, &[rows, at])?;
+    let column = b.prim(Prim::Gather { axis: 0 }, &[column, order])?;
+    let by = b.prim_n(sort, &[column])?[1];
+    let next = b.prim(Prim::Gather { axis: 0 }, &[order, by])?;
+    b.into_region(region);
+    c.b.g.regions[region].results = vec![on, next];
+    let control = Control::Loop { body: region.0, has_trip: true, has_cond: false, carried: 1 };
+    let trip = c.b.dim_scalar(d[1].clone());
+    Ok(c.b.control(control, &[trip, start], vec![ty])[0])
 }

@@ -5,6 +5,7 @@ use crate::onnx::table::{Row, op, op_of};
 use hub_abi::Dtype;
 use hub_abi::prim::BinaryOp;
 use hub_ir::Value;
+use hub_ir::ops::linalg::{Det, Inverse};
 use hub_ir::ops::matmul::MatMul;
 
 pub(crate) const OPS: &[Row] = &[
@@ -13,6 +14,14 @@ pub(crate) const OPS: &[Row] = &[
         one(c.source(MatMul { trans_a: false, trans_b: false }, &ins)?)
     }),
     op("Gemm", 1, gemm),
+    op("Det", 11, |c| {
+        let x = c.tensor(0)?;
+        one(c.source(Det {}, &[x])?)
+    }),
+    op_of("com.microsoft", "Inverse", |c| {
+        let x = c.tensor(0)?;
+        one(c.source(Inverse {}, &[x])?)
+    }),
     op_of("com.microsoft", "FusedMatMul", fused_matmul),
 ];
 

@@ -6,14 +6,20 @@ use super::table::Row;
 mod activation;
 mod attention;
 mod control;
+mod deform;
 mod detect;
 mod dynamic;
 mod einsum;
 mod elementwise;
 mod generate;
+mod gradient;
 mod index;
 mod linalg;
 mod loss;
+mod ml;
+mod ml_forest;
+mod ml_linear;
+mod ml_tree;
 mod nn;
 mod pool;
 mod quant;
@@ -26,6 +32,8 @@ mod sequence;
 mod shape;
 mod signal;
 mod spatial;
+mod text;
+mod training;
 
 /// All rows.
 pub(crate) const TABLES: &[&[Row]] = &[
@@ -33,6 +41,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     attention::OPS,
     signal::OPS,
     random::OPS,
+    deform::OPS,
     detect::OPS,
     sample::OPS,
     loss::OPS,
@@ -44,10 +53,15 @@ pub(crate) const TABLES: &[&[Row]] = &[
     generate::OPS,
     index::OPS,
     linalg::OPS,
+    ml::OPS,
+    ml_linear::OPS,
+    ml_tree::OPS,
     nn::OPS,
+    training::OPS,
     pool::OPS,
     reduce::OPS,
     resize::OPS,
     sequence::OPS,
     shape::OPS,
+    text::OPS,
 ];

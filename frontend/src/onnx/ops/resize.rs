@@ -1,6 +1,6 @@
 //! Resize and Upsample, all versions.
 
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op};
 use hub_abi::prim::{BinaryOp, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
@@ -52,10 +52,13 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
     let old_style = old.sizes_at.is_none();
     let default = if old_style { "asymmetric" } else { "half_pixel" };
     let coord = coordinates(&c.string("coordinate_transformation_mode", default)?)?;
-    let roi = match old.roi_at.and_then(|i| c.opt(i)) {
-        Some(v) if coord == ResizeCoord::TfCropAndResize => Some(roi(c, v, axes.len())?),
-        _ => None,
+    let region = old.roi_at.and_then(|i| c.opt(i));
+    let region = region.filter(|_| coord == ResizeCoord::TfCropAndResize);
+    let roi = match region {
+        Some(v) => roi(c, v, axes.len())?,
+        None => None,
     };
+    let region = region.filter(|_| roi.is_none());
     let rounding =
         c.string("nearest_mode", if old_style { "floor" } else { "round_prefer_floor" })?;
     let mode = match &*c.string("mode", "nearest")? {
@@ -68,7 +71,7 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
     for (i, (out, scale)) in outs.into_iter().enumerate() {
         let roi = roi.as_ref().map_or((0.0, 1.0), |r| r[i]);
         let same = out == named[i] && scale.is_none_or(|s| s == 1.0) && roi == (0.0, 1.0);
-        if !same {
+        if !same || region.is_some() {
             list.push(ResizeAxis { axis: axes[i], out, scale, roi });
         }
     }
@@ -78,6 +81,10 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
     let mut ins = vec![x];
     // Computed scales make every size a symbol, so every axis is listed.
     ins.extend(computed);
+    if let Some(v) = region {
+        ins.resize(2, Value::NONE);
+        ins.push(c.cast(v, Dtype::F32)?);
+    }
     let op = Resize {
         axes: list,
         mode,
@@ -199,13 +206,14 @@ fn computed_sizes(c: &mut Cx<'_, '_, '_>, scales: Value, named: &[Dim]) -> Got<S
     Ok((sizes.into_iter().map(|d| (d, None)).collect(), Some(scales)))
 }
 
-/// Starts, then ends.
-fn roi(c: &mut Cx<'_, '_, '_>, v: Value, n: usize) -> Got<Vec<(f32, f32)>> {
-    match c.known_floats(v) {
-        Some(r) if r.len() == 2 * n => Ok((0..n).map(|i| (r[i] as f32, r[n + i] as f32)).collect()),
-        Some(r) => invalid(format!("a region of {} numbers for {n} axes", r.len())),
-        None => unsupported("a region of interest computed when the model runs"),
+/// Starts and ends of axes, where these are known.
+fn roi(c: &mut Cx<'_, '_, '_>, v: Value, n: usize) -> Got<Option<Vec<(f32, f32)>>> {
+    let count = Dim::product(&c.dims(v));
+    if !count.is(2 * n as i64) {
+        return invalid(format!("a region of {count} numbers for {n} axes"));
     }
+    let part = |r: Vec<f64>| (0..n).map(|i| (r[i] as f32, r[n + i] as f32)).collect();
+    Ok(c.known_floats(v).map(part))
 }
 
 fn coordinates(name: &str) -> Got<ResizeCoord> {

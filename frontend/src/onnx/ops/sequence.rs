@@ -107,10 +107,12 @@ fn sequence_insert(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         if e.dtype != t.dtype {
             return invalid(format!("{} into a sequence of {}", t.dtype, e.dtype));
         }
-        if e.dims.len() != t.dims.len() {
-            return unsupported("a sequence of tensors of different ranks");
+        match (e.dims.len(), t.dims.len()) {
+            (a, b) if a == b => c.b.g.ty(s).clone(),
+            // Exporters write a shape without dims for elements of any shape.
+            (0, _) => Type::Seq(Box::new(Type::Tensor(t))),
+            _ => return unsupported("a sequence of tensors of different ranks"),
         }
-        c.b.g.ty(s).clone()
     };
     Ok(c.b.control(Control::SeqInsert, &ins, vec![ty]))
 }

@@ -134,17 +134,30 @@ fn squeeze(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     }
     let axes = match c.ints_or_input("axes", 1)? {
         Some(axes) => c.axes(&axes, dims.len())?,
-        None if dims.iter().any(|d| d.as_const().is_none()) => {
-            return unsupported("which axes are squeezed is known only when the model runs")
-                .map_err(|e| e.advise("give the axes, or fix the dimensions"));
+        None => {
+            for d in dims.iter().filter(|d| d.as_const().is_none()) {
+                stays(c, d)?;
+            }
+            (0..dims.len()).filter(|&i| dims[i].is(1)).collect()
         }
-        None => (0..dims.len()).filter(|&i| dims[i].is(1)).collect(),
     };
     if let Some(&a) = axes.iter().find(|&&a| dims[a].as_const().is_some_and(|d| d != 1)) {
         return invalid(format!("axis {a} of size {:?} cannot be squeezed", dims[a]));
     }
     let kept = dims.into_iter().enumerate().filter(|(i, _)| !axes.contains(i));
     one(c.reshape(x, kept.map(|(_, d)| d).collect())?)
+}
+
+/// A size that is not known is taken not to be 1, which is checked when the model runs: a rank must
+/// be known.
+fn stays(c: &mut Cx<'_, '_, '_>, d: &Dim) -> Got<()> {
+    let one = c.b.dim_scalar(d.clone());
+    let one = c.bin_scalar(BinaryOp::Eq, one, 1.0)?;
+    let one = c.cast(one, Dtype::I64)?;
+    let name = format!("whether {}'s axis of unknown size is squeezed", c.b.name);
+    let zero = c.b.g.new_sym(&name, 0, 0);
+    c.b.prim_n(Prim::BindSyms { syms: vec![zero] }, &[one])?;
+    Ok(())
 }
 
 fn unsqueeze(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {

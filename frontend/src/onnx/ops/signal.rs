@@ -1,9 +1,9 @@
 //! Window functions and Fourier transforms, as matrix products with cosines and sines.
 
 use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
-use crate::onnx::table::{Row, op, op_of};
+use crate::onnx::table::{Row, op};
 use crate::onnx::tensor;
-use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use hub_abi::prim::{BinaryOp, Prim, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 
@@ -13,21 +13,7 @@ pub(crate) const OPS: &[Row] = &[
     op("BlackmanWindow", 17, |c| window(c, &[0.42, -0.5, 0.08])),
     op("DFT", 17, dft),
     op("STFT", 17, stft),
-    op_of("ai.onnx.ml", "ArrayFeatureExtractor", |c| {
-        let (x, at) = (c.tensor(0)?, c.tensor(1)?);
-        let n = Dim::product(&c.dims(at));
-        let at = c.reshape(at, vec![n])?;
-        let Some(axis) = c.rank(x).checked_sub(1) else { return invalid("x is a scalar") };
-        let y = c.prim(Prim::Gather { axis: axis as u32 }, &[x, at])?;
-        let shape = c.dims(y);
-        one(if shape.len() == 1 { c.reshape(y, [&[1i64.into()], &shape[..]].concat())? } else { y })
-    }),
-    op_of("ai.onnx.ml", "Binarizer", |c| {
-        let x = c.tensor(0)?;
-        let (t, dtype) = (c.float("threshold", 0.0)?, c.dtype(x));
-        let hit = c.bin_scalar(BinaryOp::Gt, x, t.into())?;
-        one(c.cast(hit, dtype)?)
-    }),
+    op("MelWeightMatrix", 17, mel_weights),
 ];
 
 /// `sum of a[i] * cos(2 pi i k / n)`, n one less where the window is symmetric.
@@ -100,48 +86,161 @@ fn dft(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let d = c.dims(x);
     let rank = d.len();
-    let axis = match c.opt(2) {
-        Some(a) => match c.known_ints(a).as_deref() {
-            Some([a]) => *a,
-            _ => return unsupported("an axis computed when the model runs"),
-        },
-        None if c.version >= 20 => -2,
-        None => c.int("axis", 1)?,
-    };
-    let at = c.axis(axis, rank)?;
-    if rank < 2 || at + 1 == rank || !(d[rank - 1].is(1) || d[rank - 1].is(2)) {
-        return invalid(format!("a transform along axis {axis} of {d:?}"));
+    if rank < 2 || !(d[rank - 1].is(1) || d[rank - 1].is(2)) {
+        return invalid(format!("a transform of {d:?}"));
     }
     let (inverse, onesided) = (c.flag("inverse", false)?, c.flag("onesided", false)?);
     if inverse && onesided {
         return unsupported("a one-sided inverse transform");
     }
-    let n = match c.opt(1) {
-        Some(v) => c.sizes(v, "dft_length")?.pop().unwrap_or(d[at].clone()),
-        None => d[at].clone(),
+    let axis = match c.opt(2) {
+        Some(a) => match c.known_ints(a).as_deref() {
+            Some([a]) => Some(*a),
+            _ => None,
+        },
+        None if c.version >= 20 => Some(-2),
+        None => Some(c.int("axis", 1)?),
     };
+    let length = match c.opt(1) {
+        Some(v) => c.sizes(v, "dft_length")?.pop(),
+        None => None,
+    };
+    // Sizes before, along and behind the axis.
+    let (at, [before, size, behind]) = match axis {
+        Some(axis) => {
+            let at = c.axis(axis, rank)?;
+            if at + 1 == rank {
+                return invalid(format!("a transform along axis {axis} of {d:?}"));
+            }
+            let behind = Dim::product(&d[at + 1..rank - 1]);
+            (Ok(at), [Dim::product(&d[..at]), d[at].clone(), behind])
+        }
+        None => {
+            let (hit, sizes) = about(c, &d)?;
+            (Err(hit), sizes)
+        }
+    };
+    let n = length.unwrap_or(size.clone());
+    let mut t = c.reshape(x, vec![before, size.clone(), behind, d[rank - 1].clone()])?;
     // Cut or padded with zeros to the length.
-    let mut x = x;
-    if n != d[at] {
-        let (zero, dtype) = (vec![Dim::from(0i64); rank], c.dtype(x));
+    if n != size {
+        let (zero, dtype) = (vec![Dim::from(0i64); 4], c.dtype(x));
         let mut after = zero.clone();
-        after[at] = n.sub(&d[at]);
+        after[1] = n.sub(&size);
         let value = c.scalar(dtype, 0.0);
         let mode = hub_abi::prim::PadMode::Constant;
-        x = c.prim(Prim::Pad { before: zero, after, mode }, &[x, value])?;
+        t = c.prim(Prim::Pad { before: zero, after, mode }, &[t, value])?;
     }
-    let flat = vec![
-        Dim::product(&d[..at]),
-        n.clone(),
-        Dim::product(&d[at + 1..rank - 1]),
-        d[rank - 1].clone(),
-    ];
-    let t = c.reshape(x, flat)?;
     let bins = if onesided { n.div(&2i64.into()).plus(1) } else { n };
     let y = transform(c, t, &bins, inverse)?;
-    let mut shape = d;
-    (shape[at], shape[rank - 1]) = (bins, 2i64.into());
+    let mut shape = d.clone();
+    shape[rank - 1] = 2i64.into();
+    match at {
+        Ok(at) => shape[at] = bins,
+        Err(hit) => {
+            let own = c.b.dims_vector(d[..rank - 1].to_vec());
+            let bins = c.b.dim_scalar(bins);
+            let sizes = c.b.select(hit, bins, own)?;
+            shape.splice(..rank - 1, c.sizes(sizes, "size")?);
+        }
+    }
     one(c.reshape(y, shape)?)
+}
+
+/// Where an axis that is known only when the model runs stands among all but the last, as bool; and
+/// the sizes before, along and behind it.
+fn about(c: &mut Cx<'_, '_, '_>, d: &[Dim]) -> Got<(Value, [Dim; 3])> {
+    let n = d.len() - 1;
+    let axis = c.tensor(2)?;
+    let axis = c.reshape(axis, vec![])?;
+    let axis = c.cast(axis, Dtype::I64)?;
+    let below = c.bin_scalar(BinaryOp::Lt, axis, 0.0)?;
+    let wrapped = c.bin_scalar(BinaryOp::Add, axis, d.len() as f64)?;
+    let axis = c.b.select(below, wrapped, axis)?;
+    let i = c.prim(Prim::Iota { dtype: Dtype::I64, shape: vec![n.into()], axis: 0 }, &[])?;
+    let sizes = c.b.dims_vector(d[..n].to_vec());
+    let mut parts = vec![];
+    for op in [BinaryOp::Lt, BinaryOp::Eq, BinaryOp::Gt] {
+        let hit = c.bin(op, i, axis)?;
+        let rest = c.scalar(Dtype::I64, 1.0);
+        let own = c.b.select(hit, sizes, rest)?;
+        parts.push(c.reduce(ReduceOp::Prod, own, &[0], true)?);
+    }
+    let hit = c.bin(BinaryOp::Eq, i, axis)?;
+    let all = c.b.concat(&parts, 0)?;
+    let all = c.sizes(all, "size")?;
+    match <[Dim; 3]>::try_from(all) {
+        Ok(all) => Ok((hit, all)),
+        Err(_) => invalid("an axis"),
+    }
+}
+
+/// Triangles that are even on the mel scale, as `[spectrogram bins, mel bins]`.
+fn mel_weights(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    use BinaryOp::{Add, And, Div, Eq, Ge, Gt, Le, Lt, Max, Mul, Sub};
+    let (bins, length) = (c.tensor(0)?, c.tensor(1)?);
+    let (bins, length) = (c.sizes(bins, "num_mel_bins")?.pop(), c.sizes(length, "length")?.pop());
+    let (Some(bins), Some(length)) = (bins, length) else { return invalid("no sizes") };
+    let to = tensor::dtype(c.int("output_datatype", 1)? as i32)?;
+    let number = |c: &mut Cx<'_, '_, '_>, i: usize| -> Got {
+        let v = c.tensor(i)?;
+        let v = c.reshape(v, vec![])?;
+        c.cast(v, Dtype::F64)
+    };
+    let mut edges = vec![];
+    for i in [3, 4] {
+        let hertz = number(c, i)?;
+        let t = c.bin_scalar(Div, hertz, 700.0)?;
+        let t = c.un(UnaryOp::Log1p, t)?;
+        edges.push(c.bin_scalar(Mul, t, 2595.0 / std::f64::consts::LN_10)?);
+    }
+    // Edges of the triangles as spectrogram bins.
+    let count = bins.plus(2);
+    let i = Prim::Iota { dtype: Dtype::F64, shape: vec![count.clone()], axis: 0 };
+    let i = c.prim(i, &[])?;
+    let count = c.b.dim_scalar(count);
+    let count = c.cast(count, Dtype::F64)?;
+    let step = c.bin(Sub, edges[1], edges[0])?;
+    let step = c.bin(Div, step, count)?;
+    let mel = c.bin(Mul, i, step)?;
+    let mel = c.bin(Add, mel, edges[0])?;
+    let hertz = c.bin_scalar(Mul, mel, std::f64::consts::LN_10 / 2595.0)?;
+    let hertz = c.un(UnaryOp::Expm1, hertz)?;
+    let hertz = c.bin_scalar(Mul, hertz, 700.0)?;
+    let n = c.b.dim_scalar(length.plus(1));
+    let n = c.cast(n, Dtype::F64)?;
+    let at = c.bin(Mul, hertz, n)?;
+    let rate = number(c, 2)?;
+    let at = c.bin(Div, at, rate)?;
+    let at = c.un(UnaryOp::Floor, at)?;
+    let part = |c: &mut Cx<'_, '_, '_>, from: i64| -> Got {
+        Ok(c.b.narrow(at, 0, from.into(), bins.clone())?)
+    };
+    let (low, mid, high) = (part(c, 0)?, part(c, 1)?, part(c, 2)?);
+    let rows = length.div(&2i64.into()).plus(1);
+    let j = Prim::Iota { dtype: Dtype::F64, shape: vec![rows, 1i64.into()], axis: 0 };
+    let j = c.prim(j, &[])?;
+    // Up to the middle, and down from it.
+    let rise = c.bin(Sub, mid, low)?;
+    let steep = c.bin_scalar(Eq, rise, 0.0)?;
+    let up = c.bin(Sub, j, low)?;
+    let run = c.bin_scalar(Max, rise, 1.0)?;
+    let up = c.bin(Div, up, run)?;
+    let (unit, zero) = (c.scalar(Dtype::F64, 1.0), c.scalar(Dtype::F64, 0.0));
+    let up = c.b.select(steep, unit, up)?;
+    let (a, b) = (c.bin(Ge, j, low)?, c.bin(Le, j, mid)?);
+    let inside = c.bin(And, a, b)?;
+    let y = c.b.select(inside, up, zero)?;
+    let fall = c.bin(Sub, high, mid)?;
+    let down = c.bin(Sub, high, j)?;
+    let run = c.bin_scalar(Max, fall, 1.0)?;
+    let down = c.bin(Div, down, run)?;
+    let (a, b) = (c.bin(Ge, j, mid)?, c.bin(Lt, j, high)?);
+    let inside = c.bin(And, a, b)?;
+    let some = c.bin_scalar(Gt, fall, 0.0)?;
+    let inside = c.bin(And, inside, some)?;
+    let y = c.b.select(inside, down, y)?;
+    one(c.cast(y, to)?)
 }
 
 /// Frames of the signal [B, L] or [B, L, 1|2], windowed and transformed: [B, frames, bins, 2].

@@ -145,7 +145,8 @@ impl Walk<'_> {
         let want = match p {
             Iota { .. } | Dims { .. } | Random { .. } => 0,
             Binary(_) | Pad { .. } | Gather { .. } | GatherElements { .. } | GatherNd { .. } => 2,
-            Contract { .. } | Conv { .. } | ConvTranspose { .. } => 2,
+            Contract { .. } | Conv { .. } | ConvTranspose { .. } | Find => 2,
+            Text(crate::prim::TextOp::Concat) => 2,
             Select | ScatterElements { .. } | ScatterNd { .. } => 3,
             Concat { .. } => ins.max(1),
             _ => 1,
