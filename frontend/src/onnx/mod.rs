@@ -11,7 +11,7 @@ mod table;
 mod tensor;
 pub mod write;
 
-pub use table::names as operators;
+pub use table::{has as has_operator, names as operators};
 
 use crate::sniff::read_file;
 use crate::{FrontendError, LoadOptions, Loaded, Provenance};

@@ -46,6 +46,11 @@ pub(crate) fn find(d: &str, name: &str, version: i64) -> Option<ImportFn> {
     fits.max_by_key(|r| r.since).map(|r| r.import)
 }
 
+/// Is there an import of this operator at this version of its domain?
+pub fn has(domain: &str, name: &str, version: i64) -> bool {
+    find(domain, name, version).is_some()
+}
+
 /// Names of all operators with an import, sorted; those of other domains with their domain.
 pub fn names() -> Vec<String> {
     let rows = ops::TABLES.iter().copied().flatten();

@@ -125,7 +125,10 @@ impl SourceOp for Resize {
             };
             match (size.as_const(), a.out.as_const()) {
                 (Some(size), Some(out))
-                    if scales.is_none() && roi.is_none() && size <= MOST && (0..=MOST).contains(&out) =>
+                    if scales.is_none()
+                        && roi.is_none()
+                        && size <= MOST
+                        && (0..=MOST).contains(&out) =>
                 {
                     let Some(taps) = self.taps(a, size, out)? else { continue };
                     y = self.apply(b, y, a.axis, &taps)?;

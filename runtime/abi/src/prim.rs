@@ -418,7 +418,8 @@ pub enum Prim {
         /// Bound to the number of columns.
         width: Sym,
     },
-    /// `()`: random numbers; a counter-based generator, restarted each run.
+    /// `()`: random numbers, the same in each run: NumPy's of a seed below 2^32, else of a
+    /// counter-based generator.
     Random {
         /// What from.
         dist: Distribution,

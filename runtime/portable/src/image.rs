@@ -4,7 +4,7 @@
 use crate::error::{Limits, PrimError};
 use crate::tensor::Tensor;
 use hub_abi::prim::Pixel;
-use image::{DynamicImage, ImageReader};
+use image::ImageReader;
 use std::io::Cursor;
 
 /// Greatest rows or columns.
@@ -15,6 +15,10 @@ const MOST_SIDE: u32 = 1 << 16;
 /// cannot be decoded gives no rows and no columns, as ONNX has it.
 pub(crate) fn decode(bytes: &Tensor, pixel: Pixel, limits: &Limits) -> Result<Tensor, PrimError> {
     let empty = || Tensor::new(&[0, 0, pixel.channels()], Vec::<u8>::new());
+    if let Some((w, h, rgb)) = crate::jpeg::decode(bytes.bytes(), limits.tensor_bytes.min(1 << 28))
+    {
+        return Tensor::new(&[h, w, pixel.channels()], of_rgb(rgb, pixel));
+    }
     let reader = ImageReader::new(Cursor::new(bytes.bytes()));
     let Ok(mut reader) = reader.with_guessed_format() else { return empty() };
     let mut most = image::Limits::default();
@@ -25,7 +29,7 @@ pub(crate) fn decode(bytes: &Tensor, pixel: Pixel, limits: &Limits) -> Result<Te
     let Ok(image) = reader.decode() else { return empty() };
     let dims = [image.height() as usize, image.width() as usize, pixel.channels()];
     limits.count(&dims, 1)?;
-    Tensor::new(&dims, pixels(image, pixel))
+    Tensor::new(&dims, of_rgb(image.into_rgb8().into_raw(), pixel))
 }
 
 /// ITU-R 601's luma in 16 bits of fraction, to nearest.
@@ -34,16 +38,13 @@ fn grey(p: &[u8]) -> u8 {
     ((r * 19595 + g * 38470 + b * 7471 + (1 << 15)) >> 16) as u8
 }
 
-fn pixels(image: DynamicImage, pixel: Pixel) -> Vec<u8> {
+fn of_rgb(mut rgb: Vec<u8>, pixel: Pixel) -> Vec<u8> {
     match pixel {
-        Pixel::Grey => image.into_rgb8().as_raw().chunks_exact(3).map(grey).collect(),
-        Pixel::Rgb => image.into_rgb8().into_raw(),
-        Pixel::Bgr => {
-            let mut raw = image.into_rgb8().into_raw();
-            raw.chunks_exact_mut(3).for_each(|p| p.swap(0, 2));
-            raw
-        }
+        Pixel::Grey => return rgb.chunks_exact(3).map(grey).collect(),
+        Pixel::Rgb => {}
+        Pixel::Bgr => rgb.chunks_exact_mut(3).for_each(|p| p.swap(0, 2)),
     }
+    rgb
 }
 
 #[cfg(test)]
@@ -65,12 +66,8 @@ mod tests {
 
     #[test]
     fn what_is_no_image_is_empty() {
-        let files: [&[u8]; 4] = [
-            b"",
-            b"no image",
-            b"P6 99999 99999 255\n",
-            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
-        ];
+        let files: [&[u8]; 4] =
+            [b"", b"no image", b"P6 99999 99999 255\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"];
         for file in files {
             assert_eq!(decoded(file, Pixel::Rgb).unwrap().dims(), [0, 0, 3]);
         }

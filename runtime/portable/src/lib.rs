@@ -19,6 +19,7 @@ mod float8;
 mod gemm;
 mod image;
 mod index;
+mod jpeg;
 mod layout;
 mod movement;
 mod pad;

@@ -28,7 +28,8 @@ pub(crate) fn find(x: &Tensor, keys: &Tensor) -> Result<Tensor, PrimError> {
         d if d.is_float() => {
             // One pattern for every NaN, one for both zeros.
             let bits = |t: &Tensor| -> Result<Vec<u64>, PrimError> {
-                let one = |v: f64| if v.is_nan() { f64::NAN.to_bits() } else { (v + 0.0).to_bits() };
+                let one =
+                    |v: f64| if v.is_nan() { f64::NAN.to_bits() } else { (v + 0.0).to_bits() };
                 Ok(t.to_f64s()?.into_iter().map(one).collect())
             };
             places(dims, bits(x)?.into_iter(), bits(keys)?.into_iter())
@@ -125,8 +126,7 @@ fn split(
     most: Option<u64>,
     limits: &Limits,
 ) -> Result<(Vec<Tensor>, usize), PrimError> {
-    let rows: Vec<Vec<&str>> =
-        x.as_strings().iter().map(|s| pieces(s, delimiter, most)).collect();
+    let rows: Vec<Vec<&str>> = x.as_strings().iter().map(|s| pieces(s, delimiter, most)).collect();
     let counts = rows.iter().map(|r| r.len() as i64).collect();
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut dims = x.dims().to_vec();

@@ -15,12 +15,13 @@ use hub_ir::ops::norm::{LayerNorm, Softmax};
 pub(crate) const OPS: &[Row] = &[
     op("Attention", 23, attention),
     op("RotaryEmbedding", 23, rotary),
+    op("TensorScatter", 24, tensor_scatter),
     op_of("com.microsoft", "SkipLayerNormalization", skip_layer_norm),
     op_of("com.microsoft", "FusedConv", fused_conv),
 ];
 
 /// `[B, S, heads * D]` as `[B, heads, S, D]`.
-fn split_heads(c: &mut Cx<'_, '_, '_>, x: Value, heads: i64) -> Got {
+pub(super) fn split_heads(c: &mut Cx<'_, '_, '_>, x: Value, heads: i64) -> Got {
     let d = c.dims(x);
     if d.len() == 4 {
         return Ok(x);
@@ -101,6 +102,20 @@ fn mask(c: &mut Cx<'_, '_, '_>, s: &Dim, t: &Dim, past: &Dim, dtype: Dtype) -> G
         Some(m) => Some(m),
         None => None,
     };
+    if let Some(len) = c.opt(6) {
+        // Keys past a batch's own number are padding.
+        let len = c.cast(len, Dtype::I64)?;
+        let n = Dim::product(&c.dims(len));
+        let len = c.reshape(len, vec![n, 1i64.into(), 1i64.into(), 1i64.into()])?;
+        let at = Prim::Iota { dtype: Dtype::I64, shape: vec![t.clone()], axis: 0 };
+        let at = c.prim(at, &[])?;
+        let real = c.bin(BinaryOp::Lt, at, len)?;
+        let own = c.b.select(real, zero, low)?;
+        bias = Some(match bias {
+            Some(b) => c.bin(BinaryOp::Add, b, own)?,
+            None => own,
+        });
+    }
     if c.flag("is_causal", false)? {
         let (rows, columns) = rows_and_columns(c, &[s.clone(), t.clone()])?;
         let shift = c.b.dim_scalar(past.clone());
@@ -113,6 +128,37 @@ fn mask(c: &mut Cx<'_, '_, '_>, s: &Dim, t: &Dim, past: &Dim, dtype: Dtype) -> G
         });
     }
     Ok(bias)
+}
+
+/// New entries of a cache, written from each batch's own place on (around the end where circular).
+fn tensor_scatter(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let (cache, new) = (c.tensor(0)?, c.tensor(1)?);
+    let (dims, shape) = (c.dims(cache), c.dims(new));
+    let axis = c.axis(c.int("axis", -2)?, dims.len())?;
+    if axis == 0 || shape.len() != dims.len() {
+        return invalid("the cache's first axis is the batch");
+    }
+    let mut own = vec![Dim::from(1i64); shape.len()];
+    own[axis] = shape[axis].clone();
+    let mut at = c.prim(Prim::Iota { dtype: Dtype::I64, shape: own, axis: axis as u32 }, &[])?;
+    if let Some(start) = c.opt(2) {
+        let start = c.cast(start, Dtype::I64)?;
+        let mut own = vec![Dim::from(1i64); shape.len()];
+        own[0] = shape[0].clone();
+        let start = c.reshape(start, own)?;
+        at = c.bin(BinaryOp::Add, at, start)?;
+    }
+    match &*c.string("mode", "linear")? {
+        "linear" => {}
+        "circular" => {
+            let size = c.b.dim_scalar(dims[axis].clone());
+            at = c.bin(BinaryOp::Mod, at, size)?;
+        }
+        other => return invalid(format!("mode '{other}'")),
+    }
+    let at = c.b.broadcast(at, shape)?;
+    let op = hub_abi::prim::ScatterOp::Set;
+    one(c.prim(Prim::ScatterElements { axis: axis as u32, op }, &[cache, at, new])?)
 }
 
 /// Pairs of elements turned by the angles of their position.
@@ -128,14 +174,33 @@ fn rotary(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let gather = Prim::Gather { axis: 0 };
         (cos, sin) = (c.prim(gather.clone(), &[cos, at])?, c.prim(gather, &[sin, at])?);
     }
-    let (cos, sin) = (c.b.unsqueeze(cos, 1)?, c.b.unsqueeze(sin, 1)?);
     let turned = match c.int("rotary_embedding_dim", 0)? {
         0 => d[3].clone(),
         n => n.into(),
     };
+    let interleaved = c.flag("interleaved", false)?;
+    let mut y = turn(c, t, [cos, sin], turned, interleaved)?;
+    if flat {
+        y = c.b.transpose(y, &[0, 2, 1, 3])?;
+        let shape = c.dims(x);
+        y = c.reshape(y, shape)?;
+    }
+    one(y)
+}
+
+/// The first `turned` elements of heads `[B, heads, S, D]` turned in pairs (neighbours, or elements of
+/// both halves) by angles whose cosines and sines are `[B, S, turned / 2]`.
+pub(super) fn turn(
+    c: &mut Cx<'_, '_, '_>,
+    t: Value,
+    [cos, sin]: [Value; 2],
+    turned: Dim,
+    interleaved: bool,
+) -> Got {
+    let d = c.dims(t);
+    let (cos, sin) = (c.b.unsqueeze(cos, 1)?, c.b.unsqueeze(sin, 1)?);
     let half = turned.div(&2i64.into());
     let part = c.b.narrow(t, 3, 0i64.into(), turned.clone())?;
-    let interleaved = c.flag("interleaved", false)?;
     let (a, b) = if interleaved {
         let pairs = vec![d[0].clone(), d[1].clone(), d[2].clone(), half.clone(), 2i64.into()];
         let pairs = c.reshape(part, pairs)?;
@@ -150,27 +215,22 @@ fn rotary(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (as_, bc) = (c.bin(BinaryOp::Mul, a, sin)?, c.bin(BinaryOp::Mul, b, cos)?);
     let re = c.bin(BinaryOp::Sub, ac, bs)?;
     let im = c.bin(BinaryOp::Add, as_, bc)?;
-    let mut y = if interleaved {
+    let y = if interleaved {
         let (re, im) = (c.b.unsqueeze(re, 4)?, c.b.unsqueeze(im, 4)?);
         let y = c.b.concat(&[re, im], 4)?;
         c.reshape(y, vec![d[0].clone(), d[1].clone(), d[2].clone(), turned.clone()])?
     } else {
         c.b.concat(&[re, im], 3)?
     };
-    if turned != d[3] {
-        let rest = c.b.narrow(t, 3, turned.clone(), d[3].sub(&turned))?;
-        y = c.b.concat(&[y, rest], 3)?;
+    if turned == d[3] {
+        return Ok(y);
     }
-    if flat {
-        y = c.b.transpose(y, &[0, 2, 1, 3])?;
-        let shape = c.dims(x);
-        y = c.reshape(y, shape)?;
-    }
-    one(y)
+    let rest = c.b.narrow(t, 3, turned.clone(), d[3].sub(&turned))?;
+    Ok(c.b.concat(&[y, rest], 3)?)
 }
 
 /// `LayerNorm(x + skip + bias)`; the fourth output is the sum.
-fn skip_layer_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn skip_layer_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, skip) = (c.tensor(0)?, c.tensor(1)?);
     let mut sum = c.bin(BinaryOp::Add, x, skip)?;
     if let Some(bias) = c.opt(4) {
@@ -185,7 +245,7 @@ fn skip_layer_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 }
 
 /// `activation(conv(x, w) + bias + z)`.
-fn fused_conv(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn fused_conv(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (geo, groups) = conv_geometry(c, [0, 1])?;
     let mut ins = vec![c.tensor(0)?, c.tensor(1)?];
     ins.extend(c.opt(2));

@@ -15,7 +15,8 @@ use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Builder, Outside, Region, Value};
 
-pub(crate) const OPS: &[Row] = &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 8, batched_scan), op("Scan", 9, scan)];
+pub(crate) const OPS: &[Row] =
+    &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 8, batched_scan), op("Scan", 9, scan)];
 
 /// A body as a region, with the types of what it gives.
 pub(super) struct Body {
@@ -448,8 +449,7 @@ fn batched_scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let constraints = c.b.g.constraints.0.len();
     let known = c.b.g.syms.len() as u32;
     let mut b = c.b.nested();
-    let mut own =
-        Cx { b: &mut b, imp: &mut *c.imp, node: c.node, ins: slices, version: c.version };
+    let mut own = Cx { b: &mut b, imp: &mut *c.imp, node: c.node, ins: slices, version: c.version };
     let results = scan(&mut own)?;
     check_inside(&mut b, constraints)?;
     b.into_region(region);

@@ -140,8 +140,7 @@ fn tap(c: &mut Cx<'_, '_, '_>, at: Value, weight: Value, size: &Dim) -> Got<(Val
     let dtype = c.dtype(at);
     let last = c.b.dim_scalar(size.plus(-1));
     let last = c.cast(last, dtype)?;
-    let (low, high) =
-        (c.bin_scalar(BinaryOp::Ge, at, 0.0)?, c.bin(BinaryOp::Le, at, last)?);
+    let (low, high) = (c.bin_scalar(BinaryOp::Ge, at, 0.0)?, c.bin(BinaryOp::Le, at, last)?);
     let inside = c.bin(BinaryOp::And, low, high)?;
     let zero = c.scalar(dtype, 0.0);
     let weight = c.b.select(inside, weight, zero)?;

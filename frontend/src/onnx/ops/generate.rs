@@ -73,7 +73,7 @@ fn constant_of_shape(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.b.broadcast(fill, shape)?)
 }
 
-fn range(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn range(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (start, limit, delta) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
     let mut scalars = [start, limit, delta];
     for v in &mut scalars {
@@ -134,7 +134,7 @@ fn eye_like(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.cast(hit, to)?)
 }
 
-fn trilu(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn trilu(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let (dims, dtype) = (c.dims(x), c.dtype(x));
     if dims.len() < 2 {

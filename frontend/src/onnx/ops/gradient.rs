@@ -1,8 +1,8 @@
 //! The gradient of one value by others: reverse-mode differentiation of the primitives between.
 
 use crate::onnx::cx::{Cx, Got, invalid, unsupported};
-use hub_abi::prim::{BinaryOp, PadMode, Prim, ReduceOp, UnaryOp};
 use hub_abi::Dim;
+use hub_abi::prim::{BinaryOp, PadMode, Prim, ReduceOp, UnaryOp};
 use hub_ir::{Builder, Op, Value};
 use std::collections::{HashMap, HashSet};
 
@@ -172,8 +172,7 @@ fn backward(
             one(b.prim(pad, &[g, zero])?)
         }
         Prim::Pad { before, mode: PadMode::Constant, .. } => {
-            let slice =
-                Prim::Slice { start: before.clone(), step: vec![1; dims.len()], len: dims };
+            let slice = Prim::Slice { start: before.clone(), step: vec![1; dims.len()], len: dims };
             Ok(vec![Some(b.prim(slice, &[g])?), None])
         }
         Prim::Concat { axis } => {
@@ -194,7 +193,9 @@ fn backward(
             match op {
                 ReduceOp::Sum => one(spread),
                 ReduceOp::Mean => {
-                    let n = Dim::product(&axes.iter().map(|&a| dims[a as usize].clone()).collect::<Vec<_>>());
+                    let n = Dim::product(
+                        &axes.iter().map(|&a| dims[a as usize].clone()).collect::<Vec<_>>(),
+                    );
                     let n = b.dim_scalar(n);
                     let n = b.cast(n, b.g.dtype(g))?;
                     one(b.div(spread, n)?)

@@ -163,7 +163,7 @@ fn reverse_sequence(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 
 /// Distinct elements of the flattened tensor, or slices along an axis: values, first places, inverse,
 /// counts. By sorting, which keeps the order of equals, so each run's first is the first place.
-fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let mut x = c.tensor(0)?;
     let dims = c.dims(x);
     let axis = match c.has("axis") {

@@ -23,10 +23,18 @@ pub(crate) const OPS: &[Row] = &[
         one(c.source(Inverse {}, &[x])?)
     }),
     op_of("com.microsoft", "FusedMatMul", fused_matmul),
+    op_of("com.microsoft", "TransposeMatMul", fused_matmul),
+    op_of("com.microsoft", "FusedGemm", |c| {
+        let y = gemm(c)?[0];
+        let at = |n| c.float(n, f32::NAN);
+        let params = [at("activation_alpha")?, at("activation_beta")?];
+        let given: Vec<f32> = params.into_iter().take_while(|p| !p.is_nan()).collect();
+        one(super::activation::fused(c, y, &given)?)
+    }),
 ];
 
 /// `alpha * op(a) * op(b) + beta * c`.
-fn gemm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn gemm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (a, b) = (c.tensor(0)?, c.tensor(1)?);
     if c.rank(a) != 2 || c.rank(b) != 2 {
         return invalid("both operands must be matrices");
@@ -48,12 +56,18 @@ fn gemm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     }
 }
 
-fn fused_matmul(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
-    let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+/// `alpha * op(a) op(b)`; a transposed batch has its first axis behind the others.
+pub(super) fn fused_matmul(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let (mut a, mut b) = (c.tensor(0)?, c.tensor(1)?);
     let alpha = c.float("alpha", 1.0)?;
     let (trans_a, trans_b) = (c.flag("transA", false)?, c.flag("transB", false)?);
-    if c.flag("transBatchA", false)? || c.flag("transBatchB", false)? {
-        return crate::onnx::cx::unsupported("transposed batches");
+    for (v, name) in [(&mut a, "transBatchA"), (&mut b, "transBatchB")] {
+        let rank = c.rank(*v);
+        if c.flag(name, false)? && rank > 2 {
+            let mut perm: Vec<usize> = (1..rank - 1).collect();
+            perm.extend([0, rank - 1]);
+            *v = c.b.transpose(*v, &perm)?;
+        }
     }
     let y = c.source(MatMul { trans_a, trans_b }, &[a, b])?;
     if alpha == 1.0 || c.dtype(y) == Dtype::Bool {

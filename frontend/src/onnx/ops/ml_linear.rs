@@ -237,13 +237,7 @@ fn votes(c: &mut Cx<'_, '_, '_>, decisions: Value, n: usize) -> Got {
 
 /// Probabilities of classes from those of pairs: for two classes the pair's own, for more the
 /// distribution that fits the pairs best (Wu, Lin and Weng's second method, as libsvm iterates it).
-fn probabilities(
-    c: &mut Cx<'_, '_, '_>,
-    decisions: Value,
-    n: usize,
-    a: &[f32],
-    b: &[f32],
-) -> Got {
+fn probabilities(c: &mut Cx<'_, '_, '_>, decisions: Value, n: usize, a: &[f32], b: &[f32]) -> Got {
     let count = pairs(n).len();
     if a.len() < count || b.len() < count {
         return invalid("prob_a and prob_b need a number a pair");

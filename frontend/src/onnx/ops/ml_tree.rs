@@ -6,10 +6,10 @@ use super::ml::{ML, best, either, labels, post};
 use super::ml_forest::{Forest, Mode, Node, flat_forest, forest, numbers};
 use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op_of};
+use hub_abi::Dtype;
 use hub_abi::pgraph::Control;
 use hub_abi::prim::{BinaryOp, Prim, ReduceOp, UnaryOp};
 use hub_abi::shape::Type;
-use hub_abi::Dtype;
 use hub_ir::{Builder, Value};
 
 pub(crate) const OPS: &[Row] = &[
@@ -89,8 +89,7 @@ fn walk(c: &mut Cx<'_, '_, '_>, f: &Forest, x: Value) -> Got {
         let after = tables.step(&mut b, before)?;
         b.into_region(region);
         c.b.g.regions[region].results = vec![on, after];
-        let control =
-            Control::Loop { body: region.0, has_trip: true, has_cond: false, carried: 1 };
+        let control = Control::Loop { body: region.0, has_trip: true, has_cond: false, carried: 1 };
         let trip = c.scalar(Dtype::I64, depth as f64);
         state = c.b.control(control, &[trip, state], vec![ty])[0];
     }

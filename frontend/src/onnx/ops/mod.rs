@@ -5,6 +5,9 @@ use super::table::Row;
 
 mod activation;
 mod attention;
+mod contrib;
+mod contrib_attention;
+mod contrib_quant;
 mod control;
 mod deform;
 mod detect;
@@ -48,6 +51,9 @@ pub(crate) const TABLES: &[&[Row]] = &[
     einsum::OPS,
     recurrent::OPS,
     quant::OPS,
+    contrib::OPS,
+    contrib_attention::OPS,
+    contrib_quant::OPS,
     control::OPS,
     elementwise::OPS,
     generate::OPS,

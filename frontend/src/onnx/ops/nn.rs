@@ -1,7 +1,7 @@
 //! Convolutions, normalisations, softmax.
 
 use super::spatial::{kernel_attr, transposed, windows};
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op};
 use hub_abi::prim::{BinaryOp, Geometry, Prim, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
@@ -15,7 +15,7 @@ pub(crate) const OPS: &[Row] = &[
     op("BatchNormalization", 1, batch_norm),
     op("InstanceNormalization", 1, instance_norm),
     op("GroupNormalization", 18, group_norm),
-    op("LayerNormalization", 17, layer_norm),
+    op("LayerNormalization", 1, layer_norm),
     op("RMSNormalization", 23, rms_norm),
     op("SimplifiedLayerNormalization", 1, rms_norm),
     op("LpNormalization", 1, lp_norm),
@@ -51,7 +51,7 @@ pub(super) fn conv_geometry(c: &Cx<'_, '_, '_>, at: [usize; 2]) -> Got<(Geometry
     Ok((windows(c, &x, &k, false)?.geo, groups))
 }
 
-fn conv(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn conv(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (geo, groups) = conv_geometry(c, [0, 1])?;
     let mut ins = vec![c.tensor(0)?, c.tensor(1)?];
     ins.extend(c.opt(2));
@@ -74,7 +74,7 @@ fn batch_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         return batch_norm_training(c, &ins, eps);
     }
     if !c.flag("spatial", true)? {
-        return unsupported("statistics per element (spatial = 0)");
+        return per_element(c, &ins, eps);
     }
     let (x, dtype) = (ins[0], c.dtype(ins[0]));
     if c.rank(x) < 2 {
@@ -89,6 +89,21 @@ fn batch_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let ins = ins.iter().map(|&v| c.cast(v, wide)).collect::<Got<Vec<_>>>()?;
     let y = c.source(BatchNorm { eps }, &ins)?;
     one(c.cast(y, dtype)?)
+}
+
+/// Before version 9, `spatial = 0`: statistics of every element of a batch's entry.
+fn per_element(c: &mut Cx<'_, '_, '_>, ins: &[Value], eps: f32) -> Got<Vec<Value>> {
+    let shape = c.dims(ins[0])[1..].to_vec();
+    let mut own = vec![];
+    for &v in &ins[1..] {
+        own.push(c.reshape(v, shape.clone())?);
+    }
+    let var = c.bin_scalar(BinaryOp::Add, own[3], eps.into())?;
+    let inv = c.un(UnaryOp::Rsqrt, var)?;
+    let d = c.bin(BinaryOp::Sub, ins[0], own[2])?;
+    let y = c.bin(BinaryOp::Mul, d, inv)?;
+    let y = c.bin(BinaryOp::Mul, y, own[0])?;
+    one(c.bin(BinaryOp::Add, y, own[1])?)
 }
 
 /// Statistics of the batch, and running means: outputs y, mean, variance.
@@ -157,7 +172,7 @@ fn group_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(per_channel(c, y, gain, bias)?)
 }
 
-fn layer_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn layer_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let axis = c.axis(c.int("axis", -1)?, c.rank(x))?;
     let eps = c.float("epsilon", 1e-5)?;
@@ -179,7 +194,7 @@ fn layer_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 }
 
 /// `x / sqrt(mean(x^2) + eps) * gain`.
-fn rms_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn rms_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, gain) = (c.tensor(0)?, c.tensor(1)?);
     let dtype = c.dtype(x);
     let axis = c.axis(c.int("axis", -1)?, c.rank(x))?;
@@ -274,7 +289,7 @@ fn as_matrix(c: &mut Cx<'_, '_, '_>) -> Got<(Value, usize, Vec<Dim>)> {
     Ok((c.reshape(x, vec![n, d])?, 1, dims))
 }
 
-fn softmax(c: &mut Cx<'_, '_, '_>, log: bool) -> Got<Vec<Value>> {
+pub(super) fn softmax(c: &mut Cx<'_, '_, '_>, log: bool) -> Got<Vec<Value>> {
     let (x, axis, dims) = as_matrix(c)?;
     let y = c.source(Softmax { axis, log }, &[x])?;
     one(c.reshape(y, dims)?)

@@ -11,10 +11,10 @@ use hub_ir::ops::pool::{AvgPool, LpPool, MaxPool, PoolCount, PoolIndices};
 pub(crate) const OPS: &[Row] = &[
     op("MaxPool", 1, max_pool),
     op("AveragePool", 1, average_pool),
-    op("LpPool", 2, lp_pool),
+    op("LpPool", 1, lp_pool),
     op("GlobalMaxPool", 1, |c| global(c, ReduceOp::Max)),
     op("GlobalAveragePool", 1, |c| global(c, ReduceOp::Mean)),
-    op("GlobalLpPool", 2, global_lp_pool),
+    op("GlobalLpPool", 1, global_lp_pool),
 ];
 
 /// x, its spatial sizes, the kernel.
@@ -34,7 +34,7 @@ fn as_dims(k: &[i64]) -> Vec<Dim> {
     k.iter().map(|&k| k.into()).collect()
 }
 
-fn max_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn max_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, dims, kernel) = operands(c)?;
     let w = windows(c, &dims, &as_dims(&kernel), c.flag("ceil_mode", false)?)?;
     let column = c.flag("storage_order", false)?;
@@ -43,7 +43,7 @@ fn max_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     Ok(c.b.source_n(MaxPool { kernel, geo: w.geo, indices }, &[x])?)
 }
 
-fn average_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn average_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, dims, kernel) = operands(c)?;
     let w = windows(c, &dims, &as_dims(&kernel), c.flag("ceil_mode", false)?)?;
     let count = if c.flag("count_include_pad", false)? {
@@ -54,10 +54,21 @@ fn average_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.source(AvgPool { kernel, geo: w.geo, count }, &[x])?)
 }
 
+/// Which norm; version 1 has it as a float.
+fn norm(c: &Cx<'_, '_, '_>) -> Got<i64> {
+    if c.version >= 2 {
+        return c.int("p", 2);
+    }
+    match c.float("p", 2.0)? {
+        p if p.fract() == 0.0 && p.abs() < 1e6 => Ok(p as i64),
+        p => crate::onnx::cx::unsupported(format!("a norm of {p}")),
+    }
+}
+
 fn lp_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, dims, kernel) = operands(c)?;
     let w = windows(c, &dims, &as_dims(&kernel), c.flag("ceil_mode", false)?)?;
-    let p = c.int("p", 2)?;
+    let p = norm(c)?;
     one(c.source(LpPool { kernel, geo: w.geo, p }, &[x])?)
 }
 
@@ -74,7 +85,7 @@ fn global(c: &mut Cx<'_, '_, '_>, op: ReduceOp) -> Got<Vec<Value>> {
 fn global_lp_pool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let axes = spatial_axes(c, x);
-    let p = c.int("p", 2)?;
+    let p = norm(c)?;
     let a = c.un(UnaryOp::Abs, x)?;
     let a = c.bin_scalar(BinaryOp::Pow, a, p as f64)?;
     let s = c.reduce(ReduceOp::Sum, a, &axes, true)?;

@@ -71,7 +71,7 @@ fn dequantize(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 }
 
 /// To u8 over the range of x (and 0): y, scale, zero point.
-fn dynamic_quantize(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn dynamic_quantize(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let axes: Vec<usize> = (0..c.rank(x)).collect();
     let hi = c.reduce(ReduceOp::Max, x, &axes, false)?;
@@ -92,7 +92,7 @@ fn dynamic_quantize(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 }
 
 /// A zero point or scale as a column (of rows) or a row (of columns) of a matrix.
-fn along(c: &mut Cx<'_, '_, '_>, v: Value, rows: bool) -> Got {
+pub(super) fn along(c: &mut Cx<'_, '_, '_>, v: Value, rows: bool) -> Got {
     match c.rank(v) {
         _ if Dim::product(&c.dims(v)).is(1) => c.reshape(v, vec![]),
         1 if rows => Ok(c.b.unsqueeze(v, 1)?),
@@ -113,7 +113,7 @@ fn shifted(c: &mut Cx<'_, '_, '_>, x: usize, zero: usize, rows: bool) -> Got {
 }
 
 /// An i32 product; both operands of 8 bits, or both widened.
-fn product(c: &mut Cx<'_, '_, '_>, a: Value, b: Value) -> Got {
+pub(super) fn product(c: &mut Cx<'_, '_, '_>, a: Value, b: Value) -> Got {
     let narrow = |d: Dtype| matches!(d, Dtype::I8 | Dtype::U8);
     let (mut a, mut b) = (a, b);
     if !(narrow(c.dtype(a)) && narrow(c.dtype(b))) {
@@ -132,7 +132,7 @@ fn requantize(c: &mut Cx<'_, '_, '_>, acc: Value, factor: Value, zero: Value) ->
     c.source(op, &[y, unit, zero])
 }
 
-fn qlinear_matmul(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn qlinear_matmul(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let a = shifted(c, 0, 2, true)?;
     let b = shifted(c, 3, 5, false)?;
     let acc = product(c, a, b)?;
@@ -168,7 +168,7 @@ fn conv_integer(c: &mut Cx<'_, '_, '_>, at: [usize; 2], zeros: [usize; 2]) -> Go
 }
 
 /// A vector along the first of `rank` axes; one number as a scalar.
-fn per_filter(c: &mut Cx<'_, '_, '_>, v: Value, rank: usize) -> Got {
+pub(super) fn per_filter(c: &mut Cx<'_, '_, '_>, v: Value, rank: usize) -> Got {
     let n = Dim::product(&c.dims(v));
     if n.is(1) {
         return c.reshape(v, vec![]);
@@ -178,7 +178,7 @@ fn per_filter(c: &mut Cx<'_, '_, '_>, v: Value, rank: usize) -> Got {
     c.reshape(v, shape)
 }
 
-fn qlinear_conv(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn qlinear_conv(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let mut acc = conv_integer(c, [0, 3], [2, 5])?;
     // Channels are the second axis of the output.
     let rank = c.rank(acc) - 1;

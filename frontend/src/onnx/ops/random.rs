@@ -37,13 +37,14 @@ pub(crate) const OPS: &[Row] = &[
     op("Multinomial", 7, multinomial),
 ];
 
-/// The attribute's bits, or a hash of the node's name.
+/// The attribute's bits, or a hash of the node's name, past 2^32 so that it is no model's seed.
 pub(super) fn seed(c: &Cx<'_, '_, '_>) -> Got<u64> {
     // Version 12 and later of some operators give an integer.
     let given =
         c.any_attr("seed").map(|a| if a.i != 0 { a.i as u64 } else { a.f.to_bits().into() });
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3);
-    Ok(given.unwrap_or_else(|| c.b.name.bytes().fold(0xcbf2_9ce4_8422_2325, hash)))
+    let own = || c.b.name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) | 1 << 63;
+    Ok(given.unwrap_or_else(own))
 }
 
 fn uniform(c: &Cx<'_, '_, '_>) -> Got<Distribution> {

@@ -31,7 +31,7 @@ struct Axis {
 /// A weight and an index (both as floats) of one axis.
 type Tap = (Value, Value);
 
-fn grid_sample(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn grid_sample(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, grid) = (c.tensor(0)?, c.tensor(1)?);
     let (dims, gd, dtype) = (c.dims(x), c.dims(grid), c.dtype(x));
     let k = dims.len().saturating_sub(2);

@@ -20,11 +20,12 @@ pub(crate) const OPS: &[Row] = &[
     op("Unsqueeze", 1, unsqueeze),
     op("Transpose", 1, transpose),
     op("Expand", 8, expand),
+    op("Tile", 1, tile_one),
     op("Tile", 6, tile),
     op("Concat", 1, concat),
     op("Split", 1, split),
     op("Slice", 1, slice),
-    op("Pad", 2, pad),
+    op("Pad", 1, pad),
     op("DepthToSpace", 1, depth_to_space),
     op("SpaceToDepth", 1, space_to_depth),
     op("CenterCropPad", 18, center_crop_pad),
@@ -213,6 +214,25 @@ fn expand(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.b.broadcast(x, full)?)
 }
 
+/// Version 1: one axis, a number of times.
+fn tile_one(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let (x, times, axis) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
+    let Some([axis]) = c.known_ints(axis).as_deref().map(<[i64; 1]>::try_from).and_then(Result::ok)
+    else {
+        return unsupported("an axis computed when the model runs");
+    };
+    let axis = c.axis(axis, c.rank(x))?;
+    let times = c.cast(times, Dtype::I64)?;
+    let Some(n) = c.sizes(times, "tiles")?.pop() else { return invalid("tiles is empty") };
+    let mut shape = c.dims(x);
+    let wide = c.b.unsqueeze(x, axis)?;
+    let mut repeated = shape.clone();
+    repeated.insert(axis, n.clone());
+    let y = c.b.broadcast(wide, repeated)?;
+    shape[axis] = shape[axis].mul(&n);
+    one(c.reshape(y, shape)?)
+}
+
 fn tile(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, repeats) = (c.tensor(0)?, c.tensor(1)?);
     let repeats = c.sizes(repeats, "repeats")?;
@@ -370,7 +390,10 @@ fn pad(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (rank, dtype) = (c.rank(x), c.dtype(x));
     let pads = match c.opt(1) {
         Some(v) => c.sizes_in(v, "pads", -crate::options::DIM_MAX, crate::options::DIM_MAX)?,
-        None => c.ints("pads")?.unwrap_or_default().into_iter().map(Dim::from).collect(),
+        None => {
+            let name = if c.version < 2 { "paddings" } else { "pads" };
+            c.ints(name)?.unwrap_or_default().into_iter().map(Dim::from).collect()
+        }
     };
     let computed = c.opt(3).filter(|&v| c.known_ints(v).is_none());
     let (pads, axes) = match computed {
