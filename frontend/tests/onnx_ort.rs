@@ -26,8 +26,9 @@ fn floats(t: &Tensor) -> Vec<f64> {
 }
 
 /// What is wrong, if anything. Quantised results may differ by one step where a value lies between
-/// two; others by 1e-4 of the largest.
-fn compare(got: &Tensor, want: &Tensor) -> Result<(), String> {
+/// two; others by 1e-4 of the largest. Probabilities of support vector machines are exact here, where
+/// ONNX Runtime stops iterating within 0.005 over the number of classes.
+fn compare(got: &Tensor, want: &Tensor, iterated: bool) -> Result<(), String> {
     if (got.dtype(), got.dims()) != (want.dtype(), want.dims()) {
         return Err(format!("{got:?} is not {want:?}"));
     }
@@ -37,6 +38,7 @@ fn compare(got: &Tensor, want: &Tensor) -> Result<(), String> {
     let (a, b) = (floats(got), floats(want));
     let top = b.iter().fold(0f64, |m, v| m.max(v.abs()));
     let room = match got.dtype() {
+        d if d.is_float() && iterated => 0.005 / 2.0,
         d if d.is_float() => 1e-4 * top + 1e-6,
         d if d.size() == 1 => 1.0,
         _ => 0.0,
@@ -71,10 +73,11 @@ fn run(path: &Path) -> Result<(), String> {
     let outs =
         hub_portable::run(&p, &store, &ins.ok_or("an input is missing")?, &Limits::default());
     let outs = outs.map_err(|e| text(&e))?;
+    let iterated = path.file_stem().is_some_and(|s| s.to_string_lossy().ends_with("_prob"));
     for (name, want) in part("out:") {
         let at = p.outputs.iter().position(|o| *o == name).ok_or("an output is missing")?;
         let got = outs[at].tensor().map_err(|e| text(&e))?;
-        compare(got, &want).map_err(|e| format!("{name}: {e}"))?;
+        compare(got, &want, iterated).map_err(|e| format!("{name}: {e}"))?;
     }
     Ok(())
 }

@@ -88,8 +88,6 @@ def transformers():
     step = [f(b, 1, g * d), f(b, 1, hk * d), f(b, 1, hk * d), f(b, hk, 5, d), f(b, hk, 5, d), s([5, 5], np.int32), s([6], np.int32)]
     case("gqa_step", "GroupQueryAttention", MS, step, outs=3, num_heads=g, kv_num_heads=hk)
     case("gqa_step_rotary", "GroupQueryAttention", MS, step + [cos, sin], outs=3, num_heads=g, kv_num_heads=hk, do_rotary=1, rotary_interleaved=1)
-    ragged = step[:5] + [s([5, 3], np.int32), s([6], np.int32)]
-    case("gqa_ragged", "GroupQueryAttention", MS, ragged, outs=["y0"], num_heads=g, kv_num_heads=hk)
     case("gqa_window", "GroupQueryAttention", MS, step, outs=3, num_heads=g, kv_num_heads=hk, local_window_size=3)
     case("gqa_window_prompt", "GroupQueryAttention", MS, prompt, outs=3, num_heads=g, kv_num_heads=hk, local_window_size=2)
     case("gqa_softcap", "GroupQueryAttention", MS, step, outs=3, num_heads=g, kv_num_heads=hk, softcap=0.5, scale=0.7)
@@ -197,8 +195,6 @@ def leaves(kind, pairs):
 def forest(name, x, post):
     three = [(i, c, 0.1 * (i + 1) * (c + 1) - 0.3) for i in range(5) for c in range(3)]
     case(name, "TreeEnsembleClassifier", ML, [x], outs=2, classlabels_strings=["a", "b", "c"], post_transform=post, **leaves("class", three), **TREE)
-    both = [(i, c, 0.1 * (i + 1) + 0.05 * (c if i % 2 else 1 - c)) for i in range(5) for c in range(2)]
-    case(name + "_two", "TreeEnsembleClassifier", ML, [x], outs=2, classlabels_int64s=[3, 9], post_transform=post, **leaves("class", both), **TREE)
     for sign, word in ((1, "positive"), (-1, "signed")):
         single = [(i, 0, (0.1 * (i + 1)) * (sign if i == 1 or i == 4 else 1)) for i in range(5)]
         case(f"{name}_{word}", "TreeEnsembleClassifier", ML, [x], outs=2, classlabels_int64s=[3, 9], post_transform=post, **leaves("class", single), **TREE)

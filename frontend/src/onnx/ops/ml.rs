@@ -303,6 +303,15 @@ pub(super) fn either(c: &mut Cx<'_, '_, '_>, cond: Value, labels: Value) -> Got 
     c.prim(Prim::Gather { axis: 0 }, &[labels, at])
 }
 
+/// Both scores of two classes from one score `[N, 1]`, the second's: the first has what is left to 1.
+/// Other transformations than the logistic one do nothing here, as in ONNX Runtime.
+pub(super) fn single(c: &mut Cx<'_, '_, '_>, y: Value, how: &str) -> Got {
+    let y = if how == "LOGISTIC" { c.un(UnaryOp::Sigmoid, y)? } else { y };
+    let rest = c.un(UnaryOp::Neg, y)?;
+    let rest = c.bin_scalar(BinaryOp::Add, rest, 1.0)?;
+    Ok(c.b.concat(&[rest, y], 1)?)
+}
+
 /// What becomes of scores `[N, C]`.
 pub(super) fn post(c: &mut Cx<'_, '_, '_>, y: Value, how: &str) -> Got {
     match how {

@@ -1,6 +1,6 @@
 //! Linear models and support vector machines of ai.onnx.ml.
 
-use super::ml::{ML, best, either, labels, post};
+use super::ml::{ML, best, either, labels, post, single};
 use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
 use crate::onnx::table::{Row, op_of};
 use hub_abi::prim::{BinaryOp, Prim, ReduceOp, ScatterOp, UnaryOp};
@@ -65,23 +65,17 @@ fn linear_regressor(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(post(c, y, &how)?)
 }
 
-/// Labels and scores. One score for two labels is the second's; the first has its negative.
+/// Labels and scores. One score for two labels is the second's.
 fn linear_classifier(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (labels, n) = labels(c, "classlabels_ints")?;
     let scores = c.floats("intercepts")?.map_or(n, |b| b.len());
     let y = linear(c, if scores == 0 { n } else { scores })?;
     let how = c.string("post_transform", "NONE")?;
     if n == 2 && scores == 1 {
-        let rest = match &*how {
-            // Ahead of the softmax the other score is one less this one.
-            "NONE" | "LOGISTIC" => c.un(UnaryOp::Neg, y)?,
-            _ => c.un(UnaryOp::Neg, y)?,
-        };
         let hit = c.bin_scalar(BinaryOp::Gt, y, 0.0)?;
         let hit = c.b.squeeze(hit, 1)?;
         let label = either(c, hit, labels)?;
-        let both = c.b.concat(&[rest, y], 1)?;
-        return Ok(vec![label, post(c, both, &how)?]);
+        return Ok(vec![label, single(c, y, &how)?]);
     }
     let label = best(c, y, labels)?;
     Ok(vec![label, post(c, y, &how)?])
@@ -168,7 +162,7 @@ fn svm_classifier(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let hit = c.b.squeeze(hit, 1)?;
         let label = either(c, hit, labels)?;
         let rest = c.un(UnaryOp::Neg, decisions)?;
-        let both = c.b.concat(&[decisions, rest], 1)?;
+        let both = c.b.concat(&[rest, decisions], 1)?;
         return Ok(vec![label, post(c, both, &how)?]);
     }
     let label = best(c, votes, labels)?;

@@ -2,7 +2,7 @@
 //! step goes to one of its children. Leaves lead to themselves, so every tree takes as many steps
 //! as the deepest.
 
-use super::ml::{ML, best, either, labels, post};
+use super::ml::{ML, best, either, labels, post, single};
 use super::ml_forest::{Forest, Mode, Node, flat_forest, forest, numbers};
 use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op_of};
@@ -231,15 +231,11 @@ fn classifier(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let hit = c.bin_scalar(BinaryOp::Gt, s, if positive { 0.5 } else { 0.0 })?;
     let hit = c.b.squeeze(hit, 1)?;
     let label = either(c, hit, labels)?;
-    let mut rest = c.un(UnaryOp::Neg, s)?;
-    if positive {
-        rest = c.bin_scalar(BinaryOp::Add, rest, 1.0)?;
+    if positive || how != "NONE" {
+        return Ok(vec![label, single(c, s, &how)?]);
     }
+    let rest = c.un(UnaryOp::Neg, s)?;
     let both = c.b.concat(&[rest, s], 1)?;
-    let both = match &*how {
-        "LOGISTIC" if positive => both,
-        _ => post(c, both, &how)?,
-    };
     Ok(vec![label, both])
 }
 

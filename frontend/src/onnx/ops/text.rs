@@ -279,10 +279,13 @@ fn tf_idf(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         other => return invalid(format!("mode '{other}'")),
     };
     if let Some(w) = weights.filter(|_| mode != "TF") {
-        if w.len() as i64 != trie.columns {
-            return invalid(format!("{} weights for {} columns", w.len(), trie.columns));
+        if w.len() != places.len() {
+            return invalid(format!("{} weights for {} n-grams", w.len(), places.len()));
         }
-        let w = c.b.floats(&[trie.columns], &w);
+        // A weight an n-gram, to the n-gram's column.
+        let mut own = vec![1f32; trie.columns as usize];
+        places.iter().zip(w).for_each(|(&p, w)| own[p as usize] = w);
+        let w = c.b.floats(&[trie.columns], &own);
         y = c.bin(BinaryOp::Mul, y, w)?;
     }
     if dims.len() == 1 {
