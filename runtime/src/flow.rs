@@ -9,16 +9,10 @@
 use crate::error::Error;
 use hub_abi::Sym;
 use hub_abi::dim::Dim;
-<<<<<<< HEAD
 use hub_abi::pgraph::{Control, PGraph, PNode, POp, RegionId, ValueId};
 use hub_abi::plan::{Block, Buf, BufId, Carried, OutputSource, Plan, Source, Step};
 use hub_abi::prim::Prim;
 use std::collections::{BTreeSet, HashMap, HashSet};
-=======
-use hub_abi::pgraph::{Control, PGraph, PNode, POp, ValueId};
-use hub_abi::plan::{Buf, OutputSource, Plan, Step};
-use std::collections::{HashMap, HashSet};
->>>>>>> 0d7b5e0 (Import strings, ai.onnx.ml, training steps, gradients, deformable convolution and what was left of ai.onnx)
 use std::ops::Range;
 
 /// A host step with what it needs beside its operands.
