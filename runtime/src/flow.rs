@@ -11,7 +11,6 @@ use hub_abi::Sym;
 use hub_abi::dim::Dim;
 use hub_abi::pgraph::{Control, PGraph, PNode, POp, RegionId, ValueId};
 use hub_abi::plan::{Block, Buf, BufId, Carried, OutputSource, Plan, Source, Step};
-use hub_abi::prim::Prim;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
