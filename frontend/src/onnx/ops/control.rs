@@ -446,12 +446,12 @@ fn batched_scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         c.b.g.constraints.equal(&trip, &t.dims[0])?;
         slices.push(c.b.g.add_param(region, Type::tensor(t.dtype, t.dims[1..].to_vec())));
     }
-    let constraints = c.b.g.constraints.0.len();
+    let outside = Outside::now(c.b);
     let known = c.b.g.syms.len() as u32;
     let mut b = c.b.nested();
     let mut own = Cx { b: &mut b, imp: &mut *c.imp, node: c.node, ins: slices, version: c.version };
     let results = scan(&mut own)?;
-    check_inside(&mut b, constraints)?;
+    outside.close(&mut b)?;
     b.into_region(region);
     c.b.g.regions[region].results = results.clone();
     let outs = stacked(c, &results, &trip, known)?;
