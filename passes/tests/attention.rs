@@ -219,6 +219,29 @@ fn capped_scores_and_hidden_probabilities() {
     insta::assert_snapshot!(out);
 }
 
+/// ONNX's Attention with several heads of queries for one of keys: these stay shared.
+#[test]
+fn grouped_queries_with_a_mask() {
+    insta::assert_snapshot!(spelled(&format!(
+        "in q: f32[2, 4, 6, 3]
+        in k: f32[2, 2, 5, 3]
+        in v: f32[2, 2, 5, 3]
+        in mask: f32[4, 6, 5]
+        q5: f32[2, 2, 2, 6, 3] = reshape(q) {{shape: [2, 2, 2, 6, 3]}}
+        k5: f32[2, 2, 1, 5, 3] = reshape(k) {{shape: [2, 2, 1, 5, 3]}}
+        v5: f32[2, 2, 1, 5, 3] = reshape(v) {{shape: [2, 2, 1, 5, 3]}}
+        s5: f32[2, 2, 2, 6, 5] = @matmul(q5, k5) {NT}
+        s: f32[2, 4, 6, 5] = reshape(s5) {{shape: [2, 4, 6, 5]}}
+        a: f32[2, 4, 6, 5] = mul(s, 0.57735026)
+        m: f32[2, 4, 6, 5] = add(a, mask)
+        p: f32[2, 4, 6, 5] = @softmax(m) {SOFT}
+        p5: f32[2, 2, 2, 6, 5] = reshape(p) {{shape: [2, 2, 2, 6, 5]}}
+        y5: f32[2, 2, 2, 6, 3] = @matmul(p5, v5) {NN}
+        y: f32[2, 4, 6, 3] = reshape(y5) {{shape: [2, 4, 6, 3]}}
+        out y"
+    )));
+}
+
 #[test]
 fn what_is_no_attention_stays() {
     let refused = |lines: &str| {

@@ -13,13 +13,15 @@ use hub_ir::{OpError, Value};
 /// Builds what the condition found.
 pub fn attention(b: &mut Builder<'_>, m: &Match) -> Replacement {
     let f = find(b.g, m).map_err(OpError::new)?;
-    let home = home(&f);
     let scores = &f.scores;
     let (qs, q) = unscaled(b, m, f.q.0)?;
     let (ks, k) = unscaled(b, m, f.k.0)?;
     let order = |own: [u8; 2]| [&scores.batch[..], &own].concat();
     let q = arranged(b, q, &f.q.1, &order([scores.query, f.depth]))?;
     let k = arranged(b, k, &f.k.1, &order([scores.key, f.depth]))?;
+    // What queries share stays shared.
+    let shared = [q, k].iter().any(|&v| b.g.dims(v)[..f.leads[0].len()] != f.leads[0]);
+    let home = if shared { 0 } else { home(&f) };
     let (q, k) = (led(b, q, &f.leads[0], &f.leads[home])?, led(b, k, &f.leads[0], &f.leads[home])?);
     let order = [&f.probs.batch[..], &[f.probs.key, f.column]].concat();
     let v = arranged(b, f.v.0, &f.v.1, &order)?;
