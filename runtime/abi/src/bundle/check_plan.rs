@@ -151,7 +151,7 @@ impl Walk<'_> {
                 self.source(from)?;
                 self.value(*to)
             }),
-            Step::Loop { trip, cond, count, most, carried, .. } => {
+            Step::Loop { count, carried, .. } => {
                 for c in carried {
                     self.source(&c.init)?;
                     self.source(&c.next)?;
