@@ -195,7 +195,7 @@ impl Limits {
         sequence: 1 << 20,
     };
     /// Memory that every model may use.
-    pub const LIVE: u64 = 512 << 20;
+    pub const LIVE: u64 = 1 << 30;
     /// Memory more for each byte of constants and inputs.
     pub const LIVE_PER_BYTE: u64 = 64;
     /// Work that every model may do.
