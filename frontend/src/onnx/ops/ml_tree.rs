@@ -231,7 +231,7 @@ fn classifier(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let hit = c.bin_scalar(BinaryOp::Gt, s, if positive { 0.5 } else { 0.0 })?;
     let hit = c.b.squeeze(hit, 1)?;
     let label = either(c, hit, labels)?;
-    if positive || how != "NONE" {
+    if positive || how == "LOGISTIC" {
         return Ok(vec![label, single(c, s, &how)?]);
     }
     let rest = c.un(UnaryOp::Neg, s)?;
