@@ -97,7 +97,7 @@ fn introduced_in(
             let new = dims.iter().filter_map(Dim::as_sym).filter(|s| seen.insert(*s));
             let new: Vec<Sym> = new.collect();
             if !new.is_empty() {
-                gives.entry(n).or_insert_with(Vec::new).extend(new);
+                gives.entry(n).or_default().extend(new);
             }
         }
     }

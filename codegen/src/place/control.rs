@@ -16,7 +16,7 @@ use hub_ir::{Control, Node, Op, Region, Sym, TensorType, Type, Value};
 /// Where a control node's result lies.
 enum Target {
     /// In a buffer, with the sizes that each branch gives it.
-    Placed(Place, Vec<(Sym, [Dim; 2])>),
+    Placed(Box<Place>, Vec<(Sym, [Dim; 2])>),
     /// On the heap.
     Heap,
 }
@@ -146,7 +146,7 @@ impl Placer<'_> {
         if self.sized(&t) && t.dims == a.dims && t.dims == b.dims {
             let p = self.allocate(out).map_err(|e| e.to_string())?;
             return Ok(match p.is_dense() {
-                true => Target::Placed(p, vec![]),
+                true => Target::Placed(Box::new(p), vec![]),
                 false => Target::Heap,
             });
         }
@@ -165,7 +165,7 @@ impl Placer<'_> {
         }
         let bytes = a.count().max_of(&b.count()).times(t.dtype.size() as i64);
         let buf = self.arena(bytes);
-        Ok(Target::Placed(Place::dense(buf, &a), binds))
+        Ok(Target::Placed(Box::new(Place::dense(buf, &a)), binds))
     }
 
     /// One side of a branch.

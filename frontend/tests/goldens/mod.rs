@@ -255,7 +255,7 @@ fn numbers(t: &Tensor) -> Result<Vec<f64>, String> {
         return Ok(t.to_i64s().map_err(|e| e.to_string())?.iter().map(|&x| x as f64).collect());
     }
     let to = hub_abi::prim::Prim::Cast { to: Dtype::F64, saturate: true };
-    let wide =
-        hub_portable::fold(&to, &[t.clone()], &Limits::default()).map_err(|e| e.to_string())?;
+    let wide = hub_portable::fold(&to, std::slice::from_ref(t), &Limits::default())
+        .map_err(|e| e.to_string())?;
     Ok(wide[0].view::<f64>().map_err(|e| e.to_string())?.to_vec())
 }

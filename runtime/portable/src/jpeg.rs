@@ -329,7 +329,7 @@ impl Decoder {
             let line = if v == 1 {
                 match h {
                     1 => near.to_vec(),
-                    _ if smooth => across(near, |s| i32::from(s), [1, 2], 2),
+                    _ if smooth => across(near, i32::from, [1, 2], 2),
                     _ => near.iter().flat_map(|&s| [s; 2]).collect(),
                 }
             } else {
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn chroma_lies_at_quarters() {
-        let row = across(&[0u8, 100, 200], |s| i32::from(s), [1, 2], 2);
+        let row = across(&[0u8, 100, 200], i32::from, [1, 2], 2);
         assert_eq!(row, [0, 25, 75, 125, 175, 200]);
     }
 

@@ -50,12 +50,11 @@ fn places<T: Hash + Eq>(
     Tensor::new(dims, xs.map(|x| at.get(&x).copied().unwrap_or(-1)).collect())
 }
 
-/// Runs an operation on strings: its outputs, and the symbol it binds.
-pub(crate) fn text(
-    op: &TextOp,
-    ins: &[&Tensor],
-    limits: &Limits,
-) -> Result<(Vec<Tensor>, Option<(Sym, i64)>), PrimError> {
+/// Outputs, and the symbol that is bound with its size.
+type Texts = (Vec<Tensor>, Option<(Sym, i64)>);
+
+/// Runs an operation on strings.
+pub(crate) fn text(op: &TextOp, ins: &[&Tensor], limits: &Limits) -> Result<Texts, PrimError> {
     let one = |t: Tensor| Ok((vec![t], None));
     match (op, ins) {
         (TextOp::Concat, [a, b]) => one(concat(a, b, limits)?),

@@ -62,7 +62,8 @@ fn bombs_of_messages() {
 
 #[test]
 fn models_without_parts() {
-    let parts: [(&str, fn(&mut hub_frontend::onnx::proto::ModelProto)); 3] = [
+    type Spoil = fn(&mut hub_frontend::onnx::proto::ModelProto);
+    let parts: [(&str, Spoil); 3] = [
         ("no graph", |m| m.graph = None),
         ("no version of operators", |m| m.opset_import.clear()),
         ("an input without a type", |m| {

@@ -172,7 +172,7 @@ fn svm_classifier(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 /// Decision values `[N, pairs]`, pairs of classes i < j in order.
 fn decisions(c: &mut Cx<'_, '_, '_>, n: usize, coef: &[f32], rho: &[f32], per: &[i64]) -> Got {
     let sizes: Option<Vec<usize>> = per.iter().map(|&p| usize::try_from(p).ok()).collect();
-    let sizes = sizes.filter(|s| s.len() == n && n >= 2 && n <= 1 << 10);
+    let sizes = sizes.filter(|s| s.len() == n && (2..=1 << 10).contains(&n));
     let Some(sizes) = sizes else { return invalid("vectors_per_class") };
     let total = sizes.iter().fold(0usize, |a, &s| a.saturating_add(s));
     let pairs = n * (n - 1) / 2;

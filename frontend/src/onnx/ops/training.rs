@@ -76,8 +76,8 @@ fn adam(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let eps = c.float("epsilon", 1e-6)?.into();
     let (alpha, beta) = (c.float("alpha", 0.9)?.into(), c.float("beta", 0.999)?.into());
     let (mut xs, mut vs, mut hs) = (vec![], vec![], vec![]);
-    for i in 0..lists[0].len() {
-        let [x, g, v, h] = [0, 1, 2, 3].map(|k: usize| lists[k][i]);
+    let [xs_in, gs, vs_in, hs_in] = [0, 1, 2, 3].map(|k: usize| lists[k].iter().copied());
+    for (((x, g), v), h) in xs_in.zip(gs).zip(vs_in).zip(hs_in) {
         let dtype = c.dtype(x);
         let (rate, t) = (number(c, 0, dtype)?, number(c, 1, dtype)?);
         let g = regular(c, x, g, norm)?;

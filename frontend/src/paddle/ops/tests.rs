@@ -514,6 +514,6 @@ fn an_operand_that_nobody_reads_is_refused() {
     let mut fetch = op("fetch");
     fetch.ins.push(("X".into(), vec![out]));
     one.program.blocks[0].ops.push(fetch);
-    let e = import::import(&one.program, one.data, &LoadOptions::default()).err().expect("refused");
+    let e = import::import(&one.program, one.data, &LoadOptions::default()).expect_err("refused");
     assert!(e.to_string().contains("operand 1 has no meaning"), "{e}");
 }
