@@ -138,6 +138,6 @@ mod tests {
     fn help_names_every_limit_with_its_default() {
         let text = help();
         assert!(ROWS.iter().all(|r| text.contains(r.name)), "{text}");
-        assert!(text.contains("[64G]") && text.contains("[512M, and 64 a byte"), "{text}");
+        assert!(text.contains("[64G]") && text.contains("[1G, and 64 a byte"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Convolutions, pooling and interpolation.
 
+use crate::FrontendError;
 use crate::paddle::ctx::{Ctx, Res};
 use crate::paddle::program::Dialect;
 use hub_ir::ops::conv::{Conv, ConvTranspose};
@@ -27,13 +28,16 @@ pub fn channels_second(
 }
 
 /// A list of one number a spatial axis; one number stands for all.
-fn per_axis(c: &Ctx<'_, '_>, list: Option<Vec<i64>>, n: usize, default: i64) -> Res<Vec<i64>> {
+fn per_axis(list: Option<Vec<i64>>, n: usize, default: i64) -> Res<Vec<i64>> {
     match list {
         None => Ok(vec![default; n]),
         Some(l) if l.is_empty() => Ok(vec![default; n]),
         Some(l) if l.len() == n => Ok(l),
         Some(l) if l.len() == 1 => Ok(vec![l[0]; n]),
-        Some(l) => c.refuse(format!("{} numbers for {n} spatial axes", l.len())),
+        Some(l) => {
+            let what = format!("{} numbers for {n} spatial axes", l.len());
+            Err(FrontendError::invalid(what))
+        }
     }
 }
 
@@ -41,8 +45,8 @@ fn per_axis(c: &Ctx<'_, '_>, list: Option<Vec<i64>>, n: usize, default: i64) -> 
 fn geometry(c: &Ctx<'_, '_>, x: Value, kernel: &[Dim]) -> Res<Geometry> {
     let n = kernel.len();
     let mut geo = Geometry::unit(n);
-    geo.stride = per_axis(c, c.ints("strides"), n, 1)?;
-    geo.dilation = per_axis(c, c.ints("dilations"), n, 1)?;
+    geo.stride = per_axis(c.ints("strides"), n, 1)?;
+    geo.dilation = per_axis(c.ints("dilations"), n, 1)?;
     let spatial = &c.dims(x)[2..];
     match c.text("padding_algorithm", "EXPLICIT") {
         "VALID" => {}
@@ -106,7 +110,7 @@ pub fn conv_transpose(c: &mut Ctx<'_, '_>) -> Res {
         let n = kernel.len();
         spatial_rank(c, x, n)?;
         let mut geo = geometry(c, x, &kernel)?;
-        let extra = per_axis(c, c.ints("output_padding"), n, 0)?;
+        let extra = per_axis(c.ints("output_padding"), n, 0)?;
         let dims = c.dims(x);
         for i in 0..n {
             let more = match size.as_ref().filter(|s| s.len() == n) {
@@ -132,7 +136,7 @@ pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
     let ys = channels_second(c, x, |c, x| {
         let n = c.rank(x).saturating_sub(2);
         spatial_rank(c, x, n)?;
-        let kernel = per_axis(c, ksize, n, 1)?;
+        let kernel = per_axis(ksize, n, 1)?;
         if c.flag("global_pooling", false) || c.flag("adaptive", false) {
             if with_index {
                 let bins: Vec<i64> = match c.flag("global_pooling", false) {
