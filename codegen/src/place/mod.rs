@@ -256,7 +256,8 @@ impl<'a> Placer<'a> {
         self.unheap(n);
         let operands = node.inputs.iter().chain(&node.outputs).filter_map(|v| v.some());
         let here = |v: Value| !self.heap.contains(&v) || self.places.contains_key(&v);
-        if !operands.into_iter().all(|v| self.is_placed(v) && here(v)) {
+        let known = operands.into_iter().all(|v| self.is_placed(v) && here(v));
+        if !known || self.asks_later(n) {
             return self.host(n, index, "its shape is known only while it runs");
         }
         match &node.op {
@@ -271,6 +272,26 @@ impl<'a> Placer<'a> {
                 self.host(n, index, &why)
             }
             _ => self.host(n, index, "no kernel for it"),
+        }
+    }
+
+    /// Does a node mention, itself or inside, sizes that are not known yet, though its operands'
+    /// and results' sizes are? (It answers what a size is, or sums over it.)
+    fn asks_later(&self, n: hub_ir::Node) -> bool {
+        match &self.g.nodes[n].op {
+            Op::Prim(p) => {
+                let see = &mut |d: &hub_abi::Dim| {
+                    let mut later = false;
+                    d.each_sym(&mut |s| later |= self.dynamic.contains(&s));
+                    if later { Err(()) } else { Ok(d.clone()) }
+                };
+                p.map_dims(see).is_err()
+            }
+            Op::Group { region, .. } => self.g.regions[*region].nodes.iter().any(|&m| {
+                let outs = self.g.nodes[m].outputs.iter().filter_map(|v| v.some());
+                outs.into_iter().any(|v| !self.is_placed(v)) || self.asks_later(m)
+            }),
+            _ => false,
         }
     }
 
