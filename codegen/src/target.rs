@@ -36,6 +36,8 @@ pub struct Target {
     pub l1: usize,
     /// Bytes of L2 cache a core.
     pub l2: usize,
+    /// Sums must be those of an operator's definition: no Winograd.
+    pub exact: bool,
 }
 
 impl Target {
@@ -43,7 +45,7 @@ impl Target {
     pub fn of(tier: Tier) -> Target {
         let (vector_bytes, vector_regs) = if tier == Tier::Avx2 { (32, 16) } else { (64, 32) };
         let (l1, l2) = if tier == Tier::Avx2 { (32 << 10, 512 << 10) } else { (48 << 10, 1 << 20) };
-        Target { tier, vector_bytes, vector_regs, l1, l2 }
+        Target { tier, vector_bytes, vector_regs, l1, l2, exact: false }
     }
 
     /// f32 lanes of a vector register.

@@ -4,6 +4,7 @@
 //! a lowering (`crate::lower`) turns a task into a kernel and says how to fill its arguments.
 
 use crate::kir::Kernel;
+use crate::lower::winograd::filter::Filter;
 use hub_abi::pgraph::Packing;
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Graph, Region};
@@ -15,6 +16,8 @@ pub enum Format {
     Strided,
     /// A constant, packed in panels; strides say nothing.
     Packed(Packing),
+    /// A constant 3×3 filter in Winograd's transformed form.
+    Transformed(Filter),
 }
 
 /// A tensor in memory as a kernel sees it. Its pointer argument points at its origin: element
@@ -116,6 +119,14 @@ pub enum Refused {
         input: usize,
         /// How.
         packing: Packing,
+    },
+    /// A constant input must be transformed: placement does it and asks again.
+    #[error("input {input} must be transformed")]
+    Transform {
+        /// Which input.
+        input: usize,
+        /// How.
+        filter: Filter,
     },
     /// No native kernel for this; the portable one runs.
     #[error("no native kernel: {0}")]

@@ -5,6 +5,7 @@ use super::contract::{anchor, param};
 use super::contract_mac::{Axis, Body, Mac, PANEL, likely, lower_mac, refused};
 use super::cx::Made;
 use super::depthwise;
+use super::winograd;
 use crate::target::Target;
 use crate::task::{Format, Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
@@ -17,7 +18,10 @@ use hub_ir::Value;
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
-    lower_mac(task, target, &problem(task)?)
+    with_conv(task, |c| match winograd::lower(c, target)? {
+        Some(made) => Ok(made),
+        None => lower_mac(task, target, &mac(c)?),
+    })
 }
 
 /// The problem of a group around a [`Prim::Conv`].
@@ -25,17 +29,31 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
 /// # Errors
 /// As [`lower`].
 pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
+    with_conv(task, mac)
+}
+
+fn mac(c: &Conv<'_, '_>) -> Result<Mac, Refused> {
+    if c.is_depthwise() {
+        return depthwise::problem(c.task, c);
+    }
+    c.build().map_err(refused)
+}
+
+/// Calls `f` with the convolution that a group is around.
+///
+/// # Errors
+/// As [`lower`].
+pub fn with_conv<T>(
+    task: &Task<'_>,
+    f: impl FnOnce(&Conv<'_, '_>) -> Result<T, Refused>,
+) -> Result<T, Refused> {
     let (node, prim) = anchor(task, |p| matches!(p, Prim::Conv { .. }))?;
     let Prim::Conv { geo, groups } = prim else { unreachable!("the filter above") };
     let ins = &task.g.nodes[node].inputs;
     let (x, w) = (param(task, ins[0])?, param(task, ins[1])?);
     let out = task.g.nodes[node].outputs[0];
     padded(task, x, geo)?;
-    let c = Conv { task, x, w, out, geo, groups: *groups };
-    if c.is_depthwise() {
-        return depthwise::problem(task, &c);
-    }
-    c.build().map_err(refused)
+    f(&Conv { task, x, w, out, geo, groups: *groups })
 }
 
 /// Asks for a halo where a window may lie partly outside.

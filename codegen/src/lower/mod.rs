@@ -32,6 +32,7 @@ pub mod study;
 pub mod transpose;
 pub mod value;
 pub mod window;
+pub mod winograd;
 
 pub use coord::{Atom, AtomData, Coord};
 pub use cx::{Fail, LowerCx, Made, Work, unsupported};

@@ -148,6 +148,12 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
     out
 }
 
+/// Cycles of one problem on one core by the best candidate.
+pub fn estimate(s: &Shape, f: &Facts) -> f64 {
+    let all = candidates(s, f, false);
+    all.iter().map(|x| cost(s, f, x)).fold(f64::INFINITY, f64::min)
+}
+
 /// What a window's or depthwise filter's taps look like.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Taps {

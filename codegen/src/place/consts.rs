@@ -1,14 +1,24 @@
 //! The constant pool: each constant once, packed where kernels read it packed; every tier shares it.
 
 use super::PlaceError;
+use crate::lower::winograd::filter::Filter;
 use bytes::Bytes;
 use hub_abi::pgraph::{PGraph, Packing};
 use hub_ir::portable::Portable;
 use hub_ir::{ConstId, Graph};
 use std::collections::HashMap;
 
+/// How kernels read a constant, other than row-major.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// In panels, a permutation that the portable graph reads too.
+    Panels(Packing),
+    /// Transformed, from which the filter is not had back: it is kept beside the plain one.
+    Winograd(Filter),
+}
+
 /// A constant in one stored form.
-pub type ConstKey = (ConstId, Option<Packing>);
+pub type ConstKey = (ConstId, Option<Form>);
 
 /// Which constants are stored in which forms.
 pub struct ConstPool {
@@ -21,7 +31,7 @@ pub struct ConstPool {
     placed: HashMap<ConstKeyHash, (u64, u64)>,
 }
 
-/// `Packing` is not hashable; its text is.
+/// `Form` is not hashable; its text is.
 type ConstKeyHash = (ConstId, String);
 
 fn hashed(key: &ConstKey) -> ConstKeyHash {
@@ -54,7 +64,7 @@ impl ConstPool {
         for (i, (id, bytes)) in self.portable.clone().into_iter().enumerate() {
             let forms: Vec<ConstKey> = self.wanted.iter().filter(|k| k.0 == id).cloned().collect();
             let main = match &forms[..] {
-                [only] => only.clone(),
+                [only @ (_, None | Some(Form::Panels(_)))] => only.clone(),
                 _ => (id, None),
             };
             for key in std::iter::once(&main).chain(forms.iter().filter(|k| **k != main)) {
@@ -65,18 +75,25 @@ impl ConstPool {
             }
             let (offset, len) = self.at(&main);
             let c = &mut g.consts[i];
-            (c.offset, c.len, c.packing) = (offset, len, main.1);
+            let packing = match main.1 {
+                Some(Form::Panels(p)) => Some(p),
+                _ => None,
+            };
+            (c.offset, c.len, c.packing) = (offset, len, packing);
         }
         Ok(())
     }
 
     fn form(&self, key: &ConstKey, bytes: &Bytes) -> Result<Bytes, PlaceError> {
-        let Some(p) = &key.1 else { return Ok(bytes.clone()) };
-        let packed = hub_abi::pack::pack(bytes, self.sizes[&key.0], p);
-        packed.map(Bytes::from).map_err(|e| PlaceError::Internal {
-            node: format!("constant {}", key.0),
-            why: e.to_string(),
-        })
+        let made = match &key.1 {
+            None => return Ok(bytes.clone()),
+            Some(Form::Panels(p)) => {
+                hub_abi::pack::pack(bytes, self.sizes[&key.0], p).map_err(|e| e.to_string())
+            }
+            Some(Form::Winograd(f)) => f.store(bytes).ok_or_else(|| "not a 3x3 filter".into()),
+        };
+        let node = format!("constant {}", key.0);
+        made.map(Bytes::from).map_err(|why| PlaceError::Internal { node, why })
     }
 
     /// Offset and length of a form that was laid out.

@@ -1,5 +1,6 @@
 //! Groups: from operands in memory to a kernel step, with the copies that the kernel asks for.
 
+use super::consts::Form;
 use super::layout::{Halo, Place, Wish};
 use super::{Copied, PlaceError, Placer, anchor_halo};
 use crate::task::{Format, Operand, Refused, Task};
@@ -16,6 +17,15 @@ struct Operands {
     ops: Vec<Operand>,
     /// Constants in packed form, by operand.
     packed: Vec<Option<ConstId>>,
+}
+
+/// The form that a format stores a constant in, if it is not its own.
+fn stored(f: &Format) -> Option<Form> {
+    match f {
+        Format::Strided => None,
+        Format::Packed(p) => Some(Form::Panels(p.clone())),
+        Format::Transformed(f) => Some(Form::Winograd(*f)),
+    }
 }
 
 impl Placer<'_> {
@@ -133,6 +143,12 @@ impl Placer<'_> {
                     o.packed[input] = self.const_id(o.values[input]);
                     o.ops[input].format = Format::Packed(packing);
                 }
+                Err(Refused::Transform { input, filter })
+                    if self.const_id(o.values[input]).is_some() =>
+                {
+                    o.packed[input] = self.const_id(o.values[input]);
+                    o.ops[input].format = Format::Transformed(filter);
+                }
                 Err(e) => {
                     self.rewind(n, &mark);
                     return self.host(n, index, &e.to_string());
@@ -145,9 +161,9 @@ impl Placer<'_> {
     /// Gives constants their buffers, in the form that the kernel settled on.
     fn settle_consts(&mut self, o: &mut Operands) -> Result<(), PlaceError> {
         for i in 0..o.values.len() {
-            match (o.packed[i], &o.ops[i].format) {
-                (Some(c), Format::Packed(p)) => {
-                    let key = (c, Some(p.clone()));
+            match (o.packed[i], stored(&o.ops[i].format)) {
+                (Some(c), Some(form)) => {
+                    let key = (c, Some(form));
                     self.pool.want(&key);
                     let buf = self.buffer(Buf::Const { offset: 0, len: 0 });
                     self.tier.const_bufs.push((buf as usize, key));

@@ -2,7 +2,8 @@
 //! run by the interpreter (and as machine code) and compared with the portable meaning.
 #![allow(dead_code)]
 
-use hub_abi::pgraph::Packing;
+pub mod problem;
+
 use hub_abi::{Dim, Dtype, SymEnv};
 use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::verify;
@@ -215,7 +216,7 @@ impl Group {
         lower: impl Fn(&Task<'_>, &Target) -> Result<Lowered, Refused>,
     ) -> (Lowered, Vec<Placed>, Vec<Placed>) {
         let r = self.g.regions[self.region].clone();
-        let mut packed: HashMap<usize, Packing> = HashMap::new();
+        let mut packed: HashMap<usize, Format> = HashMap::new();
         for _ in 0..8 {
             let mut ins: Vec<Placed> = vec![];
             for (i, (v, x)) in r.params.iter().zip(&self.inputs).enumerate() {
@@ -224,9 +225,15 @@ impl Group {
                 let mut p = place(t.dtype(), t.dims(), dims, &x.layout, Some(t));
                 p.op.constant = x.constant;
                 if let Some(how) = packed.get(&i) {
-                    let bytes = hub_abi::pack::pack(t.bytes(), t.dtype().size(), how).unwrap();
+                    let bytes = match how {
+                        Format::Packed(how) => {
+                            hub_abi::pack::pack(t.bytes(), t.dtype().size(), how).unwrap()
+                        }
+                        Format::Transformed(f) => f.store(t.bytes()).unwrap(),
+                        Format::Strided => unreachable!("nothing to do"),
+                    };
                     p = Placed { bytes, origin: 0, op: p.op };
-                    p.op.format = Format::Packed(how.clone());
+                    p.op.format = how.clone();
                 }
                 ins.push(p);
             }
@@ -247,7 +254,13 @@ impl Group {
                 }
                 Err(Refused::Pack { input, packing }) => {
                     assert!(self.inputs[input].constant, "only constants are packed");
-                    assert!(packed.insert(input, packing).is_none(), "packed twice");
+                    let how = Format::Packed(packing);
+                    assert!(packed.insert(input, how).is_none(), "packed twice");
+                }
+                Err(Refused::Transform { input, filter }) => {
+                    assert!(self.inputs[input].constant, "only constants are transformed");
+                    let how = Format::Transformed(filter);
+                    assert!(packed.insert(input, how).is_none(), "transformed twice");
                 }
                 Err(Refused::Relayout { input, axis }) => {
                     let old = &self.inputs[input].layout;

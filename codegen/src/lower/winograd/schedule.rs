@@ -1,0 +1,210 @@
+//! Which Winograd kernel, if any: blocks of tiles and features by a model of cycles, compared with
+//! the direct convolution's.
+
+use super::super::contract_mac::likely;
+use super::super::conv::Conv;
+use super::super::schedule::{self, Facts, Shape, div_ceil};
+use super::filter::Filter;
+use crate::target::Target;
+
+/// How a kernel goes about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The stored filter, which says m.
+    pub filter: Filter,
+    /// Tiles of a block: down and across.
+    pub block: [i64; 2],
+    /// Features of a block, a multiple of `nv` vectors.
+    pub features: i64,
+    /// Rows (tiles) and vectors of a register tile.
+    pub rows: i64,
+    /// Vectors of a register tile.
+    pub nv: i64,
+    /// The epilogue runs after the tile's outputs are in scratch.
+    pub staged: bool,
+}
+
+/// Bytes a cycle from the second level and from beyond it.
+const L2_RATE: f64 = 32.0;
+const FAR_RATE: f64 = 8.0;
+/// At most so many plans are tried.
+const MOST: usize = 6;
+/// A direct convolution must be slower by this factor.
+const GAIN: f64 = 1.15;
+/// Bytes of scratch that a worker may need.
+const SCRATCH: i64 = 8 << 20;
+
+/// Sizes, likely ones where they are bound late.
+struct Sizes {
+    h: i64,
+    w: i64,
+    images: i64,
+    facts: Facts,
+}
+
+impl Sizes {
+    fn of(c: &Conv<'_, '_>, target: &Target) -> Sizes {
+        let d = c.task.g.dims(c.out);
+        let facts = Facts::of(target, target.lanes());
+        Sizes { h: likely(&d[2]), w: likely(&d[3]), images: likely(&d[0]), facts }
+    }
+}
+
+/// Plans from the most promising on, only those that the model takes to be faster than a direct
+/// convolution; for a filter already in some form (`given`) all plans of that form.
+pub fn plans(c: &Conv<'_, '_>, target: &Target, given: Option<Filter>) -> Vec<Plan> {
+    let w = &c.task.inputs[c.w];
+    let (n, ch) = (likely(&w.dims[0]), likely(&w.dims[1]));
+    let s = Sizes::of(c, target);
+    let limit = match given {
+        Some(_) => f64::INFINITY,
+        None => direct(&s, n, ch, c) / GAIN,
+    };
+    let mut all: Vec<(f64, Plan)> = vec![];
+    for m in [4, 2] {
+        let filter = Filter { m, n, c: ch };
+        if given.is_none_or(|f| f == filter) {
+            let made = candidates(&s, filter);
+            all.extend(made.into_iter().map(|p| (cost(&s, &p), p)).filter(|x| x.0 < limit));
+        }
+    }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let heavy = super::super::contract_mac::heavy(c.task);
+    let best = all.into_iter().take(MOST).map(|x| x.1);
+    best.flat_map(|p| {
+        let staged = Plan { staged: true, ..p };
+        if heavy { vec![staged] } else { vec![p, staged] }
+    })
+    .collect()
+}
+
+/// Cycles of the direct convolution, all images.
+fn direct(s: &Sizes, n: i64, ch: i64, c: &Conv<'_, '_>) -> f64 {
+    let dims = c.task.g.dims(c.out);
+    let shape = Shape {
+        batch: 1,
+        h: s.h,
+        w: s.w,
+        h_fixed: dims[2].as_const().is_some(),
+        w_fixed: dims[3].as_const().is_some(),
+        n,
+        k: 9 * ch,
+        a: (s.h + 2) * (s.w + 2) * ch,
+        size: 4,
+        panels: true,
+    };
+    let weights = (9 * ch * n * 4) as f64;
+    schedule::estimate(&shape, &s.facts) * s.images as f64 + weights / FAR_RATE
+}
+
+/// Divisors of `n`, ascending.
+fn divisors(n: i64) -> impl Iterator<Item = i64> {
+    (1..=n).filter(move |d| n % d == 0)
+}
+
+fn candidates(s: &Sizes, filter: Filter) -> Vec<Plan> {
+    let (down, across) = (div_ceil(s.h, filter.m), div_ceil(s.w, filter.m));
+    let vectors = div_ceil(filter.n, 16) * 16 / s.facts.lanes;
+    let step = (16 / s.facts.lanes).max(1);
+    let mut out = vec![];
+    let mut widths: Vec<i64> = (1..=across).map(|parts| div_ceil(across, parts)).collect();
+    widths.dedup();
+    for bw in widths {
+        let most = if bw == across { down } else { 1 };
+        for bh in (1..=most).filter(|&b| div_ceil(down, div_ceil(down, b)) == b) {
+            let tiles = bh * bw;
+            for nv in divisors(vectors).filter(|v| v % step == 0 && *v <= 8) {
+                let rows = ((s.facts.regs - 1 - nv) / nv).clamp(1, 28);
+                let rows = div_ceil(tiles, div_ceil(tiles, rows));
+                for q in divisors(vectors / nv) {
+                    let features = q * nv * s.facts.lanes;
+                    let p = Plan { filter, block: [bh, bw], features, rows, nv, staged: false };
+                    if tiles >= 4.min(down * across) && p.scratch() <= SCRATCH {
+                        out.push(p);
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+impl Plan {
+    /// Tiles of a block.
+    pub fn tiles(&self) -> i64 {
+        self.block[0] * self.block[1]
+    }
+
+    /// Blocks of features.
+    pub fn parts(&self) -> i64 {
+        div_ceil(self.filter.n, self.features)
+    }
+
+    /// Elements of a row of transformed input: channels in whole lines, never a multiple of 4 KiB.
+    pub fn pitch(&self) -> i64 {
+        pitch(self.filter.c)
+    }
+
+    /// Elements of a row of products.
+    pub fn out_pitch(&self) -> i64 {
+        pitch(self.features)
+    }
+
+    /// Bytes from one point's transformed input to the next's.
+    pub fn plane(&self) -> i64 {
+        self.tiles() * self.pitch() * 4 + 64
+    }
+
+    /// Bytes from one point's products to the next's.
+    pub fn out_plane(&self) -> i64 {
+        self.tiles() * self.out_pitch() * 4 + 64
+    }
+
+    /// Bytes of scratch for transformed inputs and products.
+    pub fn scratch(&self) -> i64 {
+        self.filter.points() * (self.plane() + self.out_plane())
+    }
+}
+
+fn pitch(n: i64) -> i64 {
+    let whole = div_ceil(n, 16) * 16;
+    if whole % 1024 == 0 { whole + 16 } else { whole }
+}
+
+/// Estimated cycles of a plan on one core, tiles balanced over two.
+fn cost(s: &Sizes, p: &Plan) -> f64 {
+    let (f, lanes) = (&p.filter, s.facts.lanes);
+    let (down, across) = (div_ceil(s.h, f.m), div_ceil(s.w, f.m));
+    let blocks = div_ceil(down, p.block[0]) * div_ceil(across, p.block[1]) * s.images;
+    let parts = p.parts();
+    let (points, tiles) = (f.points() as f64, p.tiles() as f64);
+    let [ahead, behind] = if f.m == 4 { [150.0, 140.0] } else { [50.0, 50.0] };
+    let into = ahead * tiles * div_ceil(f.c, lanes) as f64;
+    let back = behind * tiles * (p.features / lanes) as f64;
+    // Products: every register tile of a point.
+    let per_k = |rows: i64| -> f64 {
+        let acc = (rows * p.nv) as f64;
+        let loads = if p.nv == 1 { 1.4 * acc + 1.0 } else { (rows + p.nv) as f64 };
+        (acc / 2.0).max(loads / 2.0).max(4.0)
+    };
+    let (whole, left) = (p.tiles() / p.rows, p.tiles() % p.rows);
+    let tile = |rows: i64| per_k(rows) * f.c as f64 + 24.0 + (2 * rows * p.nv) as f64;
+    let rows = whole as f64 * tile(p.rows) + if left > 0 { tile(left) } else { 0.0 };
+    let turns = (p.features / (p.nv * lanes)) as f64;
+    let products = points * turns * rows;
+    // Filters are read by every block, from where they and the scratch fit.
+    let filters = (f.points() * f.c * p.features * 4) as f64;
+    let near = filters + p.scratch() as f64 <= s.facts.l2 as f64 * 0.9;
+    let stream = filters / if near { L2_RATE } else { FAR_RATE };
+    // Transformed inputs are read again for every turn of features.
+    let rows_bytes = tiles * f.c as f64 * 4.0;
+    let again = if rows_bytes <= s.facts.l1 as f64 * 0.5 { 0.0 } else { rows_bytes / L2_RATE };
+    let scratch = p.scratch() as f64;
+    let spill = if scratch > s.facts.l2 as f64 * 0.8 { scratch / FAR_RATE } else { 0.0 };
+    let moved = stream + points * again * turns + spill;
+    let block = into + back + products.max(moved) + 0.15 * products.min(moved);
+    let total = blocks * parts;
+    let balance = (div_ceil(total, 2) * 2) as f64 / total as f64;
+    let first = f.bytes() as f64 / FAR_RATE;
+    block * total as f64 * (0.7 + 0.3 * balance) + first
+}
