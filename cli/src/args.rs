@@ -93,7 +93,7 @@ pub struct Build {
     /// CPU tiers to compile for: avx512, avx2, portable [default: avx2 and this machine's best]
     #[arg(long, value_delimiter = ',')]
     pub cpu: Vec<String>,
-    /// Admit no algorithm that adds rounding error
+    /// Admit no algorithm that adds rounding error: no Winograd convolutions
     #[arg(long)]
     pub exact: bool,
     /// Search schedules for this many seconds (not in this version)

@@ -188,7 +188,7 @@ pub fn compile(job: &Job) -> Result<Report, Failure> {
     }
     progress.say("compiling kernels");
     let backends: Option<Vec<X86Backend>> =
-        job.tiers.iter().map(|t| X86Backend::of_tier(t)).collect();
+        job.tiers.iter().map(|t| Some(X86Backend::of_tier(t)?.exact(job.exact))).collect();
     let backends = backends.ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
     let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
     let compiled = place::compile(&mut loaded.graph, &backends)?;

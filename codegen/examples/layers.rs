@@ -1,6 +1,7 @@
 //! Times native kernels of representative layers, as parts of the multiply-add peak that the same
-//! run measures. `cargo run --release -p hub-codegen --example layers [--all] [--avx2] [FILTER]`; with `--all` every
-//! schedule of each layer
+//! run measures. `cargo run --release -p hub-codegen --example layers [--all] [--winograd] [--avx2]
+//! [FILTER]`; with `--all` every schedule of each layer, with `--winograd` a choice of Winograd plans of
+//! 3×3 convolutions, beside the cycles that the model expects
 
 #[path = "../tests/placed/mod.rs"]
 mod placed;
@@ -12,10 +13,12 @@ use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::{Access, Addr, Elem, Kernel, KernelBuilder, RegTy};
 use hub_codegen::lower::contract_mac::{Mac, lower_as, lower_mac, schedules};
 use hub_codegen::lower::schedule::Schedule;
-use hub_codegen::lower::{contract, conv, window};
+use hub_codegen::lower::winograd::filter::Filter;
+use hub_codegen::lower::winograd::{self, Plan};
+use hub_codegen::lower::{contract, conv, window, with_lanes};
 use hub_codegen::target::{Target, Tier};
 use hub_codegen::targets::x86;
-use hub_codegen::task::{Lowered, Refused, Task};
+use hub_codegen::task::{Format, Lowered, Refused, Task};
 use hub_ir::build::{Builder, Built};
 use hub_ir::{Graph, Value};
 use hub_testrun::{Aligned, JitBuffer};
@@ -120,6 +123,7 @@ fn layers() -> Vec<Layer> {
     vec![
         conv2("conv 1x1 64->256 @56", 64, 256, 56, 1, 1, 1),
         conv2("conv 1x1 256->64 @56", 256, 64, 56, 1, 1, 1),
+        conv2("conv 3x3 32->32 @128", 32, 32, 128, 3, 1, 1),
         conv2("conv 3x3 64->64 @56", 64, 64, 56, 3, 1, 1),
         conv2("conv 3x3 128->128 @28", 128, 128, 28, 3, 1, 1),
         conv2("conv 1x1 128->512 @28", 128, 512, 28, 1, 1, 1),
@@ -246,7 +250,7 @@ fn time(mut f: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
     let start = Instant::now();
     let mut n = 1;
-    while start.elapsed().as_secs_f64() < 0.25 {
+    while start.elapsed().as_secs_f64() < 0.1 {
         let t = Instant::now();
         (0..n).for_each(|_| f());
         let each = t.elapsed().as_secs_f64() / n as f64;
@@ -267,16 +271,63 @@ fn choices(l: &Layer, target: &Target) -> Vec<Schedule> {
     found.into_inner()
 }
 
-fn run(l: &Layer, target: &Target, peak: f64, forced: Option<Schedule>) {
+/// Which kernel of a layer.
+#[derive(Clone, Copy)]
+enum How {
+    /// What the compiler takes.
+    Best,
+    /// One schedule of the direct form.
+    Direct(Schedule),
+    /// One Winograd plan.
+    Winograd(Plan),
+}
+
+fn lowered(l: &Layer, how: How, task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    let Prim::Conv { .. } = l.prim else {
+        let mac = (l.problem)(task)?;
+        return match how {
+            How::Direct(s) => lower_as(task, target, &mac, s),
+            _ => lower_mac(task, target, &mac),
+        };
+    };
+    match how {
+        How::Best => conv::lower(task, target),
+        How::Direct(s) => lower_as(task, target, &(l.problem)(task)?, s),
+        How::Winograd(p) => conv::with_conv(task, |c| {
+            if task.inputs[c.w].format == Format::Strided {
+                return Err(Refused::Transform { input: c.w, filter: p.filter });
+            }
+            with_lanes(target.lanes(), |lanes| winograd::lower_as(c, target, p, lanes))
+        }),
+    }
+}
+
+/// A choice of Winograd plans with their expected cycles: the best by the model, then some others.
+fn winograd_plans(l: &Layer, target: &Target) -> Vec<(f64, Plan)> {
+    let found = std::cell::RefCell::new(vec![]);
+    group(l).lower(target, |task, target| {
+        conv::with_conv(task, |c| {
+            let dims = &task.inputs[c.w].dims;
+            let size = |a: usize| dims[a].as_const().unwrap_or(0);
+            found.borrow_mut().clear();
+            for m in [4, 2] {
+                let all = winograd::every(c, target, Filter { m, n: size(0), c: size(1) });
+                let step = (all.len() / 24).max(1);
+                let some = all.iter().enumerate().filter(|(i, _)| *i < 8 || i % step == 0);
+                found.borrow_mut().extend(some.map(|(_, p)| *p));
+            }
+            Ok(())
+        })?;
+        lower_mac(task, target, &(l.problem)(task)?)
+    });
+    found.into_inner()
+}
+
+fn run(l: &Layer, target: &Target, peak: f64, how: How, note: &str) {
     let mut g = group(l);
     let want = g.reference();
-    let (low, ins, outs): (Lowered, Vec<Placed>, Vec<Placed>) = g.lower(target, |task, target| {
-        let mac = (l.problem)(task)?;
-        match forced {
-            None => lower_mac(task, target, &mac),
-            Some(s) => lower_as(task, target, &mac, s),
-        }
-    });
+    let (low, ins, outs): (Lowered, Vec<Placed>, Vec<Placed>) =
+        g.lower(target, |task, target| lowered(l, how, task, target));
     let args = g.args(&low, &ins, &outs);
     let tiles = interp::tiles(&low.kernel, &args);
     let mut bufs: Vec<Aligned> =
@@ -299,7 +350,7 @@ fn run(l: &Layer, target: &Target, peak: f64, forced: Option<Schedule>) {
     let flops = low.flops.eval(&g.env).unwrap_or(0) as f64;
     let moved = low.bytes.eval(&g.env).unwrap_or(0) as f64;
     println!(
-        "{:26} {:34} {:5} tiles {:9.1} us {:6.1} GFLOP/s {:5.1}% {:6.1} GB/s",
+        "{:26} {:34} {:5} tiles {:9.1} us {:6.1} GFLOP/s {:5.1}% {:6.1} GB/s{note}",
         l.name,
         low.schedule,
         tiles,
@@ -347,10 +398,16 @@ fn main() {
     let peak = peak(&target);
     println!("peak {:.1} GFLOP/s a core", peak / 1e9);
     for l in layers().iter().filter(|l| l.name.contains(&filter)) {
-        run(l, &target, peak, None);
+        run(l, &target, peak, How::Best, "");
+        if words.iter().any(|w| w == "--winograd") && l.name.contains("3x3") && !l.late {
+            for (cycles, p) in winograd_plans(l, &target) {
+                let note = format!("  model {:.0} kcycles", cycles / 1e3);
+                run(l, &target, peak, How::Winograd(p), &note);
+            }
+        }
         if all {
             for s in choices(l, &target).into_iter().filter(|s| !s.staged) {
-                run(l, &target, peak, Some(s));
+                run(l, &target, peak, How::Direct(s), "");
             }
         }
     }

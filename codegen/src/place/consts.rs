@@ -54,8 +54,16 @@ impl ConstPool {
         }
     }
 
-    /// Lays every constant out: in the one form that kernels read, if there is just one, else plain
-    /// with the other forms beside it.
+    /// The transformed form of a constant that some kernel reads.
+    pub fn transformed(&self, id: ConstId) -> Option<Filter> {
+        self.wanted.iter().find_map(|k| match &k.1 {
+            Some(Form::Winograd(f)) if k.0 == id => Some(*f),
+            _ => None,
+        })
+    }
+
+    /// Lays every constant out in the forms that kernels read. The portable graph reads one of them
+    /// if it can, else a plain one is added.
     pub fn lay_out(
         &mut self,
         g: &mut PGraph,
@@ -63,8 +71,9 @@ impl ConstPool {
     ) -> Result<(), PlaceError> {
         for (i, (id, bytes)) in self.portable.clone().into_iter().enumerate() {
             let forms: Vec<ConstKey> = self.wanted.iter().filter(|k| k.0 == id).cloned().collect();
-            let main = match &forms[..] {
-                [only @ (_, None | Some(Form::Panels(_)))] => only.clone(),
+            let panels = forms.iter().find(|k| matches!(k.1, Some(Form::Panels(_))));
+            let main = match panels {
+                Some(one) if forms.iter().all(|k| k.1.is_some()) => one.clone(),
                 _ => (id, None),
             };
             for key in std::iter::once(&main).chain(forms.iter().filter(|k| **k != main)) {

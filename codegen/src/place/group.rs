@@ -146,8 +146,11 @@ impl Placer<'_> {
                 Err(Refused::Transform { input, filter })
                     if self.const_id(o.values[input]).is_some() =>
                 {
-                    o.packed[input] = self.const_id(o.values[input]);
-                    o.ops[input].format = Format::Transformed(filter);
+                    let id = self.const_id(o.values[input]);
+                    // A tier before this one has transformed it already: once is enough.
+                    let old = id.and_then(|c| self.pool.transformed(c));
+                    o.packed[input] = id;
+                    o.ops[input].format = Format::Transformed(old.unwrap_or(filter));
                 }
                 Err(e) => {
                     self.rewind(n, &mark);

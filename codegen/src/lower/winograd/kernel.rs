@@ -316,27 +316,34 @@ impl Winograd<'_, '_, '_> {
                 let to = at.times(&p.out_plane().into()).plus(&self.products.into());
                 let to = to.add(&n.times(&(wide * 4).into()));
                 let (whole, left) = (p.tiles() / p.rows, p.tiles() % p.rows);
-                cx.for_("t", whole, 0, |cx, t| {
-                    let t = Coord::from(cx.atom(AtomData::var(t, whole.into())));
-                    let t = t.times(&p.rows.into());
-                    self.products(cx, (&a, &w, &to), &t, p.rows);
-                    Ok(())
-                })?;
+                // The first rows also fetch the filters of the next turn.
+                let next = wide * f.c * 4;
+                self.products(cx, (&a, &w, &to), &Coord::zero(), p.rows, Some(next));
+                if whole > 1 {
+                    cx.for_("t", whole - 1, 0, |cx, t| {
+                        let t = Coord::from(cx.atom(AtomData::var(t, (whole - 1).into())));
+                        let t = t.plus(&1i64.into()).times(&p.rows.into());
+                        self.products(cx, (&a, &w, &to), &t, p.rows, None);
+                        Ok(())
+                    })?;
+                }
                 if left > 0 {
-                    self.products(cx, (&a, &w, &to), &(whole * p.rows).into(), left);
+                    self.products(cx, (&a, &w, &to), &(whole * p.rows).into(), left, None);
                 }
                 Ok(())
             })
         })
     }
 
-    /// One register tile: `rows` tiles from tile `t` on.
+    /// One register tile: `rows` tiles from tile `t` on. `ahead` bytes from the filters that it reads
+    /// lie those to be fetched meanwhile.
     fn products(
         &self,
         cx: &mut LowerCx<'_>,
         (a, w, to): (&Coord, &Addr, &Coord),
         t: &Coord,
         rows: i64,
+        ahead: Option<i64>,
     ) {
         let (p, ty, lanes) = (&self.p, self.ty, lanes_of(self.ty));
         let (pitch, out_pitch) = (p.pitch() * 4, p.out_pitch() * 4);
@@ -349,8 +356,12 @@ impl Winograd<'_, '_, '_> {
         let v: Vec<Reg> = (0..p.nv)
             .map(|j| {
                 let at = j * lanes;
-                let at = (at / 16 * p.filter.c * 16 + at % 16) * 4;
-                cx.b.load(ty, w.clone().offset(at).plus(axis, 64), Dtype::F32, None)
+                let at = w.clone().offset((at / 16 * p.filter.c * 16 + at % 16) * 4);
+                let at = at.plus(axis, 64);
+                if let (Some(far), 0) = (ahead, j * lanes % 16) {
+                    cx.b.prefetch(at.clone().offset(far), 2);
+                }
+                cx.b.load(ty, at, Dtype::F32, None)
             })
             .collect();
         for (i, row) in acc.iter().enumerate() {

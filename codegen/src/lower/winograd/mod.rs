@@ -17,7 +17,7 @@ use crate::target::Target;
 use crate::task::{Format, Lowered, Refused};
 use filter::Filter;
 use hub_abi::{Dim, Dtype};
-pub use schedule::{Plan, plans};
+pub use schedule::{Plan, every, plans};
 
 /// A kernel for a convolution if this is the way to do it: by the model of costs before its filter
 /// has a form, and whenever its filter is transformed already.

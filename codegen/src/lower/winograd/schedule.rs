@@ -64,8 +64,7 @@ pub fn plans(c: &Conv<'_, '_>, target: &Target, given: Option<Filter>) -> Vec<Pl
     for m in [4, 2] {
         let filter = Filter { m, n, c: ch };
         if given.is_none_or(|f| f == filter) {
-            let made = candidates(&s, filter);
-            all.extend(made.into_iter().map(|p| (cost(&s, &p), p)).filter(|x| x.0 < limit));
+            all.extend(rated(&s, filter).into_iter().filter(|x| x.0 < limit));
         }
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -76,6 +75,19 @@ pub fn plans(c: &Conv<'_, '_>, target: &Target, given: Option<Filter>) -> Vec<Pl
         if heavy { vec![staged] } else { vec![p, staged] }
     })
     .collect()
+}
+
+/// Every plan of a filter's form with the cycles that the model expects, the fewest first: for
+/// whoever checks the model against measurement.
+pub fn every(c: &Conv<'_, '_>, target: &Target, filter: Filter) -> Vec<(f64, Plan)> {
+    rated(&Sizes::of(c, target), filter)
+}
+
+fn rated(s: &Sizes, filter: Filter) -> Vec<(f64, Plan)> {
+    let mut all: Vec<(f64, Plan)> =
+        candidates(s, filter).into_iter().map(|p| (cost(s, &p), p)).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all
 }
 
 /// Cycles of the direct convolution, all images.
@@ -94,7 +106,9 @@ fn direct(s: &Sizes, n: i64, ch: i64, c: &Conv<'_, '_>) -> f64 {
         panels: true,
     };
     let weights = (9 * ch * n * 4) as f64;
-    schedule::estimate(&shape, &s.facts) * s.images as f64 + weights / FAR_RATE
+    let (sums, stream) =
+        (schedule::estimate(&shape, &s.facts) * s.images as f64, weights / FAR_RATE);
+    sums.max(stream) + 0.15 * sums.min(stream)
 }
 
 /// Divisors of `n`, ascending.
@@ -192,19 +206,24 @@ fn cost(s: &Sizes, p: &Plan) -> f64 {
     let rows = whole as f64 * tile(p.rows) + if left > 0 { tile(left) } else { 0.0 };
     let turns = (p.features / (p.nv * lanes)) as f64;
     let products = points * turns * rows;
-    // Filters are read by every block, from where they and the scratch fit.
+    // Filters come from far once, and again for every block from where they and the scratch fit.
     let filters = (f.points() * f.c * p.features * 4) as f64;
     let near = filters + p.scratch() as f64 <= s.facts.l2 as f64 * 0.9;
-    let stream = filters / if near { L2_RATE } else { FAR_RATE };
+    let again_rate = if near { L2_RATE } else { FAR_RATE };
+    let stream = (filters / FAR_RATE + filters / again_rate * (blocks - 1) as f64) / blocks as f64;
     // Transformed inputs are read again for every turn of features.
     let rows_bytes = tiles * f.c as f64 * 4.0;
     let again = if rows_bytes <= s.facts.l1 as f64 * 0.5 { 0.0 } else { rows_bytes / L2_RATE };
+    // A panel that the first level does not hold is read again for every register tile.
+    let panel = (f.c * p.nv * lanes * 4) as f64;
+    let far_panel = panel > s.facts.l1 as f64 * 0.5;
+    let panels =
+        if far_panel { panel / L2_RATE * (div_ceil(p.tiles(), p.rows) - 1) as f64 } else { 0.0 };
     let scratch = p.scratch() as f64;
     let spill = if scratch > s.facts.l2 as f64 * 0.8 { scratch / FAR_RATE } else { 0.0 };
-    let moved = stream + points * again * turns + spill;
+    let moved = stream + points * turns * (again + panels) + spill;
     let block = into + back + products.max(moved) + 0.15 * products.min(moved);
     let total = blocks * parts;
     let balance = (div_ceil(total, 2) * 2) as f64 / total as f64;
-    let first = f.bytes() as f64 / FAR_RATE;
-    block * total as f64 * (0.7 + 0.3 * balance) + first
+    block * total as f64 * (0.7 + 0.3 * balance)
 }

@@ -20,6 +20,12 @@ impl X86Backend {
         let tier = Tier::ALL.into_iter().find(|t| t.name() == name)?;
         Some(X86Backend { target: Target::of(tier) })
     }
+
+    /// Only sums as operators define them, if `exact`.
+    pub fn exact(mut self, exact: bool) -> X86Backend {
+        self.target.exact = exact;
+        self
+    }
 }
 
 impl Backend for X86Backend {
