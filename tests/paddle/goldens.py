@@ -18,7 +18,8 @@ appends PIR operators (`pir`), or one that builds a whole ProgramDesc (`program`
 
 One line of a data file is one case, as JSON: `op`, `case`, `paddle`, `ops` (of ProgramDesc), `in` {name: [dtype, dims,
 values]}, `lod` {name: offsets}, `legacy` (base64 of ProgramDesc), `pir` (the program), `out` and
-where it differs `out_pir` (lists of [dtype, dims, values]). Reals that JSON lacks are texts.
+where it differs `out_pir` (lists of [dtype, dims, values]), and `by` where a composition of Paddle's operators answers
+for one that its CPU build cannot run. Reals that JSON lacks are texts.
 """
 import base64
 import importlib
@@ -99,6 +100,15 @@ def op(kind, ins, attrs=None, outs=None, const="", pir=True, old=False, tag="", 
 def pir(kind, ins, build, tag=""):
     """A case of PIR alone: `build(C, *ins)` appends operators by `paddle._C_ops` and gives outputs."""
     CASES.append(dict(how="pir", op=kind, ins=ins, build=build, old=False, tag=tag))
+
+
+def composed(kind, ins, attrs=None, outs=None, by=None, const="", tag="", legacy=True, pir=None, says=""):
+    """A case of an operator that Paddle's CPU build cannot run. The answers are those of `by(ins)`, a
+    function that composes Paddle's Python operators as `says` tells; they are recorded as such. The
+    program is made as by `op`, or where ProgramDesc has no such operator by `pir(C, *ins)`.
+    """
+    CASES.append(dict(how="pir" if pir else "op", op=kind, ins=ins, attrs=attrs or {}, outs=outs, const=const.split(),
+                      pir=True, build=pir, old=False, tag=tag, legacy=legacy, by=by, says=says))
 
 
 def program(kind, ins, build, old=False, pir=True, tag=""):
@@ -360,6 +370,22 @@ def tensor(t):
     return [str(t.dtype), list(t.shape), [number(x) for x in t.ravel()]]
 
 
+def answers(c):
+    """What a composition of Paddle's own operators gives."""
+    def given(a):
+        if isinstance(a, list):
+            return [given(v) for v in a]
+        return paddle.to_tensor(a.data if isinstance(a, Lod) else a)
+
+    paddle.disable_static()
+    try:
+        got = c["by"](**{slot.lower(): given(a) for slot, a in c["ins"].items()})
+        got = got if isinstance(got, (list, tuple)) else [got]
+        return [tensor(t.numpy()) for t in got]
+    finally:
+        paddle.enable_static()
+
+
 def record(c, name):
     line = {"op": c["op"], "case": name, "paddle": VERSION}
     raw = text = None
@@ -370,13 +396,17 @@ def record(c, name):
     line["in"] = {n: tensor(a) for n, a in fed.items()}
     if any(isinstance(a, Lod) for a in fed.values()):
         line["lod"] = {n: a.offsets for n, a in fed.items() if isinstance(a, Lod)}
+    by = c.get("by")
+    if by:
+        line["by"] = c["says"]
+        line["out"] = answers(c)
     if raw is not None:
         try:
-            got = run_desc(raw, fed, names)
+            got = answers(c) if by else run_desc(raw, fed, names)
         except Exception:  # noqa: BLE001
             # Some attributes have no default in Paddle itself.
             raw, got = whole, run_desc(whole, fed, names)
-        line["out"] = [tensor(t) for t in got]
+        line["out"] = got if by else [tensor(t) for t in got]
         whole = typed(whole, names, line["out"])
         kinds = {o.type for b in pb.ProgramDesc.FromString(raw).blocks for o in b.ops}
         line["ops"] = sorted(kinds)
@@ -385,7 +415,7 @@ def record(c, name):
         if c["pir"] and NEW:
             text = translated(whole)
     if text is not None:
-        got = [tensor(t) for t in run_pir(text, fed)]
+        got = line["out"] if by else [tensor(t) for t in run_pir(text, fed)]
         if "out" not in line:
             line["out"] = got
         elif got != line["out"]:

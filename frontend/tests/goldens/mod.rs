@@ -60,9 +60,8 @@ impl Golden {
         }
     }
 
-    /// Runs the model's reference meaning; says where an answer is not Paddle's.
-    pub fn check(&self, form: Form) -> Result<(), String> {
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    /// Writes the model of a format to a folder.
+    pub fn write(&self, form: Form, dir: &Path) -> Result<PathBuf, String> {
         let (name, bytes) = match form {
             Form::Legacy => {
                 let text = self.json["legacy"].as_str().ok_or("no model")?;
@@ -71,10 +70,22 @@ impl Golden {
             }
             Form::Pir => ("m.json", self.json["pir"].to_string().into_bytes()),
         };
-        let model = dir.path().join(name);
+        let model = dir.join(name);
         std::fs::write(&model, bytes).map_err(|e| e.to_string())?;
+        Ok(model)
+    }
+
+    /// Runs the model's reference meaning; says where an answer is not Paddle's.
+    #[allow(dead_code)]
+    pub fn check(&self, form: Form) -> Result<(), String> {
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let model = self.write(form, dir.path())?;
         let loaded = load(&model, &LoadOptions::default()).map_err(|e| e.to_string())?;
-        let got = self.run(&loaded.graph)?;
+        self.judge(form, &self.run(&loaded.graph)?)
+    }
+
+    /// Says where an answer is not Paddle's.
+    pub fn judge(&self, form: Form, got: &[Tensor]) -> Result<(), String> {
         let want = self.wanted(form).as_array().ok_or("no answers")?;
         if got.len() != want.len() {
             return Err(format!("{} outputs, not {}", got.len(), want.len()));
@@ -85,6 +96,7 @@ impl Golden {
         Ok(())
     }
 
+    #[allow(dead_code)]
     fn run(&self, graph: &hub_ir::Graph) -> Result<Vec<Tensor>, String> {
         hub_ir::verify::verify(graph, hub_ir::verify::Stage::Imported)
             .map_err(|e| e.to_string())?;
@@ -100,7 +112,8 @@ impl Golden {
         outs.iter().map(|v| v.tensor().cloned().map_err(|e| e.to_string())).collect()
     }
 
-    fn input(&self, name: &str) -> Result<Value, String> {
+    /// What is given to the input of that name.
+    pub fn input(&self, name: &str) -> Result<Value, String> {
         if let Some(of) = name.strip_suffix(".lod0") {
             let offsets: Vec<i64> = self.json["lod"][of]
                 .as_array()

@@ -77,3 +77,6 @@ op("collect_fpn_proposals", {"MultiLevelRois": [Lod(boxes(3), [0, 1, 3]), Lod(bo
    {"post_nms_topN": 10}, outs="FpnRois", pir=False)
 op("bipartite_match", {"DistMat": f(3, 4, lo=0, hi=1)}, pir=False)
 op("bipartite_match", {"DistMat": f(3, 4, lo=0, hi=1)}, {"match_type": "per_prediction", "dist_threshold": 0.3}, pir=False)
+op("bipartite_match", {"DistMat": Lod(f(7, 3, lo=0, hi=1), [0, 3, 7])}, {"match_type": "per_prediction", "dist_threshold": 0.2}, pir=False)
+op("multiclass_nms", {"BBoxes": Lod(boxes(7, 3), [0, 3, 7]), "Scores": Lod(f(7, 3, lo=0, hi=1), [0, 3, 7])}, base, pir=False)
+op("multiclass_nms3", {"BBoxes": boxes(8, 3), "Scores": f(8, 3, lo=0, hi=1), "RoisNum": I32(5, 3)}, {**base, "keep_top_k": -1, "nms_top_k": -1, "background_label": -1}, outs="Out Index NmsRoisNum")

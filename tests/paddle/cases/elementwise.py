@@ -122,3 +122,12 @@ pir("remainder", {"X": f(2, 3), "Y": f(3, lo=0.5)}, lambda C, x, y: C.remainder(
 op("copysign", {"x": f(2, 3), "y": f(2, 3)}, outs="out")
 pir("nextafter", {"X": f(2, 3), "Y": f(2, 3)}, lambda C, x, y: C.nextafter(x, y))
 op("rrelu", {"X": f(2, 3)}, {"lower": 0.1, "upper": 0.3, "is_test": True}, outs="Out")
+pir("gammaln", {"X": f(2, 3)}, lambda C, x: C.gammaln(x))
+op("lgamma", {"X": np.array([-3.5, -0.25, 0.125, 1, 2, 2.5, 30, 1e6], "float32")})
+op("digamma", {"X": np.array([-3.5, -0.25, 0.125, 1, 2, 2.5, 30, 1e6], "float32")})
+op("erfinv", {"X": np.array([-1, -0.99, -0.5, 0, 0.25, 0.999, 1], "float32")}, outs="Out")
+for kind in "i0 i0e i1 i1e".split():
+    op(kind, {"x": np.array([-40, -8, -0.5, 0, 1, 20, 29, 31, 60], "float32")})
+op("i0e", {"x": f(5, lo=-50, hi=50, dtype="float64")})
+op("lgamma", {"X": f(5, lo=-5, hi=50, dtype="float64")})
+pir("nextafter", {"X": np.array([0, 0, -0.5, 1, 3, -2], "float32"), "Y": np.array([1, -1, -0.5, 2, -3, -9], "float32")}, lambda C, x, y: C.nextafter(x, y))

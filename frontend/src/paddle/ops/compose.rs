@@ -1,10 +1,8 @@
-//! Operators that a few primitives make: products, diagonals, losses.
+//! Operators that a few primitives make: products, norms, choices.
 
-use super::lod::{at, iota};
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::ops::activation::Activation;
-use hub_ir::ops::norm::Softmax;
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, UnaryOp, Value};
 
 /// elementwise_heaviside: 0, y or 1 by the sign of x.
@@ -154,112 +152,6 @@ pub fn matrix_power(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-/// Where row and column of the last two axes differ by `offset`, bool `[rows, columns]`.
-fn on_diagonal(c: &mut Ctx<'_, '_>, rows: &Dim, columns: &Dim, offset: i64) -> Res<Value> {
-    let (i, j) = (iota(c, rows)?, iota(c, columns)?);
-    let i = c.b.unsqueeze(i, 1)?;
-    let j = c.b.bin_scalar(BinaryOp::Sub, j, offset as f64)?;
-    Ok(c.b.bin(BinaryOp::Eq, i, j)?)
-}
-
-/// diag_v2: a matrix from a vector, or a vector from a matrix.
-pub fn diag(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X|x")?;
-    let offset = c.int("offset", 0);
-    if c.rank(x) == 2 {
-        let v = diagonal_of(c, x, 0, 1, offset)?;
-        c.put("Out|out", v);
-        return Ok(());
-    }
-    let n = c.b.g.tensor(x).count();
-    let size = n.plus(offset.abs());
-    let on = on_diagonal(c, &size, &size, offset)?;
-    // The vector along the columns (or rows) that the diagonal starts from.
-    let place = iota(c, &size)?;
-    let place = c.b.bin_scalar(BinaryOp::Sub, place, offset.max(0) as f64)?;
-    let place = super::lod::within(c, place, &n)?;
-    let row = at(c, x, place)?;
-    let pad = c.b.scalar(c.b.g.dtype(x), c.float("padding_value", 0.0));
-    let v = c.b.select(on, row, pad)?;
-    c.put("Out|out", v);
-    Ok(())
-}
-
-/// The diagonal of two axes, as the last axis.
-fn diagonal_of(c: &mut Ctx<'_, '_>, x: Value, a: i64, b: i64, offset: i64) -> Res<Value> {
-    let rank = c.rank(x);
-    let (a, b) = (axis_of(a, rank)?, axis_of(b, rank)?);
-    if a == b {
-        return c.refuse("the diagonal of one axis");
-    }
-    let rest: Vec<usize> = (0..rank).filter(|&i| i != a && i != b).collect();
-    let perm = [&rest[..], &[a, b]].concat();
-    let v = c.b.transpose(x, &perm)?;
-    let d = c.dims(v);
-    let (rows, columns) = (d[rank - 2].clone(), d[rank - 1].clone());
-    let (up, down) = (offset.max(0), (-offset).max(0));
-    let len = rows.plus(-down).min_of(&columns.plus(-up)).max_of(&0i64.into());
-    let flat = [&d[..rank - 2], &[rows.mul(&columns)]].concat();
-    let v = c.b.reshape(v, flat)?;
-    let place = iota(c, &len)?;
-    let step = c.b.dim_scalar(columns.plus(1));
-    let place = c.b.mul(place, step)?;
-    let first = c.b.dim_scalar(columns.times(down).plus(up));
-    let place = c.b.add(place, first)?;
-    Ok(c.b.prim(Prim::Gather { axis: rank as u32 - 2 }, &[v, place])?)
-}
-
-/// diagonal.
-pub fn diagonal(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("Input|x")?;
-    let (a, b) = (c.int("axis1", 0), c.int("axis2", 1));
-    let v = diagonal_of(c, x, a, b, c.int("offset", 0))?;
-    c.put("Out|out", v);
-    Ok(())
-}
-
-/// trace.
-pub fn trace(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("Input|x")?;
-    let (a, b) = (c.int("axis1", 0), c.int("axis2", 1));
-    let v = diagonal_of(c, x, a, b, c.int("offset", 0))?;
-    let last = c.rank(v) - 1;
-    let v = c.b.reduce(ReduceOp::Sum, v, &[last], false)?;
-    c.put("Out|out", v);
-    Ok(())
-}
-
-/// diag_embed: the last axis as the diagonal of two new ones.
-pub fn diag_embed(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("Input")?;
-    let rank = c.rank(x) + 1;
-    let offset = c.int("offset", 0);
-    let (a, b) = (axis_of(c.int("dim1", -2), rank)?, axis_of(c.int("dim2", -1), rank)?);
-    let n = c.dims(x)[rank - 2].clone();
-    let size = n.plus(offset.abs());
-    let on = on_diagonal(c, &size, &size, offset)?;
-    let place = iota(c, &size)?;
-    let place = c.b.bin_scalar(BinaryOp::Sub, place, offset.max(0) as f64)?;
-    let place = super::lod::within(c, place, &n)?;
-    let row = c.b.prim(Prim::Gather { axis: rank as u32 - 2 }, &[x, place])?;
-    let row = c.b.unsqueeze(row, rank - 2)?;
-    let zero = c.b.scalar(c.b.g.dtype(x), 0.0);
-    let v = c.b.select(on, row, zero)?;
-    // Its two last axes go where they are asked for.
-    let mut perm = vec![0; rank];
-    let mut rest = 0..rank - 2;
-    for (i, p) in perm.iter_mut().enumerate() {
-        *p = match i {
-            _ if i == a => rank - 2,
-            _ if i == b => rank - 1,
-            _ => rest.next().unwrap_or(0),
-        };
-    }
-    let v = c.b.transpose(v, &perm)?;
-    c.put("Out", v);
-    Ok(())
-}
-
 /// crop, crop_tensor: a window of x; −1 takes what is left.
 pub fn crop(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
@@ -301,81 +193,6 @@ pub fn broadcast_tensors(c: &mut Ctx<'_, '_>) -> Res {
         outs.push(c.b.broadcast(x, shape.clone())?);
     }
     c.put_all("Out", outs);
-    Ok(())
-}
-
-/// softmax_with_cross_entropy, cross_entropy_with_softmax: the softmax and the loss of labels.
-pub fn softmax_cross_entropy(c: &mut Ctx<'_, '_>) -> Res {
-    let (x, label) = (c.tensor("Logits")?, c.tensor("Label")?);
-    let axis = axis_of(c.int("axis", -1), c.rank(x))?;
-    let (soft, log) = match c.flag("use_softmax", true) {
-        true => (
-            c.b.source(Softmax { axis, log: false }, &[x])?,
-            c.b.source(Softmax { axis, log: true }, &[x])?,
-        ),
-        false => (x, c.b.un(UnaryOp::Log, x)?),
-    };
-    let loss = if c.flag("soft_label", false) {
-        let v = c.b.mul(label, log)?;
-        let v = c.b.reduce(ReduceOp::Sum, v, &[axis], true)?;
-        c.b.un(UnaryOp::Neg, v)?
-    } else {
-        picked_loss(c, log, label, axis)?
-    };
-    c.put("Softmax", soft);
-    c.put("Loss", loss);
-    Ok(())
-}
-
-/// Minus the logarithm at each label, 0 where the label is to be ignored.
-fn picked_loss(c: &mut Ctx<'_, '_>, log: Value, label: Value, axis: usize) -> Res<Value> {
-    let ignored = c.int("ignore_index", -100);
-    let mut label = c.b.cast(label, Dtype::I64)?;
-    if c.rank(label) < c.rank(log) {
-        label = c.b.unsqueeze(label, axis)?;
-    }
-    let skip = c.b.bin_scalar(BinaryOp::Eq, label, ignored as f64)?;
-    let zero = c.b.scalar(Dtype::I64, 0.0);
-    let place = c.b.select(skip, zero, label)?;
-    let v = c.b.prim(Prim::GatherElements { axis: axis as u32 }, &[log, place])?;
-    let v = c.b.un(UnaryOp::Neg, v)?;
-    let none = c.b.scalar(c.b.g.dtype(v), 0.0);
-    Ok(c.b.select(skip, none, v)?)
-}
-
-/// cross_entropy, cross_entropy2: the loss of probabilities.
-pub fn cross_entropy(c: &mut Ctx<'_, '_>) -> Res {
-    let (x, label) = (c.tensor("X")?, c.tensor("Label")?);
-    let axis = c.rank(x).saturating_sub(1);
-    let log = c.b.un(UnaryOp::Log, x)?;
-    let v = if c.flag("soft_label", false) {
-        let v = c.b.mul(label, log)?;
-        let v = c.b.reduce(ReduceOp::Sum, v, &[axis], true)?;
-        c.b.un(UnaryOp::Neg, v)?
-    } else {
-        picked_loss(c, log, label, axis)?
-    };
-    c.put("Y", v);
-    Ok(())
-}
-
-/// label_smooth: `(1 - epsilon) * x + epsilon * prior`, the prior being even by default.
-pub fn label_smooth(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
-    let eps = c.float("epsilon", 0.0);
-    let v = c.b.bin_scalar(BinaryOp::Mul, x, 1.0 - eps)?;
-    let prior = match c.opt("PriorDist") {
-        Some(p) => c.b.bin_scalar(BinaryOp::Mul, p, eps)?,
-        None => {
-            let last = c.rank(x) - 1;
-            let n = c.b.dim_scalar(c.dims(x)[last].clone());
-            let n = c.b.cast(n, c.b.g.dtype(x))?;
-            let e = c.b.scalar(c.b.g.dtype(x), eps);
-            c.b.div(e, n)?
-        }
-    };
-    let v = c.b.add(v, prior)?;
-    c.put("Out", v);
     Ok(())
 }
 

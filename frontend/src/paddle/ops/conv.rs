@@ -327,3 +327,36 @@ fn filter(c: &Ctx<'_, '_>) -> Res<(ResizeMode, ResizeCoord)> {
         _ => return c.refuse(format!("interpolation by {method}")),
     })
 }
+
+/// spp: pools into 1, 2, 4, … bins a side, laid side by side.
+pub fn pyramid(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let d = c.dims(x);
+    let levels = c.int("pyramid_height", 1);
+    let max = c.text("pooling_type", "max") == "max";
+    let sizes: Option<Vec<i64>> = d.iter().skip(2).map(Dim::as_const).collect();
+    let (4, Some(sizes), 1..=8) = (d.len(), sizes, levels) else {
+        return c.refuse("such a pyramid, or an image of unknown size");
+    };
+    let mut parts = vec![];
+    for level in 0..levels {
+        let bins = 1i64 << level;
+        let mut geo = Geometry::unit(2);
+        let mut kernel = vec![];
+        for (i, &n) in sizes.iter().enumerate() {
+            let k = (n + bins - 1) / bins;
+            let pad = (k * bins - n + 1) / 2;
+            (geo.stride[i], geo.before[i], geo.after[i]) = (k, pad.into(), pad.into());
+            kernel.push(k);
+        }
+        let v = match max {
+            true => c.b.source(MaxPool { kernel, geo, indices: None }, &[x])?,
+            false => c.b.source(AvgPool { kernel, geo, count: PoolCount::Valid }, &[x])?,
+        };
+        let width = Dim::product(&c.dims(v)[1..]);
+        parts.push(c.b.reshape(v, vec![d[0].clone(), width])?);
+    }
+    let v = c.b.concat(&parts, 1)?;
+    c.put("Out", v);
+    Ok(())
+}

@@ -216,3 +216,21 @@ fn ctc_align_lod(c: &mut Ctx<'_, '_>, x: Value) -> Res {
     c.put("Output", v);
     Ok(())
 }
+
+/// gather_tree: the beams `[T, N, K]` that the last step's ended in, followed back by their parents.
+pub fn gather_tree(c: &mut Ctx<'_, '_>) -> Res {
+    let (ids, parents) = (c.tensor("Ids|ids")?, c.tensor("Parents|parents")?);
+    let d = c.dims(ids);
+    let [_, n, k] = &d[..] else { return c.refuse("beams of rank other than 3") };
+    let parents = c.b.cast(parents, Dtype::I64)?;
+    let start = Prim::Iota { dtype: Dtype::I64, shape: vec![n.clone(), k.clone()], axis: 1 };
+    let start = c.b.prim(start, &[])?;
+    let outs = scan(c, &[start], &[ids, parents], true, &mut |c, carried, row| {
+        let at = |c: &mut Ctx<'_, '_>, v: Value| {
+            c.b.prim(Prim::GatherElements { axis: 1 }, &[v, carried[0]])
+        };
+        Ok((vec![at(c, row[1])?], vec![at(c, row[0])?]))
+    })?;
+    c.put("Out|out", outs[1]);
+    Ok(())
+}

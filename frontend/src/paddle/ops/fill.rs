@@ -87,6 +87,20 @@ pub fn full_like(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
+/// fill_any, fill: x's shape, one number.
+pub fn fill_any(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let (dtype, dims) = (c.b.g.dtype(x), c.dims(x));
+    let name = match dtype.is_float() {
+        true => "value|value_float|value_int",
+        false => "value|value_int|value_float",
+    };
+    let value = c.float_or("Value", name, 0.0)?;
+    let v = filled(c, dtype, scalar_bytes(dtype, value), dims)?;
+    c.put("Out", v);
+    Ok(())
+}
+
 /// zeros, ones and empty of a shape.
 pub fn zeros(c: &mut Ctx<'_, '_>) -> Res {
     let dtype = c.dtype("dtype")?.or(c.declared_dtype("Out")).unwrap_or(Dtype::F32);
@@ -218,6 +232,23 @@ pub fn linspace(c: &mut Ctx<'_, '_>) -> Res {
     // From both ends, so that the last number is exact.
     let at = |i: i64| if 2 * i < n { s + step * i as f64 } else { e - step * (n - 1 - i) as f64 };
     let one = |i| scalar_bytes(dtype, if n == 1 { s } else { at(i) });
+    let data: Vec<u8> = (0..n).flat_map(one).collect();
+    let v = c.b.constant(dtype, &[n], data.into());
+    c.put("Out", v);
+    Ok(())
+}
+
+/// logspace: powers of a base whose exponents are evenly apart.
+pub fn logspace(c: &mut Ctx<'_, '_>) -> Res {
+    let dtype = c.dtype("dtype")?.unwrap_or(Dtype::F32);
+    let (s, e) = (c.float_or("Start", "", 0.0)?, c.float_or("Stop", "", 0.0)?);
+    let (n, base) = (c.int_or("Num", "", 1)?, c.float_or("Base", "", 10.0)?);
+    if !(1..=1 << 20).contains(&n) {
+        return c.refuse(format!("{n} numbers"));
+    }
+    let step = if n > 1 { (e - s) / (n - 1) as f64 } else { 0.0 };
+    let at = |i: i64| if 2 * i < n { s + step * i as f64 } else { e - step * (n - 1 - i) as f64 };
+    let one = |i| scalar_bytes(dtype, base.powf(if n == 1 { s } else { at(i) }));
     let data: Vec<u8> = (0..n).flat_map(one).collect();
     let v = c.b.constant(dtype, &[n], data.into());
     c.put("Out", v);

@@ -13,6 +13,7 @@ mod conv;
 mod decode;
 mod deform;
 mod detection;
+mod diagonal;
 mod einsum;
 mod elementwise;
 mod fill;
@@ -20,6 +21,7 @@ mod fourier;
 mod grid;
 mod index;
 pub mod lod;
+mod loss;
 mod matmul;
 mod misc;
 mod nms;
@@ -35,6 +37,7 @@ mod rnn;
 mod sequence;
 mod shape;
 mod sorted;
+mod special;
 #[cfg(test)]
 mod tests;
 
@@ -274,15 +277,15 @@ const LEGACY: &[(&str, Import)] = &[
     ("multi_dot", compose::multi_dot),
     ("bilinear_tensor_product", compose::bilinear),
     ("matrix_power", compose::matrix_power),
-    ("diag_v2", compose::diag),
-    ("diagonal", compose::diagonal),
-    ("trace", compose::trace),
-    ("diag_embed", compose::diag_embed),
+    ("diag_v2", diagonal::diag),
+    ("diagonal", diagonal::diagonal),
+    ("trace", diagonal::trace),
+    ("diag_embed", diagonal::diag_embed),
     ("crop crop_tensor", compose::crop),
     ("broadcast_tensors", compose::broadcast_tensors),
-    ("softmax_with_cross_entropy", compose::softmax_cross_entropy),
-    ("cross_entropy cross_entropy2", compose::cross_entropy),
-    ("label_smooth", compose::label_smooth),
+    ("softmax_with_cross_entropy", loss::softmax_cross_entropy),
+    ("cross_entropy cross_entropy2", loss::cross_entropy),
+    ("label_smooth", loss::label_smooth),
     ("multiplex", compose::multiplex),
     ("shard_index", compose::shard_index),
     ("is_empty", compose::is_empty),
@@ -297,6 +300,28 @@ const LEGACY: &[(&str, Import)] = &[
     ("cummax cummin", sorted::running),
     ("bincount", sorted::bin_count),
     ("index_put", assign::index_put),
+    ("digamma lgamma erfinv i0 i0e i1 i1e", special::special),
+    ("logcumsumexp", special::log_cum_sum_exp),
+    ("fill_diagonal", diagonal::fill_diagonal),
+    ("fill_diagonal_tensor", diagonal::fill_diagonal_tensor),
+    ("fill_any", fill::fill_any),
+    ("logspace", fill::logspace),
+    ("bce_loss", loss::bce),
+    ("log_loss", loss::log_loss),
+    ("huber_loss", loss::huber),
+    ("kldiv_loss", loss::kl_divergence),
+    ("nll_loss", loss::nll),
+    ("sigmoid_cross_entropy_with_logits", loss::sigmoid_cross_entropy),
+    ("accuracy", loss::accuracy),
+    ("mode", sorted::mode),
+    ("histogram", sorted::histogram),
+    ("renorm", norm::renorm),
+    ("spectral_norm", norm::spectral_norm),
+    ("spp", conv::pyramid),
+    ("segment_pool", index::segment_pool),
+    ("gather_tree", decode::gather_tree),
+    ("bipartite_match", nms::bipartite_match),
+    ("fused_softmax_mask fused_softmax_mask_upper_triangle", reduce::masked_softmax),
 ];
 
 /// PIR's operators, with the names of their operands and results.
@@ -528,14 +553,14 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("multi_dot", "X", "Out", compose::multi_dot),
     ("bilinear", "X Y Weight Bias", "Out", compose::bilinear),
     ("matrix_power", "X", "Out", compose::matrix_power),
-    ("diag", "X", "Out", compose::diag),
-    ("diagonal", "Input", "Out", compose::diagonal),
-    ("trace", "Input", "Out", compose::trace),
-    ("diag_embed", "Input", "Out", compose::diag_embed),
+    ("diag", "X", "Out", diagonal::diag),
+    ("diagonal", "Input", "Out", diagonal::diagonal),
+    ("trace", "Input", "Out", diagonal::trace),
+    ("diag_embed", "Input", "Out", diagonal::diag_embed),
     ("crop", "X Shape Offsets", "Out", compose::crop),
     ("broadcast_tensors", "X", "Out", compose::broadcast_tensors),
-    ("cross_entropy_with_softmax", "Logits Label", "Softmax Loss", compose::softmax_cross_entropy),
-    ("label_smooth", "X PriorDist", "Out", compose::label_smooth),
+    ("cross_entropy_with_softmax", "Logits Label", "Softmax Loss", loss::softmax_cross_entropy),
+    ("label_smooth", "X PriorDist", "Out", loss::label_smooth),
     ("multiplex", "X Ids", "Out", compose::multiplex),
     ("shard_index", "X", "Out", compose::shard_index),
     ("is_empty", "X", "Out", compose::is_empty),
@@ -551,6 +576,28 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("bincount", "X Weights minlength", "Out", sorted::bin_count),
     ("index_put", "X Indices Value", "Out", assign::index_put),
     ("repeat_interleave_with_tensor_index", "X RepeatsTensor", "Out", misc::repeat_interleave),
+    ("digamma lgamma gammaln erfinv i0 i0e i1 i1e", "X", "Out", special::special),
+    ("nextafter", "X Y", "Out", special::next_after),
+    ("logcumsumexp", "X", "Out", special::log_cum_sum_exp),
+    ("fill_diagonal", "X", "Out", diagonal::fill_diagonal),
+    ("fill_diagonal_tensor", "X Y", "Out", diagonal::fill_diagonal_tensor),
+    ("fill", "X Value", "Out", fill::fill_any),
+    ("logspace", "Start Stop Num Base", "Out", fill::logspace),
+    ("bce_loss", "X Label", "Out", loss::bce),
+    ("log_loss", "Predicted Labels", "Out", loss::log_loss),
+    ("huber_loss", "X Y", "Out Residual", loss::huber),
+    ("kldiv_loss", "X Target", "Out", loss::kl_divergence),
+    ("nll_loss", "X Label Weight", "Out Total_weight", loss::nll),
+    ("sigmoid_cross_entropy_with_logits", "X Label pos_weight", "Out", loss::sigmoid_cross_entropy),
+    ("accuracy", "Out Indices Label", "Accuracy Correct Total", loss::accuracy),
+    ("mode", "X", "Out Indices", sorted::mode),
+    ("histogram", "X Weight", "Out", sorted::histogram),
+    ("renorm", "X", "Out", norm::renorm),
+    ("spectral_norm", "Weight U V", "Out", norm::spectral_norm),
+    ("segment_pool", "X SegmentIds", "Out SummedIds", index::segment_pool),
+    ("gather_tree", "Ids Parents", "Out", decode::gather_tree),
+    ("fused_softmax_mask", "X Mask", "Out", reduce::masked_softmax),
+    ("fused_softmax_mask_upper_triangle", "X", "Out", reduce::masked_softmax),
 ];
 
 /// Results of PIR's fusion_squared_mat_sub.

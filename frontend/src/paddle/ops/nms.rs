@@ -20,6 +20,8 @@ struct Candidates {
     count: Dim,
     /// Boxes of an image.
     total: Dim,
+    /// Of boxes of all images in one list, each class having its own: the first of each image.
+    list: Option<Value>,
 }
 
 /// Rows of `[N, M, …]` at int64 `[N, …]`.
@@ -29,11 +31,49 @@ fn rows(c: &mut Ctx<'_, '_>, data: Value, at: Value) -> Res<Value> {
     Ok(c.b.prim(Prim::GatherNd { batch: 1 }, &[data, at])?)
 }
 
-fn candidates(c: &mut Ctx<'_, '_>) -> Res<Candidates> {
+/// Boxes, `[N, M, 4]` or of each class `[N, C, M, 4]`, and their scores `[N, C, M]`.
+struct Given {
+    boxes: Value,
+    scores: Value,
+    list: Option<Value>,
+}
+
+/// The operands; those of images in one list (`[R, C, 4]` and `[R, C]`, their numbers in RoisNum or
+/// their offsets as LoD) stand beside each other, with scores that never pass behind their end.
+fn given(c: &mut Ctx<'_, '_>) -> Res<Given> {
     let (boxes, scores) = (c.tensor("BBoxes")?, c.tensor("Scores")?);
-    let (db, ds) = (c.dims(boxes), c.dims(scores));
-    let ([_, _, four], [images, classes, total]) = (&db[..], &ds[..]) else {
-        return c.refuse("boxes or scores of rank other than 3");
+    let numbers = c.opt("RoisNum");
+    if c.rank(scores) == 3 {
+        if c.rank(boxes) != 3 {
+            return c.refuse("boxes of rank other than 3");
+        }
+        return Ok(Given { boxes, scores, list: None });
+    }
+    let offsets = match (numbers, c.lods.get(&scores).or_else(|| c.lods.get(&boxes))) {
+        (Some(n), _) => offsets_of(c, n)?,
+        (None, Some(&offsets)) => offsets,
+        (None, None) => return c.refuse("boxes without their number in each image"),
+    };
+    if c.rank(scores) != 2 || c.rank(boxes) != 3 {
+        return c.refuse("boxes or scores of another rank");
+    }
+    let rows = c.dims(scores)[0].clone();
+    let s = super::lod::of_offsets(c, offsets, rows)?;
+    let longest = s.longest(c)?;
+    let dtype = c.b.g.dtype(scores);
+    let (low, zero) = (c.b.scalar(dtype, f64::NEG_INFINITY), c.b.scalar(dtype, 0.0));
+    let scores = s.padded(c, scores, &longest, low, false)?;
+    let boxes = s.padded(c, boxes, &longest, zero, false)?;
+    let scores = c.b.transpose(scores, &[0, 2, 1])?;
+    let boxes = c.b.transpose(boxes, &[0, 2, 1, 3])?;
+    Ok(Given { boxes, scores, list: Some(s.starts) })
+}
+
+fn candidates(c: &mut Ctx<'_, '_>) -> Res<Candidates> {
+    let Given { boxes, scores, list } = given(c)?;
+    let ds = c.dims(scores);
+    let ([images, classes, total], Some(four)) = (&ds[..], c.dims(boxes).pop()) else {
+        return c.refuse("boxes or scores of another rank");
     };
     let (true, Some(classes @ 1..)) = (four.is(4), classes.as_const()) else {
         return c.refuse("boxes of other than 4 numbers, or an unknown number of classes");
@@ -64,9 +104,15 @@ fn candidates(c: &mut Ctx<'_, '_>) -> Res<Candidates> {
     scores = c.b.narrow(scores, 2, 0i64.into(), count.clone())?;
     index = c.b.narrow(index, 2, 0i64.into(), count.clone())?;
     let valid = c.b.narrow(valid, 2, 0i64.into(), count.clone())?;
-    let boxes = rows(c, boxes, index)?;
+    let boxes = match list {
+        Some(_) => {
+            let at = c.b.unsqueeze(index, 3)?;
+            c.b.prim(Prim::GatherNd { batch: 2 }, &[boxes, at])?
+        }
+        None => rows(c, boxes, index)?,
+    };
     let (images, total) = (images.clone(), total.clone());
-    Ok(Candidates { scores, valid, index, boxes, images, classes, count, total })
+    Ok(Candidates { scores, valid, index, boxes, images, classes, count, total, list })
 }
 
 /// The four sides of boxes `[…, 4]`, without the last axis, and their areas.
@@ -142,9 +188,6 @@ fn column(c: &mut Ctx<'_, '_>, (mut s, area): Sides, at: usize) -> Res<Sides> {
 
 /// multiclass_nms, multiclass_nms2, multiclass_nms3: greedy suppression in each class.
 pub fn multiclass_nms(c: &mut Ctx<'_, '_>) -> Res {
-    if c.opt("RoisNum").is_some() {
-        return c.refuse("boxes of all images in one list (RoisNum)");
-    }
     let k = candidates(c)?;
     let extra = if c.flag("normalized", true) { 0.0 } else { 1.0 };
     let how =
@@ -260,6 +303,17 @@ pub fn matrix_nms(c: &mut Ctx<'_, '_>) -> Res {
     finish(c, &k, scores, kept, false)
 }
 
+/// What orders detections (positions among the `n` of an image) by class and then by box.
+fn by_place(c: &mut Ctx<'_, '_>, k: &Candidates, at: Value, n: &Dim) -> Res<Value> {
+    let index = c.b.reshape(k.index, vec![k.images.clone(), n.clone()])?;
+    let index = c.b.prim(Prim::GatherElements { axis: 1 }, &[index, at])?;
+    let per_class = c.b.dim_scalar(k.count.clone());
+    let class = c.b.div(at, per_class)?;
+    let total = c.b.dim_scalar(k.total.clone());
+    let key = c.b.mul(class, total)?;
+    Ok(c.b.add(key, index)?)
+}
+
 /// The best `keep_top_k` of those kept in each image, as rows (label, score, box): by class and then
 /// score, or by score alone.
 fn finish(c: &mut Ctx<'_, '_>, k: &Candidates, scores: Value, kept: Value, by_class: bool) -> Res {
@@ -278,15 +332,18 @@ fn finish(c: &mut Ctx<'_, '_>, k: &Candidates, scores: Value, kept: Value, by_cl
     let top = c.b.prim_n(p, &[scores])?;
     let mut at = top[1];
     if by_class {
-        // Those that are kept by position, which is class before score; the others behind.
+        // Those that are kept by class, then by score (which is their position) or, of boxes in one
+        // list, by place there; the others behind.
+        let key = match k.list {
+            None => at,
+            Some(_) => by_place(c, k, at, &n)?,
+        };
         let real = c.b.bin_scalar(BinaryOp::Gt, top[0], f64::NEG_INFINITY)?;
-        let behind = c.b.dim_scalar(n.clone());
-        let moved = c.b.add(at, behind)?;
-        let key = c.b.select(real, at, moved)?;
+        let behind = c.b.scalar(Dtype::I64, i64::MAX as f64);
+        let key = c.b.select(real, key, behind)?;
         let p = Prim::TopK { k: t.clone(), axis: 1, largest: false, sorted: true };
-        let key = c.b.prim_n(p, &[key])?[0];
-        let behind = c.b.dim_scalar(n.clone());
-        at = c.b.bin(BinaryOp::Mod, key, behind)?;
+        let order = c.b.prim_n(p, &[key])?[1];
+        at = c.b.prim(Prim::GatherElements { axis: 1 }, &[at, order])?;
     }
     let score = c.b.prim(Prim::GatherElements { axis: 1 }, &[scores, at])?;
     let real = c.b.bin_scalar(BinaryOp::Gt, score, f64::NEG_INFINITY)?;
@@ -295,15 +352,26 @@ fn finish(c: &mut Ctx<'_, '_>, k: &Candidates, scores: Value, kept: Value, by_cl
     let index = flat(c, k.index, &[])?;
     let index = c.b.prim(Prim::GatherElements { axis: 1 }, &[index, at])?;
     let per_class = c.b.dim_scalar(k.count.clone());
-    let label = c.b.div(at, per_class)?;
-    let label = c.b.cast(label, dtype)?;
+    let class = c.b.div(at, per_class)?;
+    let label = c.b.cast(class, dtype)?;
     let (label, score) = (c.b.unsqueeze(label, 2)?, c.b.unsqueeze(score, 2)?);
     let table = c.b.concat(&[label, score, boxes], 2)?;
-    let shape = vec![k.images.clone(), 1i64.into()];
-    let image = c.b.prim(Prim::Iota { dtype: Dtype::I64, shape, axis: 0 }, &[])?;
-    let total = c.b.dim_scalar(k.total.clone());
-    let first = c.b.mul(image, total)?;
-    let index = c.b.add(index, first)?;
+    let index = match k.list {
+        // Box and class as one number.
+        Some(first) => {
+            let first = c.b.unsqueeze(first, 1)?;
+            let row = c.b.add(index, first)?;
+            let row = c.b.bin_scalar(BinaryOp::Mul, row, k.classes as f64)?;
+            c.b.add(row, class)?
+        }
+        None => {
+            let shape = vec![k.images.clone(), 1i64.into()];
+            let image = c.b.prim(Prim::Iota { dtype: Dtype::I64, shape, axis: 0 }, &[])?;
+            let total = c.b.dim_scalar(k.total.clone());
+            let first = c.b.mul(image, total)?;
+            c.b.add(index, first)?
+        }
+    };
     // The rows of all images, one after the other.
     let bound = t.mul(&k.images).bounds(&c.b.g.syms).1.clamp(0, crate::options::DIM_MAX);
     let count = c.b.g.new_sym("detections", 0, bound);
@@ -320,5 +388,71 @@ fn finish(c: &mut Ctx<'_, '_>, k: &Candidates, scores: Value, kept: Value, by_cl
     c.put("Out", out);
     c.put("Index", index);
     c.put("NmsRoisNum|RoisNum", each);
+    Ok(())
+}
+
+/// bipartite_match: again and again the nearest pair of a row and a column that are both free;
+/// then, if asked, each column that is left with the row nearest to it. Rows may be of several
+/// images (LoD).
+pub fn bipartite_match(c: &mut Ctx<'_, '_>) -> Res {
+    /// No pair is nearer than this.
+    const LEAST: f64 = 1e-6;
+    let x = c.tensor("DistMat")?;
+    let d = c.dims(x);
+    let [rows, columns] = &d[..] else { return c.refuse("distances of rank other than 2") };
+    let dtype = c.b.g.dtype(x);
+    let zero = c.b.scalar(dtype, 0.0);
+    // [N, M, K]: columns first, which is the order of equals.
+    let (mut v, n, k) = match c.lods.get(&x) {
+        Some(_) => {
+            let s = super::lod::sequences(c, x)?;
+            let longest = s.longest(c)?;
+            (s.padded(c, x, &longest, zero, false)?, s.n, longest)
+        }
+        None => (c.b.unsqueeze(x, 0)?, 1i64.into(), rows.clone()),
+    };
+    v = c.b.transpose(v, &[0, 2, 1])?;
+    let far = c.b.bin_scalar(BinaryOp::Lt, v, LEAST)?;
+    let all = c.b.select(far, zero, v)?;
+    let none = c.b.scalar(Dtype::I64, -1.0);
+    let shape = vec![n.clone(), columns.clone()];
+    let start = [all, c.b.broadcast(none, shape.clone())?, c.b.broadcast(zero, shape)?];
+    let steps = super::lod::iota(c, &k)?;
+    let (column, row) = (super::lod::iota(c, columns)?, steps);
+    let flat = vec![n.clone(), columns.mul(&k)];
+    let outs = scan(c, &start, &[steps], false, &mut |c, carried, _| {
+        let [free, match_of, near] = [carried[0], carried[1], carried[2]];
+        let list = c.b.reshape(free, flat.clone())?;
+        let best = c.b.reduce(ReduceOp::Max, list, &[1], true)?;
+        let arg = Prim::ArgReduce { max: true, axis: 1, keep: true, last: false };
+        let arg = c.b.prim(arg, &[list])?;
+        let width = c.b.dim_scalar(k.clone());
+        let (to, from) = (c.b.div(arg, width)?, c.b.bin(BinaryOp::Mod, arg, width)?);
+        let some = c.b.bin_scalar(BinaryOp::Gt, best, 0.0)?;
+        let here = c.b.bin(BinaryOp::Eq, column, to)?;
+        let here = c.b.bin(BinaryOp::And, here, some)?;
+        let match_of = c.b.select(here, from, match_of)?;
+        let near = c.b.select(here, best, near)?;
+        let own = c.b.bin(BinaryOp::Eq, row, from)?;
+        let (own, here) = (c.b.unsqueeze(own, 1)?, c.b.unsqueeze(here, 2)?);
+        let used = c.b.bin(BinaryOp::Or, own, here)?;
+        let free = c.b.select(used, zero, free)?;
+        Ok((vec![free, match_of, near], vec![]))
+    })?;
+    let (mut match_of, mut near) = (outs[1], outs[2]);
+    if c.text("match_type", "bipartite") == "per_prediction" {
+        let best = c.b.reduce(ReduceOp::Max, all, &[2], false)?;
+        let arg = Prim::ArgReduce { max: true, axis: 2, keep: false, last: false };
+        let arg = c.b.prim(arg, &[all])?;
+        let close = c.b.bin_scalar(BinaryOp::Ge, best, c.float("dist_threshold", 0.5))?;
+        let some = c.b.bin_scalar(BinaryOp::Gt, best, 0.0)?;
+        let left = c.b.bin_scalar(BinaryOp::Lt, match_of, 0.0)?;
+        let take = c.b.bin(BinaryOp::And, close, left)?;
+        let take = c.b.bin(BinaryOp::And, take, some)?;
+        (match_of, near) = (c.b.select(take, arg, match_of)?, c.b.select(take, best, near)?);
+    }
+    let match_of = c.b.cast(match_of, Dtype::I32)?;
+    c.put("ColToRowMatchIndices", match_of);
+    c.put("ColToRowMatchDist", near);
     Ok(())
 }

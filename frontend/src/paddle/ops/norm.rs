@@ -184,3 +184,62 @@ pub fn lrn(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Out", v);
     Ok(())
 }
+
+/// renorm: parts along an axis whose p-norm is over a bound, scaled down to it.
+pub fn renorm(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X|x")?;
+    let axis = axis_of(c.int("axis", -1), c.rank(x))?;
+    let (p, most) = (c.float("p", 2.0), c.float("max_norm", 1.0));
+    let others: Vec<usize> = (0..c.rank(x)).filter(|&i| i != axis).collect();
+    let a = c.b.un(UnaryOp::Abs, x)?;
+    let n = if p == f64::INFINITY {
+        c.b.reduce(ReduceOp::Max, a, &others, true)?
+    } else {
+        let q = c.b.bin_scalar(BinaryOp::Pow, a, p)?;
+        let s = c.b.reduce(ReduceOp::Sum, q, &others, true)?;
+        c.b.bin_scalar(BinaryOp::Pow, s, 1.0 / p)?
+    };
+    let (bound, one) = (c.b.scalar(c.b.g.dtype(x), most), c.b.scalar(c.b.g.dtype(x), 1.0));
+    let long = c.b.bin(BinaryOp::Gt, n, bound)?;
+    let scale = c.b.div(bound, n)?;
+    let scale = c.b.select(long, scale, one)?;
+    let v = c.b.mul(x, scale)?;
+    c.put("Out|out", v);
+    Ok(())
+}
+
+/// A vector divided by its length.
+fn unit(c: &mut Ctx<'_, '_>, v: Value, eps: f64) -> Res<Value> {
+    let q = c.b.mul(v, v)?;
+    let s = c.b.reduce(ReduceOp::Sum, q, &[0], true)?;
+    let n = c.b.un(UnaryOp::Sqrt, s)?;
+    let n = c.b.bin_scalar(BinaryOp::Add, n, eps)?;
+    Ok(c.b.div(v, n)?)
+}
+
+/// spectral_norm: a weight divided by its greatest singular value, which power iteration finds.
+pub fn spectral_norm(c: &mut Ctx<'_, '_>) -> Res {
+    let (w, mut u, mut v) = (c.tensor("Weight")?, c.tensor("U")?, c.tensor("V")?);
+    let rank = c.rank(w);
+    let axis = axis_of(c.int("dim", 0), rank)?;
+    let (times, eps) = (c.int("power_iters", 1), c.float("eps", 1e-12));
+    if !(0..=64).contains(&times) {
+        return c.refuse(format!("{times} iterations"));
+    }
+    let perm: Vec<usize> = [axis].into_iter().chain((0..rank).filter(|&i| i != axis)).collect();
+    let m = c.b.transpose(w, &perm)?;
+    let d = c.dims(m);
+    let m = c.b.reshape(m, vec![d[0].clone(), Dim::product(&d[1..])])?;
+    for _ in 0..times {
+        let next = c.b.matmul(u, m)?;
+        v = unit(c, next, eps)?;
+        let next = c.b.matmul(m, v)?;
+        u = unit(c, next, eps)?;
+    }
+    let mv = c.b.matmul(m, v)?;
+    let sigma = c.b.mul(u, mv)?;
+    let sigma = c.b.reduce(ReduceOp::Sum, sigma, &[0], false)?;
+    let v = c.b.div(w, sigma)?;
+    c.put("Out", v);
+    Ok(())
+}

@@ -140,6 +140,32 @@ pub fn softmax(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
+/// fused_softmax_mask: of the sum with a mask; or of what does not lie above the diagonal.
+pub fn masked_softmax(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let rank = c.rank(x);
+    if rank < 2 {
+        return c.refuse("scores of rank below 2");
+    }
+    let v = match c.opt("Mask|mask") {
+        Some(mask) => {
+            let mask = c.b.cast(mask, c.b.g.dtype(x))?;
+            c.b.add(x, mask)?
+        }
+        None => {
+            let shape = c.dims(x)[rank - 2..].to_vec();
+            let iota = |axis| Prim::Iota { dtype: Dtype::I64, shape: shape.clone(), axis };
+            let (i, j) = (c.b.prim(iota(0), &[])?, c.b.prim(iota(1), &[])?);
+            let seen = c.b.bin(BinaryOp::Le, j, i)?;
+            let low = c.b.scalar(c.b.g.dtype(x), f64::NEG_INFINITY);
+            c.b.select(seen, x, low)?
+        }
+    };
+    let v = c.b.source(Softmax { axis: rank - 1, log: false }, &[v])?;
+    c.put("Out", v);
+    Ok(())
+}
+
 /// cumsum.
 pub fn cumsum(c: &mut Ctx<'_, '_>) -> Res {
     let mut x = c.tensor("X")?;

@@ -1,7 +1,7 @@
 //! Operators that follow from sorting: unique values, thresholds, ranks.
 
 use super::index::rows_of_non_zero;
-use super::lod::{at, iota};
+use super::lod::{at, iota, scan};
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, Value};
 
@@ -12,15 +12,18 @@ fn sorted(c: &mut Ctx<'_, '_>, x: Value, axis: usize, largest: bool) -> Res<(Val
     Ok((outs[0], outs[1]))
 }
 
-/// Runs of equal neighbours in a vector: which elements start one (as indices), and of each element
-/// the run.
+/// Runs of equal neighbours in a vector, or of equal rows: which start one (as indices), and the run
+/// of each.
 fn runs(c: &mut Ctx<'_, '_>, v: Value) -> Res<(Value, Value)> {
     let n = c.dims(v)[0].clone();
     let row = iota(c, &n)?;
     let before = c.b.bin_scalar(BinaryOp::Sub, row, 1.0)?;
     let before = super::lod::within(c, before, &n)?;
     let before = at(c, v, before)?;
-    let differs = c.b.bin(BinaryOp::Ne, v, before)?;
+    let mut differs = c.b.bin(BinaryOp::Ne, v, before)?;
+    if c.rank(v) > 1 {
+        differs = c.b.reduce(ReduceOp::Or, differs, &[1], false)?;
+    }
     let first = c.b.bin_scalar(BinaryOp::Eq, row, 0.0)?;
     let starts = c.b.bin(BinaryOp::Or, differs, first)?;
     let ones = c.b.cast(starts, Dtype::I64)?;
@@ -45,44 +48,180 @@ fn inverse(c: &mut Ctx<'_, '_>, order: Value) -> Res<Value> {
     Ok(sorted(c, order, 0, false)?.1)
 }
 
-/// unique of all elements, in order of value or of first appearance.
+/// What unique works on: all elements as a vector, or the parts along an axis as rows `[N, M]`, with
+/// the axis and the shape of what lies before it and behind it.
+struct Parts {
+    rows: Value,
+    n: Dim,
+    /// The axis, and the permutation that puts it first.
+    axis: Option<(usize, Vec<usize>)>,
+}
+
+fn parts(c: &mut Ctx<'_, '_>, x: Value) -> Res<Parts> {
+    let rank = c.rank(x);
+    let axis = c.ints("axis").and_then(|a| a.first().copied());
+    let Some(axis) = axis.filter(|_| rank > 1) else {
+        let n = c.b.g.tensor(x).count();
+        let rows = c.b.reshape(x, vec![n.clone()])?;
+        return Ok(Parts { rows, n, axis: None });
+    };
+    let axis = axis_of(axis, rank)?;
+    let perm: Vec<usize> = [axis].into_iter().chain((0..rank).filter(|&i| i != axis)).collect();
+    let v = c.b.transpose(x, &perm)?;
+    let d = c.dims(v);
+    let rows = c.b.reshape(v, vec![d[0].clone(), Dim::product(&d[1..])])?;
+    Ok(Parts { rows, n: d[0].clone(), axis: Some((axis, perm)) })
+}
+
+impl Parts {
+    /// The parts at indices, as x has them.
+    fn pick(&self, c: &mut Ctx<'_, '_>, x: Value, index: Value) -> Res<Value> {
+        match self.axis {
+            Some((axis, _)) => Ok(c.b.prim(Prim::Gather { axis: axis as u32 }, &[x, index])?),
+            None => at(c, self.rows, index),
+        }
+    }
+
+    /// Indices of the parts in ascending order; of equals by place.
+    fn order(&self, c: &mut Ctx<'_, '_>) -> Res<Value> {
+        if self.axis.is_none() {
+            return Ok(sorted(c, self.rows, 0, false)?.1);
+        }
+        // Sorted by each column, from the last to the first, equals keeping their order.
+        let columns = c.b.transpose(self.rows, &[1, 0])?;
+        let start = iota(c, &self.n)?;
+        let outs = scan(c, &[start], &[columns], true, &mut |c, carried, column| {
+            let v = at(c, column[0], carried[0])?;
+            let (_, perm) = sorted(c, v, 0, false)?;
+            Ok((vec![at(c, carried[0], perm)?], vec![]))
+        })?;
+        Ok(outs[0])
+    }
+}
+
+/// unique of all elements, or of the parts along an axis, in order of value or of first appearance.
 pub fn unique(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|x")?;
-    if c.ints("axis").is_some_and(|a| !a.is_empty()) && c.rank(x) != 1 {
-        return c.refuse("unique parts along an axis");
-    }
-    let n = c.b.g.tensor(x).count();
-    let flat = c.b.reshape(x, vec![n.clone()])?;
-    let (values, order) = sorted(c, flat, 0, false)?;
+    let p = parts(c, x)?;
+    let order = p.order(c)?;
+    let values = at(c, p.rows, order)?;
     let (starts, run) = runs(c, values)?;
-    let mut out = at(c, values, starts)?;
     let mut first = at(c, order, starts)?;
-    let mut counts = lengths(c, starts, &n)?;
+    let mut counts = lengths(c, starts, &p.n)?;
     let back = inverse(c, order)?;
     let mut group = at(c, run, back)?;
     if !c.flag("is_sorted", false) && c.op.kind == "unique" {
         let (by_place, perm) = sorted(c, first, 0, false)?;
         let rank = inverse(c, perm)?;
-        out = at(c, out, perm)?;
         counts = at(c, counts, perm)?;
         group = at(c, rank, group)?;
         first = by_place;
     }
+    let out = p.pick(c, x, first)?;
     give(c, out, Some(first), group, counts)
 }
 
 /// unique_consecutive: one of each run of equals.
 pub fn unique_consecutive(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|x")?;
-    if c.ints("axis").is_some_and(|a| !a.is_empty()) && c.rank(x) != 1 {
-        return c.refuse("unique parts along an axis");
+    let p = parts(c, x)?;
+    let (starts, run) = runs(c, p.rows)?;
+    let out = p.pick(c, x, starts)?;
+    let counts = lengths(c, starts, &p.n)?;
+    give(c, out, None, run, counts)
+}
+
+/// mode: the most frequent of an axis, of several the least, and its last place.
+pub fn mode(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X|x")?;
+    if c.rank(x) == 0 {
+        let zero = c.b.scalar(Dtype::I64, 0.0);
+        c.put("Out|out", x);
+        c.put("Indices|indices", zero);
+        return Ok(());
+    }
+    let axis = axis_of(c.int("axis", -1), c.rank(x))?;
+    let (values, order) = sorted(c, x, axis, false)?;
+    let shape = c.dims(x);
+    let place = Prim::Iota { dtype: Dtype::I64, shape, axis: axis as u32 };
+    let place = c.b.prim(place, &[])?;
+    let before = c.b.bin_scalar(BinaryOp::Sub, place, 1.0)?;
+    let before = c.b.bin_scalar(BinaryOp::Max, before, 0.0)?;
+    let before = c.b.prim(Prim::GatherElements { axis: axis as u32 }, &[values, before])?;
+    let differs = c.b.bin(BinaryOp::Ne, values, before)?;
+    let none = c.b.scalar(Dtype::I64, 0.0);
+    let start = c.b.select(differs, place, none)?;
+    // Where the run of each began, and so its length up to here.
+    let last =
+        Prim::Cumulative { op: ReduceOp::Max, axis: axis as u32, exclusive: false, reverse: false };
+    let start = c.b.prim(last, &[start])?;
+    let length = c.b.sub(place, start)?;
+    let best = Prim::ArgReduce { max: true, axis: axis as u32, keep: true, last: false };
+    let best = c.b.prim(best, &[length])?;
+    for (slot, v) in [("Out|out", values), ("Indices|indices", order)] {
+        let v = c.b.prim(Prim::GatherElements { axis: axis as u32 }, &[v, best])?;
+        let v = if c.flag("keepdim", false) { v } else { c.b.squeeze(v, axis)? };
+        c.put(slot, v);
+    }
+    Ok(())
+}
+
+/// histogram: how many elements (or what weight of them) lie in each of even bins.
+pub fn histogram(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X|input")?;
+    let bins = c.int("bins", 100);
+    let (lo, hi) = (c.float("min", 0.0), c.float("max", 0.0));
+    if !(1..=1 << 20).contains(&bins) {
+        return c.refuse(format!("{bins} bins"));
     }
     let n = c.b.g.tensor(x).count();
-    let flat = c.b.reshape(x, vec![n.clone()])?;
-    let (starts, run) = runs(c, flat)?;
-    let out = at(c, flat, starts)?;
-    let counts = lengths(c, starts, &n)?;
-    give(c, out, None, run, counts)
+    let x = c.b.reshape(x, vec![n])?;
+    let x = c.b.cast(x, Dtype::F64)?;
+    let (mut lo, mut hi) = match lo == hi && lo == 0.0 {
+        true => {
+            (c.b.reduce(ReduceOp::Min, x, &[0], false)?, c.b.reduce(ReduceOp::Max, x, &[0], false)?)
+        }
+        false => (c.b.scalar(Dtype::F64, lo), c.b.scalar(Dtype::F64, hi)),
+    };
+    // Where all are one number, it lies in the middle of a range of two.
+    let same = c.b.bin(BinaryOp::Eq, lo, hi)?;
+    let same = c.b.cast(same, Dtype::F64)?;
+    (lo, hi) = (c.b.sub(lo, same)?, c.b.add(hi, same)?);
+    let width = c.b.sub(hi, lo)?;
+    let d = c.b.sub(x, lo)?;
+    let d = c.b.bin_scalar(BinaryOp::Mul, d, bins as f64)?;
+    let d = c.b.div(d, width)?;
+    let d = c.b.un(hub_ir::UnaryOp::Floor, d)?;
+    let place = c.b.cast(d, Dtype::I64)?;
+    let place = super::lod::within(c, place, &bins.into())?;
+    let (above, below) = (c.b.bin(BinaryOp::Ge, x, lo)?, c.b.bin(BinaryOp::Le, x, hi)?);
+    let inside = c.b.bin(BinaryOp::And, above, below)?;
+    let density = c.flag("density", false);
+    let weight = c.opt("Weight|weight");
+    let dtype = match weight {
+        Some(w) => c.b.g.dtype(w),
+        None if density => Dtype::F32,
+        None => Dtype::I64,
+    };
+    let (zero, one) = (c.b.scalar(dtype, 0.0), c.b.scalar(dtype, 1.0));
+    let each = match weight {
+        Some(w) => c.b.reshape(w, c.dims(x))?,
+        None => one,
+    };
+    let each = c.b.select(inside, each, zero)?;
+    let base = c.b.broadcast(zero, vec![bins.into()])?;
+    let place = c.b.unsqueeze(place, 1)?;
+    let op = hub_abi::prim::ScatterOp::Add;
+    let mut v = c.b.prim(Prim::ScatterNd { op }, &[base, place, each])?;
+    if density {
+        let sum = c.b.reduce(ReduceOp::Sum, v, &[0], false)?;
+        let one_bin = c.b.bin_scalar(BinaryOp::Div, width, bins as f64)?;
+        let one_bin = c.b.cast(one_bin, dtype)?;
+        v = c.b.div(v, sum)?;
+        v = c.b.div(v, one_bin)?;
+    }
+    c.put("Out|out", v);
+    Ok(())
 }
 
 fn give(c: &mut Ctx<'_, '_>, out: Value, first: Option<Value>, group: Value, counts: Value) -> Res {
