@@ -39,6 +39,11 @@ impl<'g> Builder<'g> {
         self.g.regions[r].nodes.extend(self.nodes);
     }
 
+    /// Appends nodes made by another builder of this graph.
+    pub(crate) fn append(&mut self, nodes: Vec<Node>) {
+        self.nodes.extend(nodes);
+    }
+
     /// Starts a nested list (for a region's body); its nodes do not mix with this one's.
     pub fn nested(&mut self) -> Builder<'_> {
         Builder { name: self.name.clone(), nodes: vec![], g: self.g }

@@ -1,9 +1,10 @@
 //! Expansion of source operators into primitives: their definition, and their type inference.
 
-use crate::build::Builder;
+use crate::build::{Builder, Built};
 use crate::entity::{Node, Region, Value};
 use crate::graph::{Graph, Op};
 use crate::ops::{OpError, Source};
+use hub_abi::Dtype;
 use hub_abi::shape::Type;
 use std::collections::HashMap;
 
@@ -14,6 +15,40 @@ pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpEr
     let _unlisted = b.finish();
     let ty = |v: &Value| g.ty(*v).clone();
     Ok(outs.iter().map(ty).collect())
+}
+
+/// A source operator's definition. On f16 and bf16 it computes in f32 and rounds its results, where
+/// the definition takes more than one step: small floats round at the operator's boundary.
+fn define(s: &Source, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
+    let small = |g: &Graph, v: Value| match v.some().map(|v| g.ty(v)) {
+        Some(Type::Tensor(t)) => matches!(t.dtype, Dtype::F16 | Dtype::BF16),
+        _ => false,
+    };
+    if !ins.iter().any(|&v| small(b.g, v)) {
+        return s.expand(b, ins);
+    }
+    let mut plain = b.nested();
+    let outs = s.expand(&mut plain, ins)?;
+    let made = plain.finish();
+    let steps = made.iter().filter(|&&n| match &b.g.nodes[n].op {
+        Op::Const(_) => false,
+        Op::Prim(p) => !p.is_movement() && b.g.nodes[n].outputs.iter().any(|&v| small(b.g, v)),
+        _ => true,
+    });
+    if steps.count() <= 1 {
+        b.append(made);
+        return Ok(outs);
+    }
+    let wide: Built<Vec<Value>> = ins
+        .iter()
+        .map(|&v| if small(b.g, v) { b.cast(v, Dtype::F32) } else { Ok(v) })
+        .collect();
+    let results = s.expand(b, &wide?)?;
+    let back = results.into_iter().zip(outs).map(|(v, plain)| match small(b.g, plain) {
+        true => b.cast(v, b.g.dtype(plain)),
+        false => Ok(v),
+    });
+    back.collect()
 }
 
 /// Expands every living source operator for which `want` holds, until none is left.
@@ -55,7 +90,7 @@ fn expand_region(
         }
         let ins: Vec<Value> = g.nodes[n].inputs.iter().map(|v| resolve(renamed, *v)).collect();
         let mut b = Builder::new(g, &name);
-        let outs = s.expand(&mut b, &ins).map_err(|e| e.at(&name))?;
+        let outs = define(&s, &mut b, &ins).map_err(|e| e.at(&name))?;
         let made = b.finish();
         for &m in &made {
             more.extend(g.regions_of(m));

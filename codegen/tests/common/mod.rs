@@ -9,7 +9,7 @@ use hub_testrun::{Aligned, JitBuffer};
 /// The tiers that this host runs; says by name which it lacks.
 pub fn tiers() -> Vec<Tier> {
     let best = Target::host_tier();
-    [Tier::Avx2, Tier::Avx512]
+    Tier::ALL
         .into_iter()
         .filter(|t| {
             let have = best.is_some_and(|b| *t <= b);
