@@ -44,7 +44,7 @@ const NAMES: &[(Dtype, &str)] = &[
 /// bytes as wide.
 fn stored_as(d: Dtype) -> &'static str {
     let own = NAMES.iter().find(|n| n.0 == d).map(|n| n.1);
-    own.unwrap_or(if d == Dtype::I4 { "I8" } else { "U8" })
+    own.unwrap_or(if d.is_signed_int() { "I8" } else { "U8" })
 }
 
 /// Opens a bundle; checks the weights' hash unless told not to.

@@ -135,15 +135,17 @@ pub enum Refused {
 
 impl Operand {
     /// Offset (bytes from the origin, not positive) and extent in bytes of all elements, slack
-    /// included. Strides that are not constant are taken not to be negative.
+    /// included.
     pub fn span(&self) -> (Dim, Dim) {
         let size = self.dtype.size() as i64;
         let (mut lo, mut hi) = (Dim::from(0i64), Dim::from(1 + self.slack));
         for (d, s) in self.dims.iter().zip(&self.strides) {
             let reach = d.plus(-1).mul(s);
-            match s.as_const() {
-                Some(k) if k < 0 => lo = lo.add(&reach),
-                _ => hi = hi.add(&reach),
+            // Sizes are no less than 0, so a sum of nothing but negative multiples of them leads back.
+            let back = s.konst() <= 0 && !s.is(0) && s.terms().iter().all(|t| t.coef < 0);
+            match back {
+                true => lo = lo.add(&reach),
+                false => hi = hi.add(&reach),
             }
         }
         (lo.times(size), hi.sub(&lo).times(size))

@@ -309,8 +309,8 @@ pub fn scalar_bytes(dtype: Dtype, x: f64) -> Vec<u8> {
         F64 => x.to_le_bytes().to_vec(),
         F16 => half::f16::from_f64(x).to_le_bytes().to_vec(),
         BF16 => half::bf16::from_f64(x).to_le_bytes().to_vec(),
-        I8 | I4 => (x as i8).to_le_bytes().to_vec(),
-        U8 | U4 => (x as u8).to_le_bytes().to_vec(),
+        I8 | I4 | I2 => (x as i8).to_le_bytes().to_vec(),
+        U8 | U4 | U2 => (x as u8).to_le_bytes().to_vec(),
         I16 => (x as i16).to_le_bytes().to_vec(),
         U16 => (x as u16).to_le_bytes().to_vec(),
         I32 => (x as i32).to_le_bytes().to_vec(),
@@ -318,6 +318,8 @@ pub fn scalar_bytes(dtype: Dtype, x: f64) -> Vec<u8> {
         I64 => (x as i64).to_le_bytes().to_vec(),
         U64 => (x as u64).to_le_bytes().to_vec(),
         Bool => vec![u8::from(x != 0.0)],
-        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | Str | C64 | C128 => vec![0; dtype.size()],
+        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0 | Str | C64 | C128 => {
+            vec![0; dtype.size()]
+        }
     }
 }

@@ -184,7 +184,7 @@ fn cast_to_same(g: &Graph, m: &Match) -> When {
 fn lossless(g: &Graph, m: &Match) -> When {
     use Dtype::*;
     let exact = match (g.dtype(m.v(0)), g.dtype(m.v(1))) {
-        (Bool, to) => to.is_int() || to.is_float(),
+        (Bool, to) => to.is_int() || to.is_float() && to != F8E8M0,
         (F16 | BF16, F32 | F64) | (F32, F64) => true,
         (I32 | I16 | I8 | U8 | U16, I64) | (I16 | I8 | U8 | U16, I32) => true,
         (I32, F64) | (I16 | I8 | U8 | U16, F32 | F64) => true,

@@ -246,7 +246,7 @@ impl Placer<'_> {
 fn bits_of(d: Dtype) -> Dtype {
     match d.size() {
         _ if matches!(d, Dtype::F32 | Dtype::F64 | Dtype::Bool)
-            || d.is_signed_int() && d != Dtype::I4 =>
+            || d.is_signed_int() && d.packed_bits().is_none() =>
         {
             d
         }

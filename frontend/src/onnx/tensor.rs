@@ -14,8 +14,8 @@ type Got<T> = Result<T, FrontendError>;
 /// The dtype of that number, or an error that says what it is.
 pub(crate) fn dtype(number: i32) -> Got<Dtype> {
     Dtype::from_onnx(number).ok_or_else(|| match number {
-        23.. => FrontendError::unsupported(format!("element type number {number}"))
-            .advise("store the tensor as one of ONNX's element types 1 to 22"),
+        27.. => FrontendError::unsupported(format!("element type number {number}"))
+            .advise("store the tensor as one of ONNX's element types 1 to 26"),
         _ => FrontendError::invalid(format!("{number} is not an element type")),
     })
 }
@@ -32,8 +32,10 @@ pub(crate) fn read(t: &TensorProto, external: &mut External, limits: &Limits) ->
         let strings = strings(t, count)?;
         return Ok(ConstData { ty, data: Bytes::new(), strings });
     }
-    let packed = matches!(dtype, Dtype::U4 | Dtype::I4);
-    let stored = if packed { count.div_ceil(2) } else { count * dtype.size() as u64 };
+    let stored = match dtype.packed_bits() {
+        Some(bits) => count.div_ceil(8 / u64::from(bits)),
+        None => count * dtype.size() as u64,
+    };
     let data = match (&t.raw_data, t.data_location) {
         (_, 1) => external.read(&t.external_data, stored, limits)?,
         (Some(raw), _) => raw.clone(),
@@ -48,7 +50,7 @@ pub(crate) fn read(t: &TensorProto, external: &mut External, limits: &Limits) ->
     }
     external.count(data.len(), limits)?;
     let data = match dtype {
-        Dtype::U4 | Dtype::I4 => unpack(&data, dtype, count as usize),
+        d if d.packed_bits().is_some() => unpack(&data, dtype, count as usize),
         Dtype::Bool if data.iter().any(|&b| b > 1) => {
             data.iter().map(|&b| u8::from(b != 0)).collect::<Vec<u8>>().into()
         }
@@ -71,11 +73,16 @@ fn strings(t: &TensorProto, count: u64) -> Got<Vec<String>> {
     t.string_data.iter().map(text).collect()
 }
 
-/// Two elements a byte, the first in the low half, to one a byte.
+/// Several elements a byte, the first in the lowest bits, to one a byte.
 fn unpack(data: &[u8], dtype: Dtype, count: usize) -> Bytes {
-    let signed = dtype == Dtype::I4;
-    let widen = |h: u8| if signed && h & 8 != 0 { h | 0xF0 } else { h };
-    let mut out: Vec<u8> = data.iter().flat_map(|&b| [widen(b & 15), widen(b >> 4)]).collect();
+    let bits = dtype.packed_bits().unwrap_or(8);
+    let (signed, gap) = (dtype.is_signed_int(), 8 - bits);
+    let part = |b: u8, at: u32| {
+        let top = b << (gap - at);
+        if signed { ((top as i8) >> gap) as u8 } else { top >> gap }
+    };
+    let parts = |&b: &u8| (0..8).step_by(bits as usize).map(move |at| part(b, at));
+    let mut out: Vec<u8> = data.iter().flat_map(parts).collect();
     out.truncate(count);
     out.into()
 }
@@ -94,7 +101,8 @@ fn typed(t: &TensorProto, dtype: Dtype) -> Got<Bytes> {
         U32 => t.uint64_data.iter().flat_map(|&x| (x as u32).to_le_bytes()).collect(),
         I32 => ints(4),
         I16 | U16 | F16 | BF16 => ints(2),
-        I8 | U8 | Bool | U4 | I4 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ => ints(1),
+        I8 | U8 | Bool | U4 | I4 | U2 | I2 | F4E2M1 => ints(1),
+        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 => ints(1),
         Str => return Err(FrontendError::invalid("strings have no bytes")),
     };
     Ok(bytes.into())

@@ -73,8 +73,8 @@ fn write_element(out: &mut String, dtype: Dtype, e: &[u8]) {
         F64 => format!("{:?}", number!(f64, e)).trim_end_matches(".0").into(),
         F16 => format!("{}", number!(half::f16, e)),
         BF16 => format!("{}", number!(half::bf16, e)),
-        I8 | I4 => (e[0] as i8).to_string(),
-        U8 | U4 => e[0].to_string(),
+        I8 | I4 | I2 => (e[0] as i8).to_string(),
+        U8 | U4 | U2 => e[0].to_string(),
         I16 => number!(i16, e).to_string(),
         U16 => number!(u16, e).to_string(),
         I32 => number!(i32, e).to_string(),
@@ -105,8 +105,8 @@ fn read_element(dtype: Dtype, t: &str) -> Option<Vec<u8>> {
         F64 => t.parse::<f64>().ok()?.to_le_bytes().to_vec(),
         F16 => half::f16::from_f32(t.parse().ok()?).to_le_bytes().to_vec(),
         BF16 => half::bf16::from_f32(t.parse().ok()?).to_le_bytes().to_vec(),
-        I8 | I4 => t.parse::<i8>().ok()?.to_le_bytes().to_vec(),
-        U8 | U4 => vec![t.parse::<u8>().ok()?],
+        I8 | I4 | I2 => t.parse::<i8>().ok()?.to_le_bytes().to_vec(),
+        U8 | U4 | U2 => vec![t.parse::<u8>().ok()?],
         I16 => t.parse::<i16>().ok()?.to_le_bytes().to_vec(),
         U16 => t.parse::<u16>().ok()?.to_le_bytes().to_vec(),
         I32 => t.parse::<i32>().ok()?.to_le_bytes().to_vec(),
@@ -114,7 +114,7 @@ fn read_element(dtype: Dtype, t: &str) -> Option<Vec<u8>> {
         I64 => t.parse::<i64>().ok()?.to_le_bytes().to_vec(),
         U64 => t.parse::<u64>().ok()?.to_le_bytes().to_vec(),
         Bool => vec![t.parse::<bool>().ok()?.into()],
-        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | C64 | C128 | Str => return None,
+        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0 | C64 | C128 | Str => return None,
     })
 }
 

@@ -53,7 +53,7 @@ impl Product {
                 let lead = rank.checked_sub(2)?;
                 let labels = |v: Value, own: [u8; 2]| {
                     let n = g.dims(v).len().checked_sub(2)?;
-                    let batch = (lead - n..lead).map(|i| BATCH + i as u8);
+                    let batch = (lead.checked_sub(n)?..lead).map(|i| BATCH + i as u8);
                     Some(batch.chain(own).collect::<Vec<u8>>())
                 };
                 let MatMul { trans_a, trans_b } = *m;

@@ -29,12 +29,16 @@ pub enum Dtype {
     F8E5M2FNUZ = 20,
     U4 = 21,
     I4 = 22,
+    F4E2M1 = 23,
+    F8E8M0 = 24,
+    U2 = 25,
+    I2 = 26,
 }
 
 use Dtype::*;
 
-/// Every dtype with its printed name and size in bytes of one unpacked element (4-bit types are
-/// held one value a byte; strings have no fixed size and say 0).
+/// Every dtype with its printed name and size in bytes of one unpacked element (types of 2 and 4 bits
+/// are held one value a byte; strings have no fixed size and say 0).
 const TABLE: &[(Dtype, &str, usize)] = &[
     (F32, "f32", 4),
     (U8, "u8", 1),
@@ -58,6 +62,10 @@ const TABLE: &[(Dtype, &str, usize)] = &[
     (F8E5M2FNUZ, "f8e5m2fnuz", 1),
     (U4, "u4", 1),
     (I4, "i4", 1),
+    (F4E2M1, "f4e2m1", 1),
+    (F8E8M0, "f8e8m0", 1),
+    (U2, "u2", 1),
+    (I2, "i2", 1),
 ];
 
 impl Dtype {
@@ -70,7 +78,7 @@ impl Dtype {
         &TABLE[self as usize - 1]
     }
 
-    /// Bytes of one element in memory (4-bit types: one value a byte; strings: 0).
+    /// Bytes of one element in memory (2- and 4-bit types: one value a byte; strings: 0).
     pub fn size(self) -> usize {
         self.row().2
     }
@@ -92,7 +100,8 @@ impl Dtype {
 
     /// Real floating point of any width.
     pub fn is_float(self) -> bool {
-        matches!(self, F32 | F16 | F64 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ)
+        let small = matches!(self, F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0);
+        small || matches!(self, F32 | F16 | F64 | BF16)
     }
 
     /// Floats narrower than f32: they compute in f32 and round at source-operator boundaries.
@@ -102,12 +111,21 @@ impl Dtype {
 
     /// Integer types (bool is not one).
     pub fn is_int(self) -> bool {
-        matches!(self, U8 | I8 | U16 | I16 | I32 | I64 | U32 | U64 | U4 | I4)
+        matches!(self, U8 | I8 | U16 | I16 | I32 | I64 | U32 | U64 | U4 | I4 | U2 | I2)
     }
 
     /// Signed integers.
     pub fn is_signed_int(self) -> bool {
-        matches!(self, I8 | I16 | I32 | I64 | I4)
+        matches!(self, I8 | I16 | I32 | I64 | I4 | I2)
+    }
+
+    /// Bits of one element where several share a byte in files.
+    pub fn packed_bits(self) -> Option<u32> {
+        match self {
+            U4 | I4 | F4E2M1 => Some(4),
+            U2 | I2 => Some(2),
+            _ => None,
+        }
     }
 }
 

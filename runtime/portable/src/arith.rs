@@ -277,10 +277,10 @@ pub(crate) fn compute_dtype(d: Dtype) -> Option<Dtype> {
     use Dtype::*;
     Some(match d {
         F32 | F64 | I32 | I64 | U64 => d,
-        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ => F32,
-        I4 | U4 | I8 | U8 | I16 | U16 => I32,
+        d if d.is_small_float() => F32,
         U32 => I64,
-        Bool | Str | C64 | C128 => return None,
+        d if d.is_int() => I32,
+        _ => return None,
     })
 }
 

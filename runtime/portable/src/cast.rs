@@ -61,6 +61,10 @@ pub(crate) fn cast(x: &Tensor, to: Dtype, saturate: bool) -> Result<Tensor, Prim
                     |v| (v as i8).clamp(-8, 7), |v| (v as i8).clamp(-8, 7)),
                 Dtype::U4 => from_lane(x, to, &lane, |v| v as u8 & 15, |v| v as u8 & 15,
                     |v| (v as u8).min(15), |v| (v as u8).min(15)),
+                Dtype::I2 => from_lane(x, to, &lane, |v| low2(v), |v| low2(v as i64),
+                    |v| (v as i8).clamp(-2, 1), |v| (v as i8).clamp(-2, 1)),
+                Dtype::U2 => from_lane(x, to, &lane, |v| v as u8 & 3, |v| v as u8 & 3,
+                    |v| (v as u8).min(3), |v| (v as u8).min(3)),
                 Dtype::Str => print(x, &lane),
                 _ => from_lane(x, to, &lane, |v| float8::encode(to, v as f64, saturate),
                     |v| float8::encode(to, v as f64, saturate),
@@ -88,6 +92,11 @@ fn to_odd(x: f64) -> f32 {
 /// The low four bits, sign-extended.
 fn low4(v: i64) -> i8 {
     ((v << 4) as i8) >> 4
+}
+
+/// The low two bits, sign-extended.
+fn low2(v: i64) -> i8 {
+    ((v << 6) as i8) >> 6
 }
 
 fn from_lane<T: bytemuck::Pod + Send + Sync>(

@@ -214,8 +214,8 @@ impl Tensor {
             Dtype::U32 => all(self, |x: u32| x.into()),
             Dtype::I16 => all(self, |x: i16| x.into()),
             Dtype::U16 => all(self, |x: u16| x.into()),
-            Dtype::I8 | Dtype::I4 => all(self, |x: i8| x.into()),
-            Dtype::U8 | Dtype::U4 => all(self, |x: u8| x.into()),
+            Dtype::I8 | Dtype::I4 | Dtype::I2 => all(self, |x: i8| x.into()),
+            Dtype::U8 | Dtype::U4 | Dtype::U2 => all(self, |x: u8| x.into()),
             Dtype::Bool => all(self, |x: u8| i64::from(x != 0)),
             d => return misfit(format!("integers expected, {d} given")),
         })

@@ -30,6 +30,12 @@ pub(crate) const OPS: &[Row] = &[
         let beta = c.float("alpha", 1.0)?.into();
         act(c, Activation::Swish { beta })
     }),
+    op("SwiGLU", 28, |c| {
+        let (x, y) = (c.tensor(0)?, c.tensor(1)?);
+        let beta = c.float("alpha", 1.0)?.into();
+        let gate = c.source(Activation::Swish { beta }, &[x])?;
+        one(c.bin(BinaryOp::Mul, gate, y)?)
+    }),
     op("Gelu", 20, |c| match &*c.string("approximate", "none")? {
         "none" => act(c, Activation::Gelu),
         "tanh" => act(c, Activation::GeluTanh),

@@ -3,9 +3,10 @@
 use super::activation;
 use super::generate::rows_and_columns;
 use super::nn::conv_geometry;
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op, op_of};
-use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use crate::onnx::tensor;
+use hub_abi::prim::{BinaryOp, PadMode, Prim, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 use hub_ir::ops::conv::Conv;
@@ -34,6 +35,16 @@ pub(super) fn split_heads(c: &mut Cx<'_, '_, '_>, x: Value, heads: i64) -> Got {
     Ok(c.b.transpose(t, &[0, 2, 1, 3])?)
 }
 
+/// What hides keys from queries.
+struct Mask {
+    /// Added to the scores, broadcasting to `[B, H, S, T]`.
+    bias: Option<Value>,
+    /// May it hide every key of a query?
+    whole_rows: bool,
+}
+
+/// Attention of versions 23 to 25, as the specification's errata of 1.23 have it: the cap comes before
+/// the mask, causal masks align with the last valid key, and a query that sees no key gives zeros.
 fn attention(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (q, k, v) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
     let flat = c.rank(q) == 3;
@@ -50,41 +61,49 @@ fn attention(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     if dq.len() != 4 || dk.len() != 4 {
         return invalid("Q, K and V need three or four axes");
     }
-    let scale = match c.has("scale") {
-        true => c.float("scale", 1.0)?.into(),
-        false => match dq[3].as_const().filter(|&d| d > 0) {
-            Some(d) => 1.0 / (d as f64).sqrt(),
-            None => return unsupported("heads whose size is not known, without a scale"),
-        },
-    };
     // Queries that share a head of K and V stand on an axis of their own.
     let (kv, s, t) = (dk[1].clone(), dq[2].clone(), dk[2].clone());
     let share = dq[1].div(&kv);
     let q5 = vec![dq[0].clone(), kv.clone(), share.clone(), s.clone(), dq[3].clone()];
-    let q5 = c.reshape(q, q5)?;
-    let (k5, v5) = (c.b.unsqueeze(k, 2)?, c.b.unsqueeze(v, 2)?);
+    let mut q5 = c.reshape(q, q5)?;
+    let (mut k5, v5) = (c.b.unsqueeze(k, 2)?, c.b.unsqueeze(v, 2)?);
+    // Small floats scale both operands, as the specification says: their product might overflow.
+    let early = dtype.is_small_float();
+    if early {
+        (q5, k5) = (scaled(c, q5, &dq[3], true)?, scaled(c, k5, &dq[3], true)?);
+    }
     let scores = c.source(MatMul { trans_a: false, trans_b: true }, &[q5, k5])?;
     let whole = vec![dq[0].clone(), dq[1].clone(), s.clone(), t.clone()];
     let mut scores = c.reshape(scores, whole.clone())?;
-    scores = c.bin_scalar(BinaryOp::Mul, scores, scale)?;
+    if !early {
+        scores = scaled(c, scores, &dq[3], false)?;
+    }
     let mut shown = vec![scores];
     let cap = f64::from(c.float("softcap", 0.0)?);
-    if let Some(bias) = mask(c, &s, &t, &past, dtype)? {
-        scores = c.bin(BinaryOp::Add, scores, bias)?;
-    }
-    shown.push(scores);
-    if cap != 0.0 {
+    if cap > 0.0 {
         let u = c.bin_scalar(BinaryOp::Div, scores, cap)?;
         let u = c.un(UnaryOp::Tanh, u)?;
         scores = c.bin_scalar(BinaryOp::Mul, u, cap)?;
     }
     shown.push(scores);
-    let p = c.source(Softmax { axis: 3, log: false }, &[scores])?;
-    shown.push(p);
+    let mask = mask(c, &s, &t, &past, dtype)?;
+    if let Some(bias) = mask.bias {
+        scores = c.bin(BinaryOp::Add, scores, bias)?;
+    }
+    shown.push(scores);
+    let precise = match c.int("softmax_precision", 0)? {
+        0 => dtype,
+        n => tensor::dtype(n as i32)?,
+    };
+    let p = c.cast(scores, precise)?;
+    let p = c.source(Softmax { axis: 3, log: false }, &[p])?;
+    let p = c.cast(p, dtype)?;
     let p5 = c.reshape(p, vec![dq[0].clone(), kv, share, s.clone(), t])?;
     let y = c.source(MatMul { trans_a: false, trans_b: false }, &[p5, v5])?;
     let size = c.dims(y).last().cloned().unwrap_or(1i64.into());
-    let mut y = c.reshape(y, vec![dq[0].clone(), dq[1].clone(), s.clone(), size.clone()])?;
+    let y = c.reshape(y, vec![dq[0].clone(), dq[1].clone(), s.clone(), size.clone()])?;
+    let [mut y, p] = unless_hidden(c, [y, p], &mask)?;
+    shown.push(p);
     if flat {
         y = c.b.transpose(y, &[0, 2, 1, 3])?;
         y = c.reshape(y, vec![dq[0].clone(), s, dq[1].mul(&size)])?;
@@ -94,40 +113,114 @@ fn attention(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     Ok(vec![y, k, v, shown])
 }
 
-/// What is added to the scores: the mask given, and minus infinity above the causal diagonal.
-fn mask(c: &mut Cx<'_, '_, '_>, s: &Dim, t: &Dim, past: &Dim, dtype: Dtype) -> Got<Option<Value>> {
-    let (zero, low) = (c.scalar(dtype, 0.0), c.scalar(dtype, f64::NEG_INFINITY));
-    let mut bias = match c.opt(3) {
-        Some(m) if c.dtype(m) == Dtype::Bool => Some(c.b.select(m, zero, low)?),
-        Some(m) => Some(m),
-        None => None,
+/// x times the scale (one over the root of the head's size where none is given), or the scale's root.
+fn scaled(c: &mut Cx<'_, '_, '_>, x: Value, size: &Dim, root: bool) -> Got {
+    let known = match c.has("scale") {
+        true => Some(f64::from(c.float("scale", 1.0)?)),
+        false => size.as_const().filter(|&d| d > 0).map(|d| 1.0 / (d as f64).sqrt()),
     };
+    if let Some(scale) = known {
+        return c.bin_scalar(BinaryOp::Mul, x, if root { scale.sqrt() } else { scale });
+    }
+    let d = c.b.dim_scalar(size.clone());
+    let mut d = c.cast(d, Dtype::F32)?;
+    for _ in 0..1 + u8::from(root) {
+        d = c.un(UnaryOp::Sqrt, d)?;
+    }
+    let d = c.cast(d, c.dtype(x))?;
+    c.bin(BinaryOp::Div, x, d)
+}
+
+/// Zeros in rows whose every key is hidden: there the softmax is of nothing.
+fn unless_hidden(c: &mut Cx<'_, '_, '_>, parts: [Value; 2], mask: &Mask) -> Got<[Value; 2]> {
+    let Some(bias) = mask.bias.filter(|_| mask.whole_rows) else { return Ok(parts) };
+    let dtype = c.dtype(bias);
+    let last = c.rank(bias).saturating_sub(1);
+    let top = c.reduce(ReduceOp::Max, bias, &[last], true)?;
+    let hidden = c.bin_scalar(BinaryOp::Eq, top, f64::NEG_INFINITY)?;
+    let zero = c.scalar(dtype, 0.0);
+    let [y, p] = parts;
+    Ok([c.b.select(hidden, zero, y)?, c.b.select(hidden, zero, p)?])
+}
+
+/// Both conditions, where the first may be absent.
+fn and(c: &mut Cx<'_, '_, '_>, a: Option<Value>, b: Value) -> Got<Option<Value>> {
+    Ok(Some(match a {
+        Some(a) => c.bin(BinaryOp::And, a, b)?,
+        None => b,
+    }))
+}
+
+/// The mask given, the causal one, the window's, and that of each batch's number of keys.
+fn mask(c: &mut Cx<'_, '_, '_>, s: &Dim, t: &Dim, past: &Dim, dtype: Dtype) -> Got<Mask> {
+    let (mut bias, mut seen, mut whole_rows) = (None, None, false);
+    if let Some(m) = c.opt(3) {
+        let m = lengthened(c, m, t)?;
+        whole_rows = true;
+        match c.dtype(m) {
+            Dtype::Bool => seen = Some(m),
+            _ => bias = Some(m),
+        }
+    }
+    let (rows, columns) = rows_and_columns(c, &[s.clone(), t.clone()])?;
+    // The place of the first query among the keys.
+    let mut first = c.b.dim_scalar(past.clone());
     if let Some(len) = c.opt(6) {
-        // Keys past a batch's own number are padding.
         let len = c.cast(len, Dtype::I64)?;
         let n = Dim::product(&c.dims(len));
         let len = c.reshape(len, vec![n, 1i64.into(), 1i64.into(), 1i64.into()])?;
-        let at = Prim::Iota { dtype: Dtype::I64, shape: vec![t.clone()], axis: 0 };
-        let at = c.prim(at, &[])?;
-        let real = c.bin(BinaryOp::Lt, at, len)?;
-        let own = c.b.select(real, zero, low)?;
+        // Keys past a batch's own number are padding.
+        let real = c.bin(BinaryOp::Lt, columns, len)?;
+        seen = and(c, seen, real)?;
+        whole_rows = true;
+        if c.opt(4).is_none() {
+            let own = c.b.dim_scalar(s.clone());
+            first = c.bin(BinaryOp::Sub, len, own)?;
+        }
+    }
+    let at = c.bin(BinaryOp::Add, rows, first)?;
+    if c.flag("is_causal", false)? {
+        let before = c.bin(BinaryOp::Le, columns, at)?;
+        seen = and(c, seen, before)?;
+    }
+    let (left, right) = (c.int("left_window_size", -1)?, c.int("right_window_size", -1)?);
+    if left >= 0 {
+        let from = c.bin_scalar(BinaryOp::Sub, at, left as f64)?;
+        let near = c.bin(BinaryOp::Ge, columns, from)?;
+        (seen, whole_rows) = (and(c, seen, near)?, true);
+    }
+    if right >= 0 {
+        let to = c.bin_scalar(BinaryOp::Add, at, right as f64)?;
+        let near = c.bin(BinaryOp::Le, columns, to)?;
+        (seen, whole_rows) = (and(c, seen, near)?, true);
+    }
+    if let Some(seen) = seen {
+        let (zero, low) = (c.scalar(dtype, 0.0), c.scalar(dtype, f64::NEG_INFINITY));
+        let own = c.b.select(seen, zero, low)?;
         bias = Some(match bias {
             Some(b) => c.bin(BinaryOp::Add, b, own)?,
             None => own,
         });
     }
-    if c.flag("is_causal", false)? {
-        let (rows, columns) = rows_and_columns(c, &[s.clone(), t.clone()])?;
-        let shift = c.b.dim_scalar(past.clone());
-        let last = c.bin(BinaryOp::Add, rows, shift)?;
-        let seen = c.bin(BinaryOp::Le, columns, last)?;
-        let causal = c.b.select(seen, zero, low)?;
-        bias = Some(match bias {
-            Some(b) => c.bin(BinaryOp::Add, b, causal)?,
-            None => causal,
-        });
+    Ok(Mask { bias, whole_rows })
+}
+
+/// A mask that ends before the last key hides the rest.
+fn lengthened(c: &mut Cx<'_, '_, '_>, mask: Value, t: &Dim) -> Got {
+    let dims = c.dims(mask);
+    let (Some(last), Some(t)) = (dims.last().and_then(Dim::as_const), t.as_const()) else {
+        return Ok(mask);
+    };
+    if last >= t {
+        return Ok(mask);
     }
-    Ok(bias)
+    let before = vec![Dim::from(0i64); dims.len()];
+    let mut after = before.clone();
+    after[dims.len() - 1] = (t - last).into();
+    let dtype = c.dtype(mask);
+    let hidden = if dtype == Dtype::Bool { 0.0 } else { f64::NEG_INFINITY };
+    let hidden = c.scalar(dtype, hidden);
+    c.prim(Prim::Pad { before, after, mode: PadMode::Constant }, &[mask, hidden])
 }
 
 /// New entries of a cache, written from each batch's own place on (around the end where circular).

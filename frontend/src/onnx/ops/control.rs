@@ -1,4 +1,4 @@
-//! If, Loop, Scan: bodies become regions.
+//! If and Loop: bodies become regions (those of Scan are in `scan.rs`).
 //!
 //! What a body learns about sizes stays in it: symbols that it binds do not leave (an output whose
 //! size depends on one gets a symbol of its own, bound when the node is done), and equalities that
@@ -10,13 +10,11 @@ use crate::onnx::proto::GraphProto;
 use crate::onnx::table::{Row, op};
 use crate::options::DIM_MAX;
 use hub_abi::pgraph::Control;
-use hub_abi::prim::Prim;
 use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Builder, Outside, Region, Value};
 
-pub(crate) const OPS: &[Row] =
-    &[op("If", 1, branch), op("Loop", 1, repeat), op("Scan", 8, batched_scan), op("Scan", 9, scan)];
+pub(crate) const OPS: &[Row] = &[op("If", 1, branch), op("Loop", 1, repeat)];
 
 /// A body as a region, with the types of what it gives.
 pub(super) struct Body {
@@ -25,7 +23,7 @@ pub(super) struct Body {
 }
 
 /// Imports a body whose inputs have the given types. Its outputs after `head` fixed ones follow.
-fn body<'m>(
+pub(super) fn body<'m>(
     c: &mut Cx<'_, '_, 'm>,
     graph: &'m GraphProto,
     params: &[Type],
@@ -110,7 +108,7 @@ fn joined_values(c: &mut Cx<'_, '_, '_>, a: Value, b: Value, known: u32) -> Got<
 }
 
 /// Makes the node's outputs and remembers which are sequences of unknown rank.
-fn finish(
+pub(super) fn finish(
     c: &mut Cx<'_, '_, '_>,
     control: Control,
     ins: &[Value],
@@ -179,7 +177,7 @@ const ROUNDS: usize = 8;
 
 /// A carried value's type such that the body keeps it: dims that change become symbols, which each
 /// iteration binds anew. Gives the body once the types are stable.
-fn stable<'m>(
+pub(super) fn stable<'m>(
     c: &mut Cx<'_, '_, 'm>,
     start: &[Value],
     mut import: impl FnMut(&mut Cx<'_, '_, 'm>, &[Type], &[bool]) -> Got<(Body, Vec<Value>)>,
@@ -260,7 +258,7 @@ fn widened(c: &mut Cx<'_, '_, '_>, a: &Type, b: &Type, own: u32) -> Got<Type> {
 }
 
 /// Types of a loop's carried outputs: sizes that the body binds get symbols of their own.
-fn carried_out(
+pub(super) fn carried_out(
     c: &mut Cx<'_, '_, '_>,
     types: Vec<(Type, bool)>,
     known: u32,
@@ -269,7 +267,7 @@ fn carried_out(
 }
 
 /// Types of stacked results.
-fn stacked(
+pub(super) fn stacked(
     c: &mut Cx<'_, '_, '_>,
     values: &[Value],
     count: &Dim,
@@ -369,110 +367,6 @@ fn repeat(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     };
     let ins = [heads, start].concat();
     Ok(finish(c, control, &ins, outs))
-}
-
-fn scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
-    let graph = c.graph("body")?;
-    let inputs = (0..c.ins.len()).map(|i| c.tensor(i)).collect::<Got<Vec<_>>>()?;
-    let scans = c.int("num_scan_inputs", 0)?;
-    let m = usize::try_from(scans).ok().filter(|&m| m > 0 && m <= inputs.len());
-    let Some(m) = m else { return invalid(format!("num_scan_inputs is {scans}")) };
-    let n = inputs.len() - m;
-    if graph.input.len() != n + m || graph.output.len() < n {
-        return invalid("the body's inputs and outputs do not fit");
-    }
-    let k = graph.output.len() - n;
-    let list = |v: Option<Vec<i64>>, len: usize| match v {
-        None => Ok(vec![0; len]),
-        Some(v) if v.len() == len => Ok(v),
-        Some(v) => invalid(format!("{} axes or directions for {len} values", v.len())),
-    };
-    let in_axes = list(c.ints("scan_input_axes")?, m)?;
-    let ways = if c.version < 9 { "directions" } else { "scan_input_directions" };
-    let in_back = list(c.ints(ways)?, m)?;
-    let out_axes = list(c.ints("scan_output_axes")?, k)?;
-    let out_back = list(c.ints("scan_output_directions")?, k)?;
-    let start = inputs[..n].to_vec();
-    let mut rows = vec![];
-    for (i, &x) in inputs[n..].iter().enumerate() {
-        let axis = c.axis(in_axes[i], c.rank(x))?;
-        let x = moved(c, x, axis, 0)?;
-        rows.push(if in_back[i] != 0 { reversed(c, x)? } else { x });
-    }
-    let trip = c.dims(rows[0])[0].clone();
-    for &r in &rows[1..] {
-        let d = c.dims(r)[0].clone();
-        c.b.g.constraints.equal(&trip, &d)?;
-    }
-    let known = c.b.g.syms.len() as u32;
-    let row_types: Vec<Type> =
-        rows.iter().map(|&r| Type::tensor(c.dtype(r), c.dims(r)[1..].to_vec())).collect();
-    let (body, types) = stable(c, &start, |c, types, _| {
-        let params = [types, &row_types].concat();
-        let body = body(c, graph, &params, &[], |_, given| given.to_vec())?;
-        let carried = body.results[..n].to_vec();
-        Ok((body, carried))
-    })?;
-    let results = body.results.clone();
-    let mut outs = carried_out(c, types, known)?;
-    outs.extend(stacked(c, &results[n..], &trip, known)?);
-    let control = Control::Scan { body: body.region.0, carried: n as u32, trip, reverse: false };
-    let mut outs = finish(c, control, &[start, rows].concat(), outs);
-    for i in 0..k {
-        let mut y = outs[n + i];
-        if out_back[i] != 0 {
-            y = reversed(c, y)?;
-        }
-        let axis = c.axis(out_axes[i], c.rank(y))?;
-        outs[n + i] = moved(c, y, 0, axis)?;
-    }
-    Ok(outs)
-}
-
-/// Version 8: every operand has a batch axis first, and each batch scans for itself.
-fn batched_scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
-    if c.opt(0).is_some() {
-        return unsupported("a scan of sequences of different lengths");
-    }
-    let ins = (1..c.ins.len()).map(|i| c.tensor(i)).collect::<Got<Vec<_>>>()?;
-    if ins.is_empty() || ins.iter().any(|&v| c.rank(v) == 0) {
-        return invalid("operands need a batch axis");
-    }
-    let trip = c.dims(ins[0])[0].clone();
-    let region = c.b.g.new_region();
-    let mut slices = vec![];
-    for &v in &ins {
-        let t = c.b.g.tensor(v).clone();
-        c.b.g.constraints.equal(&trip, &t.dims[0])?;
-        slices.push(c.b.g.add_param(region, Type::tensor(t.dtype, t.dims[1..].to_vec())));
-    }
-    let outside = Outside::now(c.b);
-    let known = c.b.g.syms.len() as u32;
-    let mut b = c.b.nested();
-    let mut own = Cx { b: &mut b, imp: &mut *c.imp, node: c.node, ins: slices, version: c.version };
-    let results = scan(&mut own)?;
-    outside.close(&mut b)?;
-    b.into_region(region);
-    c.b.g.regions[region].results = results.clone();
-    let outs = stacked(c, &results, &trip, known)?;
-    let control = Control::Scan { body: region.0, carried: 0, trip, reverse: false };
-    Ok(finish(c, control, &ins, outs))
-}
-
-/// x with axis `from` at place `to`.
-fn moved(c: &mut Cx<'_, '_, '_>, x: Value, from: usize, to: usize) -> Got {
-    let mut perm: Vec<usize> = (0..c.rank(x)).filter(|&a| a != from).collect();
-    perm.insert(to, from);
-    Ok(c.b.transpose(x, &perm)?)
-}
-
-/// x backwards along its first axis.
-fn reversed(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
-    let len = c.dims(x);
-    let mut start = vec![Dim::from(0i64); len.len()];
-    let mut step = vec![1; len.len()];
-    (start[0], step[0]) = (len[0].plus(-1), -1);
-    c.prim(Prim::Slice { start, len, step }, &[x])
 }
 
 /// A loop over a sequence: the body's outputs for each element make sequences.

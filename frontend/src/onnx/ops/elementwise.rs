@@ -37,6 +37,7 @@ pub(crate) const OPS: &[Row] = &[
     op("IsNaN", 9, |c| unary(c, UnaryOp::IsNan)),
     op("IsInf", 10, is_inf),
     op("Identity", 1, |c| one(c.input(0)?)),
+    op("BitCast", 26, bit_cast),
     op("Add", 1, |c| binary(c, BinaryOp::Add)),
     op("Sub", 1, |c| binary(c, BinaryOp::Sub)),
     op("Mul", 1, |c| binary(c, BinaryOp::Mul)),
@@ -185,7 +186,53 @@ fn cast_to(c: &mut Cx<'_, '_, '_>, to: Dtype) -> Got<Vec<Value>> {
         return one(x);
     }
     let saturate = c.flag("saturate", true)?;
+    let x = match to {
+        Dtype::F8E8M0 => power_of_two(c, x)?,
+        _ => x,
+    };
     one(c.prim(Prim::Cast { to, saturate }, &[x])?)
+}
+
+/// x as f32, rounded to a power of two as `round_mode` says (`up` is what the cast itself does).
+fn power_of_two(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
+    const HALF: f64 = (1 << 22) as f64;
+    const EXPONENT: f64 = 0x7F80_0000 as f64;
+    let mode = c.string("round_mode", "up")?;
+    if mode == "up" {
+        return Ok(x);
+    }
+    let x = c.cast(x, Dtype::F32)?;
+    let mut bits = c.prim(Prim::Bitcast { to: Dtype::I32 }, &[x])?;
+    match &*mode {
+        "down" => {}
+        "nearest" => bits = c.bin_scalar(BinaryOp::Add, bits, HALF)?,
+        other => return invalid(format!("round_mode '{other}'")),
+    }
+    let bits = c.bin_scalar(BinaryOp::BitAnd, bits, EXPONENT)?;
+    let y = c.prim(Prim::Bitcast { to: Dtype::F32 }, &[bits])?;
+    let nan = c.un(UnaryOp::IsNan, x)?;
+    Ok(c.b.select(nan, x, y)?)
+}
+
+/// The same bits as another type of as many bits.
+fn bit_cast(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let (x, to) = (c.tensor(0)?, dtype(c.int("to", 0)? as i32)?);
+    let from = c.dtype(x);
+    if from.packed_bits() != to.packed_bits() {
+        return invalid(format!("{from} and {to} differ in bits"));
+    }
+    match to.packed_bits() {
+        // One value a byte: signed ones are extended, others are not.
+        Some(bits) => {
+            let x = c.prim(Prim::Bitcast { to: Dtype::U8 }, &[x])?;
+            let x = c.bin_scalar(BinaryOp::BitAnd, x, f64::from((1u32 << bits) - 1))?;
+            if to.is_int() {
+                return one(c.cast(x, to)?);
+            }
+            one(c.prim(Prim::Bitcast { to }, &[x])?)
+        }
+        None => one(c.prim(Prim::Bitcast { to }, &[x])?),
+    }
 }
 
 /// `x * mask / (1 - ratio)` with a random mask; for `mode` false, x and a mask of ones.

@@ -31,6 +31,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod sample;
+mod scan;
 mod sequence;
 mod shape;
 mod signal;
@@ -47,6 +48,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     deform::OPS,
     detect::OPS,
     sample::OPS,
+    scan::OPS,
     loss::OPS,
     einsum::OPS,
     recurrent::OPS,

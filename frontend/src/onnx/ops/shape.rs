@@ -458,7 +458,12 @@ fn space_to_depth(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (h, w) = (d[2].div(&k), d[3].div(&k));
     let split = vec![d[0].clone(), d[1].clone(), h.clone(), k.clone(), w.clone(), k];
     let t = c.reshape(x, split)?;
-    let t = c.b.transpose(t, &[0, 3, 5, 1, 2, 4])?;
+    let perm = match &*c.string("mode", "DCR")? {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        m => return invalid(format!("mode '{m}'")),
+    };
+    let t = c.b.transpose(t, &perm)?;
     one(c.reshape(t, vec![d[0].clone(), d[1].times(s * s), h, w])?)
 }
 

@@ -1,6 +1,6 @@
 //! Window functions and Fourier transforms, as matrix products with cosines and sines.
 
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op};
 use crate::onnx::tensor;
 use hub_abi::prim::{BinaryOp, Prim, ReduceOp, UnaryOp};
@@ -36,14 +36,18 @@ fn window(c: &mut Cx<'_, '_, '_>, a: &[f64]) -> Got<Vec<Value>> {
     one(c.cast(sum, to)?)
 }
 
-/// Cosines and sines of `2 pi j k / n` as [bins, n] matrices.
-fn waves(c: &mut Cx<'_, '_, '_>, bins: &Dim, n: &Dim, dtype: Dtype) -> Got<(Value, Value)> {
+/// Cosines and sines of `2 pi j k / period` as [rows, columns] matrices.
+fn waves(
+    c: &mut Cx<'_, '_, '_>,
+    [rows, columns, period]: [&Dim; 3],
+    dtype: Dtype,
+) -> Got<(Value, Value)> {
     let iota = |c: &mut Cx<'_, '_, '_>, shape: Vec<Dim>, axis: u32| {
         c.prim(Prim::Iota { dtype: Dtype::I64, shape, axis }, &[])
     };
-    let j = iota(c, vec![bins.clone(), 1i64.into()], 0)?;
-    let k = iota(c, vec![1i64.into(), n.clone()], 1)?;
-    let size = c.b.dim_scalar(n.clone());
+    let j = iota(c, vec![rows.clone(), 1i64.into()], 0)?;
+    let k = iota(c, vec![1i64.into(), columns.clone()], 1)?;
+    let size = c.b.dim_scalar(period.clone());
     // Exact in integers: only the phase matters.
     let p = c.bin(BinaryOp::Mul, j, k)?;
     let p = c.bin(BinaryOp::Mod, p, size)?;
@@ -58,7 +62,7 @@ fn waves(c: &mut Cx<'_, '_, '_>, bins: &Dim, n: &Dim, dtype: Dtype) -> Got<(Valu
 fn transform(c: &mut Cx<'_, '_, '_>, x: Value, bins: &Dim, inverse: bool) -> Got {
     let (d, dtype) = (c.dims(x), c.dtype(x));
     let n = d[1].clone();
-    let (cos, sin) = waves(c, bins, &n, dtype)?;
+    let (cos, sin) = waves(c, [bins, &n, &n], dtype)?;
     let times = |c: &mut Cx<'_, '_, '_>, m: Value, part: i64| -> Got {
         let x = c.b.narrow(x, 3, part.into(), 1i64.into())?;
         let p = Prim::Contract { a: vec![4, 1], b: vec![0, 1, 2, 3], out: vec![0, 4, 2, 3] };
@@ -82,6 +86,33 @@ fn transform(c: &mut Cx<'_, '_, '_>, x: Value, bins: &Dim, inverse: bool) -> Got
     c.bin(BinaryOp::Div, y, size)
 }
 
+/// Half of a spectrum [A, n / 2 + 1, B, 2] to the n reals [A, n, B, 1] that it is of: every bin but the
+/// first, and the last of an even n, stands for its mirror image too.
+fn real_inverse(c: &mut Cx<'_, '_, '_>, x: Value, n: &Dim) -> Got {
+    let (d, dtype) = (c.dims(x), c.dtype(x));
+    if !d[3].is(2) {
+        return invalid("a spectrum has two numbers an element");
+    }
+    let (cos, sin) = waves(c, [n, &d[1], n], dtype)?;
+    let k = c.prim(Prim::Iota { dtype: Dtype::I64, shape: vec![d[1].clone()], axis: 0 }, &[])?;
+    let size = c.b.dim_scalar(n.clone());
+    let twice = c.bin_scalar(BinaryOp::Mul, k, 2.0)?;
+    let twice = c.bin(BinaryOp::Mod, twice, size)?;
+    let single = c.bin_scalar(BinaryOp::Eq, twice, 0.0)?;
+    let (once, both) = (c.scalar(dtype, 1.0), c.scalar(dtype, 2.0));
+    let weight = c.b.select(single, once, both)?;
+    let mut parts = vec![];
+    for (part, wave) in [(0i64, cos), (1, sin)] {
+        let wave = c.bin(BinaryOp::Mul, wave, weight)?;
+        let x = c.b.narrow(x, 3, part.into(), 1i64.into())?;
+        let p = Prim::Contract { a: vec![4, 1], b: vec![0, 1, 2, 3], out: vec![0, 4, 2, 3] };
+        parts.push(c.prim(p, &[wave, x])?);
+    }
+    let y = c.bin(BinaryOp::Sub, parts[0], parts[1])?;
+    let size = c.cast(size, dtype)?;
+    c.bin(BinaryOp::Div, y, size)
+}
+
 fn dft(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let d = c.dims(x);
@@ -90,9 +121,6 @@ fn dft(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         return invalid(format!("a transform of {d:?}"));
     }
     let (inverse, onesided) = (c.flag("inverse", false)?, c.flag("onesided", false)?);
-    if inverse && onesided {
-        return unsupported("a one-sided inverse transform");
-    }
     let axis = match c.opt(2) {
         Some(a) => match c.known_ints(a).as_deref() {
             Some([a]) => Some(*a),
@@ -120,21 +148,33 @@ fn dft(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
             (Err(hit), sizes)
         }
     };
-    let n = length.unwrap_or(size.clone());
+    let real = inverse && onesided;
+    let n = match length {
+        Some(n) => n,
+        None if real => size.plus(-1).times(2),
+        None => size.clone(),
+    };
+    let half = n.div(&2i64.into()).plus(1);
+    let given = if real { half.clone() } else { n.clone() };
     let mut t = c.reshape(x, vec![before, size.clone(), behind, d[rank - 1].clone()])?;
     // Cut or padded with zeros to the length.
-    if n != size {
+    if given != size {
         let (zero, dtype) = (vec![Dim::from(0i64); 4], c.dtype(x));
         let mut after = zero.clone();
-        after[1] = n.sub(&size);
+        after[1] = given.sub(&size);
         let value = c.scalar(dtype, 0.0);
         let mode = hub_abi::prim::PadMode::Constant;
         t = c.prim(Prim::Pad { before: zero, after, mode }, &[t, value])?;
     }
-    let bins = if onesided { n.div(&2i64.into()).plus(1) } else { n };
-    let y = transform(c, t, &bins, inverse)?;
     let mut shape = d.clone();
-    shape[rank - 1] = 2i64.into();
+    let (y, bins) = if real {
+        shape[rank - 1] = 1i64.into();
+        (real_inverse(c, t, &n)?, n)
+    } else {
+        shape[rank - 1] = 2i64.into();
+        let bins = if onesided { half } else { n };
+        (transform(c, t, &bins, inverse)?, bins)
+    };
     match at {
         Ok(at) => shape[at] = bins,
         Err(hit) => {

@@ -12,7 +12,7 @@ use hub_abi::{Dim, Dtype};
 use hub_ir::graph::ConstData;
 use std::collections::{HashMap, HashSet};
 
-/// A constant as a tensor. 4-bit elements are packed, two a byte.
+/// A constant as a tensor. Elements of 2 and 4 bits are packed, the first in the lowest bits.
 pub(super) fn tensor(name: &str, c: &ConstData) -> Got<TensorProto> {
     let dims: Option<Vec<i64>> = c.ty.dims.iter().map(Dim::as_const).collect();
     let dims = dims.ok_or_else(|| FrontendError::invalid("a constant of unknown size").at(name))?;
@@ -26,11 +26,17 @@ pub(super) fn tensor(name: &str, c: &ConstData) -> Got<TensorProto> {
         Dtype::Str => {
             t.string_data = c.strings.iter().map(|s| Bytes::from(s.as_bytes().to_vec())).collect();
         }
-        Dtype::U4 | Dtype::I4 => {
-            let pack = |p: &[u8]| (p[0] & 15) | (p.get(1).map_or(0, |h| h << 4));
-            t.raw_data = Some(c.data.chunks(2).map(pack).collect::<Vec<u8>>().into());
+        d => {
+            t.raw_data = Some(match d.packed_bits() {
+                Some(bits) => {
+                    let place = |i: usize, v: u8| (v & ((1 << bits) - 1)) << (i as u32 * bits);
+                    let pack = |p: &[u8]| p.iter().enumerate().fold(0, |b, (i, &v)| b | place(i, v));
+                    let packed = c.data.chunks(8 / bits as usize).map(pack);
+                    packed.collect::<Vec<u8>>().into()
+                }
+                None => c.data.clone(),
+            });
         }
-        _ => t.raw_data = Some(c.data.clone()),
     }
     Ok(t)
 }

@@ -66,14 +66,14 @@ pub(super) fn result(op: &str) -> Option<Dtype> {
 fn wider(ty: Dtype) -> &'static [Dtype] {
     match ty {
         Bool => &[U8, I32, F32],
-        U4 => &[U8, I32, F32],
-        I4 => &[I8, I32, F32],
+        U4 | U2 => &[U8, I32, F32],
+        I4 | I2 => &[I8, I32, F32],
         U8 | I8 | I16 => &[I32, I64, F32],
         U16 => &[U32, I32, I64, F32],
         U32 => &[I64, U64, F64],
         I32 => &[I64, F64],
         U64 => &[I64],
-        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ => &[F32],
+        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0 => &[F32],
         I64 | F32 | F64 | Str | C64 | C128 => &[],
     }
 }
