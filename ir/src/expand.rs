@@ -39,10 +39,8 @@ fn define(s: &Source, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
         b.append(made);
         return Ok(outs);
     }
-    let wide: Built<Vec<Value>> = ins
-        .iter()
-        .map(|&v| if small(b.g, v) { b.cast(v, Dtype::F32) } else { Ok(v) })
-        .collect();
+    let wide: Built<Vec<Value>> =
+        ins.iter().map(|&v| if small(b.g, v) { b.cast(v, Dtype::F32) } else { Ok(v) }).collect();
     let results = s.expand(b, &wide?)?;
     let back = results.into_iter().zip(outs).map(|(v, plain)| match small(b.g, plain) {
         true => b.cast(v, b.g.dtype(plain)),

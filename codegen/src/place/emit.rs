@@ -77,10 +77,7 @@ impl Placer<'_> {
         let (shape, halo) = match wish {
             Wish::Image(h) => {
                 let h = h.clone().filter(|h| !h.is_empty());
-                match image_shape(&t, h.as_ref()) {
-                    Some(s) => (s, h),
-                    None => (unit_shape(&t, 1), None),
-                }
+                (image_shape(&t, h.as_ref()), h)
             }
             Wish::Unit(a) => (unit_shape(&t, *a), None),
             Wish::Dense => (unit_shape(&t, t.rank().saturating_sub(1)), None),

@@ -164,14 +164,16 @@ fn pitch(channels: i64, size: i64) -> i64 {
     if (padded * size) % 4096 == 0 { padded + line } else { padded }
 }
 
-/// The shape of a channel-last image with a halo; `None` if its channels are not constant.
-pub fn image_shape(t: &TensorType, halo: Option<&Halo>) -> Option<Shape> {
-    let channels = t.dims[1].as_const()?;
+/// The shape of a channel-last image with a halo. (Pixels of channels that are not constant are not
+/// padded.)
+pub fn image_shape(t: &TensorType, halo: Option<&Halo>) -> Shape {
     let size = t.dtype.size() as i64;
     let one_pixel = t.dims[2..].iter().all(|d| d.is(1)) && halo.is_none();
-    let pitch = if one_pixel { channels } else { pitch(channels, size) };
+    let (mut run, slack) = match t.dims[1].as_const().filter(|_| !one_pixel) {
+        Some(channels) => (pitch(channels, size).into(), pitch(channels, size) - channels),
+        None => (t.dims[1].clone(), 0),
+    };
     let mut strides = vec![Dim::from(1i64); t.dims.len()];
-    let mut run = Dim::from(pitch);
     let mut offset = Dim::from(0i64);
     for a in (2..t.dims.len()).rev() {
         strides[a] = run.clone();
@@ -184,7 +186,7 @@ pub fn image_shape(t: &TensorType, halo: Option<&Halo>) -> Option<Shape> {
     }
     strides[0] = run.clone();
     let bytes = run.mul(&t.dims[0]).times(size);
-    Some(Shape { bytes, offset: offset.times(size), strides, slack: pitch - channels })
+    Shape { bytes, offset: offset.times(size), strides, slack }
 }
 
 /// What is known of values before placing starts.

@@ -114,7 +114,9 @@ fn read_element(dtype: Dtype, t: &str) -> Option<Vec<u8>> {
         I64 => t.parse::<i64>().ok()?.to_le_bytes().to_vec(),
         U64 => t.parse::<u64>().ok()?.to_le_bytes().to_vec(),
         Bool => vec![t.parse::<bool>().ok()?.into()],
-        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0 | C64 | C128 | Str => return None,
+        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0 | C64 | C128 | Str => {
+            return None;
+        }
     })
 }
 

@@ -9,8 +9,7 @@ use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Outside, Value};
 
-pub(crate) const OPS: &[Row] =
-    &[op("Scan", 8, batched_scan), op("Scan", 9, |c| scan(c, None))];
+pub(crate) const OPS: &[Row] = &[op("Scan", 8, batched_scan), op("Scan", 9, |c| scan(c, None))];
 
 /// The scan; of a sequence that ends after `len` steps (a scalar), if that is given: what comes later
 /// changes no carried value, and its results are zeros.

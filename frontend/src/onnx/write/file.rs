@@ -30,7 +30,8 @@ pub(super) fn tensor(name: &str, c: &ConstData) -> Got<TensorProto> {
             t.raw_data = Some(match d.packed_bits() {
                 Some(bits) => {
                     let place = |i: usize, v: u8| (v & ((1 << bits) - 1)) << (i as u32 * bits);
-                    let pack = |p: &[u8]| p.iter().enumerate().fold(0, |b, (i, &v)| b | place(i, v));
+                    let pack =
+                        |p: &[u8]| p.iter().enumerate().fold(0, |b, (i, &v)| b | place(i, v));
                     let packed = c.data.chunks(8 / bits as usize).map(pack);
                     packed.collect::<Vec<u8>>().into()
                 }
