@@ -63,7 +63,17 @@ pub(crate) const OPS: &[Row] = &[
     op_of(MS, "GridSample", grid_sample),
     op_of(MS, "Trilu", trilu),
     op_of(MS, "Range", range),
-    op_of(MS, "Unique", super::index::unique),
+    op_of(MS, "Unique", |c| {
+        let all = super::index::uniques(c, false)?;
+        Ok(vec![all[0], all[2], all[3]])
+    }),
+    op_of(MS, "GatherND", super::index::gather_nd),
+    op_of(MS, "Pad", |c| {
+        // As ONNX's of version 13.
+        c.version = 13;
+        super::shape::pad(c)
+    }),
+    op_of(MS, "UnfoldTensor", unfold),
     op_of(MS, "ExpandDims", expand_dims),
     op_of(MS, "CDist", cdist),
     op_of(MS, "NhwcConv", |c| nhwc(c, conv)),
@@ -201,6 +211,28 @@ fn skip_group_norm(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         sum = c.bin(BinaryOp::Add, sum, bias)?;
     }
     Ok(vec![group_norm(c, sum, [1, 2])?, sum])
+}
+
+/// Windows along an axis, `step` apart, as a new last axis.
+fn unfold(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let x = c.tensor(0)?;
+    let axis = c.axis(c.int("dim", -1)?, c.rank(x))?;
+    let (size, step) = (c.int("size", 0)?, c.int("step", 1)?);
+    if size < 1 || step < 1 {
+        return invalid(format!("windows of {size} every {step}"));
+    }
+    let windows = c.dims(x)[axis].plus(-size).div(&step.into()).plus(1);
+    let from = Prim::Iota { dtype: Dtype::I64, shape: vec![windows, 1i64.into()], axis: 0 };
+    let from = c.prim(from, &[])?;
+    let from = c.bin_scalar(BinaryOp::Mul, from, step as f64)?;
+    let within = Prim::Iota { dtype: Dtype::I64, shape: vec![1i64.into(), size.into()], axis: 1 };
+    let within = c.prim(within, &[])?;
+    let at = c.bin(BinaryOp::Add, from, within)?;
+    let y = c.prim(Prim::Gather { axis: axis as u32 }, &[x, at])?;
+    let mut perm: Vec<usize> = (0..c.rank(y)).collect();
+    let window = perm.remove(axis + 1);
+    perm.push(window);
+    one(c.b.transpose(y, &perm)?)
 }
 
 fn expand_dims(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {

@@ -3,13 +3,12 @@
 use super::contrib::{MS, channels};
 use super::pool::average_pool;
 use super::quant::{along, dynamic_quantize, product, qlinear_conv};
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op_of};
 use hub_abi::prim::{BinaryOp, ReduceOp, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 use hub_ir::ops::activation::Activation;
-use hub_ir::ops::matmul::MatMul;
 use hub_ir::ops::norm::Softmax;
 use hub_ir::ops::quant::{Dequantize, Quantize};
 
@@ -38,7 +37,10 @@ pub(crate) const OPS: &[Row] = &[
         let y = scaled_product(c, [a, b], [sa, sb], [c.opt(4), c.opt(5)])?;
         biased(c, y, 6)
     }),
-    op_of(MS, "MatMulNBits", matmul_bits),
+    op_of(MS, "MatMulInteger16", |c| {
+        let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+        one(product(c, a, b)?)
+    }),
 ];
 
 /// Operand x at `at` with its scale and zero point behind it, as f32.
@@ -165,7 +167,7 @@ fn scaled_product(
     c.bin(BinaryOp::Mul, y, s)
 }
 
-fn biased(c: &mut Cx<'_, '_, '_>, y: Value, at: usize) -> Got<Vec<Value>> {
+pub(super) fn biased(c: &mut Cx<'_, '_, '_>, y: Value, at: usize) -> Got<Vec<Value>> {
     match c.opt(at) {
         Some(bias) => one(c.bin(BinaryOp::Add, y, bias)?),
         None => one(y),
@@ -208,70 +210,4 @@ fn dynamic_matmul(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (b, sb) = (c.tensor(1)?, c.tensor(2)?);
     let y = scaled_product(c, [q[0], b], [q[1], sb], [Some(q[2]), c.opt(3)])?;
     biased(c, y, 4)
-}
-
-/// Bytes' parts of `bits` bits, the lowest first, along the last axis.
-fn unpacked(c: &mut Cx<'_, '_, '_>, x: Value, bits: i64) -> Got {
-    if bits == 8 {
-        return Ok(x);
-    }
-    let mut dims = c.dims(x);
-    let axis = dims.len();
-    let mut parts = vec![];
-    for i in 0..8 / bits {
-        let t = match i {
-            0 => x,
-            _ => c.bin_scalar(BinaryOp::Shr, x, (bits * i) as f64)?,
-        };
-        let t = c.bin_scalar(BinaryOp::BitAnd, t, ((1 << bits) - 1) as f64)?;
-        parts.push(c.b.unsqueeze(t, axis)?);
-    }
-    let all = c.b.concat(&parts, axis)?;
-    dims[axis - 1] = dims[axis - 1].times(8 / bits);
-    c.reshape(all, dims)
-}
-
-/// `a · wᵀ + bias` with w `[N, K]` in blocks of few bits along K, each with a scale and zero point.
-fn matmul_bits(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
-    let (a, w, scales) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
-    let (k, n) = (c.int("K", 0)?, c.int("N", 0)?);
-    let (bits, block) = (c.int("bits", 4)?, c.int("block_size", 0)?);
-    let sound = k > 0 && n > 0 && k.max(n) < 1 << 32 && (1..1 << 20).contains(&block);
-    if !sound || !matches!(bits, 2 | 4 | 8) {
-        return invalid(format!("K {k}, N {n}, {bits} bits in blocks of {block}"));
-    }
-    if c.opt(4).is_some() {
-        return unsupported("weights in an order of their own (g_idx)");
-    }
-    let blocks = (k + block - 1) / block;
-    let w = unpacked(c, w, bits)?;
-    let w = c.reshape(w, vec![n.into(), blocks.into(), block.into()])?;
-    let w = c.cast(w, Dtype::F32)?;
-    let grid = vec![n.into(), blocks.into(), 1i64.into()];
-    let zero = match c.opt(3) {
-        Some(z) if c.dtype(z) == Dtype::U8 => {
-            // A row's zero points are packed apart.
-            let row = (blocks * bits + 7) / 8;
-            let z = c.reshape(z, vec![n.into(), row.into()])?;
-            let z = unpacked(c, z, bits)?;
-            let z = c.b.narrow(z, 1, 0i64.into(), blocks.into())?;
-            let z = c.reshape(z, grid.clone())?;
-            c.cast(z, Dtype::F32)?
-        }
-        Some(z) => {
-            let z = c.reshape(z, grid.clone())?;
-            c.cast(z, Dtype::F32)?
-        }
-        None => c.scalar(Dtype::F32, (1 << (bits - 1)) as f64),
-    };
-    let scales = c.reshape(scales, grid)?;
-    let scales = c.cast(scales, Dtype::F32)?;
-    let w = c.bin(BinaryOp::Sub, w, zero)?;
-    let w = c.bin(BinaryOp::Mul, w, scales)?;
-    let w = c.reshape(w, vec![n.into(), (blocks * block).into()])?;
-    let w = c.b.narrow(w, 1, 0i64.into(), k.into())?;
-    let dtype = c.dtype(a);
-    let w = c.cast(w, dtype)?;
-    let y = c.source(MatMul { trans_a: false, trans_b: true }, &[a, w])?;
-    biased(c, y, 5)
 }

@@ -19,14 +19,7 @@ pub(crate) const OPS: &[Row] = &[
         let axis = axis_of(c, x)?;
         one(c.prim(Prim::GatherElements { axis }, &[x, at])?)
     }),
-    op("GatherND", 11, |c| {
-        let (x, at) = (c.tensor(0)?, index(c, 1)?);
-        let batch = c.int("batch_dims", 0)?;
-        match u32::try_from(batch) {
-            Ok(batch) => one(c.prim(Prim::GatherNd { batch }, &[x, at])?),
-            Err(_) => invalid(format!("batch_dims {batch}")),
-        }
-    }),
+    op("GatherND", 11, gather_nd),
     op("Scatter", 9, scatter_elements),
     op("ScatterElements", 11, scatter_elements),
     op("ScatterND", 11, |c| {
@@ -163,7 +156,22 @@ fn reverse_sequence(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 
 /// Distinct elements of the flattened tensor, or slices along an axis: values, first places, inverse,
 /// counts. By sorting, which keeps the order of equals, so each run's first is the first place.
+pub(super) fn gather_nd(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let (x, at) = (c.tensor(0)?, index(c, 1)?);
+    let batch = c.int("batch_dims", 0)?;
+    match u32::try_from(batch) {
+        Ok(batch) => one(c.prim(Prim::GatherNd { batch }, &[x, at])?),
+        Err(_) => invalid(format!("batch_dims {batch}")),
+    }
+}
+
 pub(super) fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    let sorted = c.flag("sorted", true)?;
+    uniques(c, sorted)
+}
+
+/// Values, where each came first, the number of each element's value, and how many there are.
+pub(super) fn uniques(c: &mut Cx<'_, '_, '_>, ordered: bool) -> Got<Vec<Value>> {
     let mut x = c.tensor(0)?;
     let dims = c.dims(x);
     let axis = match c.has("axis") {
@@ -212,7 +220,7 @@ pub(super) fn unique(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let each = c.scalar(Dtype::I64, 1.0);
     let each = c.b.broadcast(each, vec![n])?;
     let mut counts = c.prim(Prim::ScatterNd { op: ScatterOp::Add }, &[zeros, column, each])?;
-    if !c.flag("sorted", true)? {
+    if !ordered {
         // In order of first places.
         let k = count.clone();
         let sort = Prim::TopK { k, axis: 0, largest: false, sorted: true };

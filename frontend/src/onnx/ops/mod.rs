@@ -7,6 +7,8 @@ mod activation;
 mod attention;
 mod contrib;
 mod contrib_attention;
+mod contrib_blocks;
+mod contrib_experts;
 mod contrib_quant;
 mod control;
 mod deform;
@@ -55,6 +57,8 @@ pub(crate) const TABLES: &[&[Row]] = &[
     quant::OPS,
     contrib::OPS,
     contrib_attention::OPS,
+    contrib_blocks::OPS,
+    contrib_experts::OPS,
     contrib_quant::OPS,
     control::OPS,
     elementwise::OPS,

@@ -385,7 +385,7 @@ fn slice(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     one(c.prim(Prim::Slice { start, len, step }, &[x])?)
 }
 
-fn pad(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+pub(super) fn pad(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let (rank, dtype) = (c.rank(x), c.dtype(x));
     let pads = match c.opt(1) {
