@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How fast is a bundle beside ONNX Runtime and OpenVINO, on the same model, machine and threads?
+"""How fast is a bundle beside ONNX Runtime, OpenVINO and, for its own models, Paddle Inference with
+oneDNN, on the same model, machine and threads?
 
 Ours runs through the C interface of libhub_runtime.so. All engines sit in this one process and
 take turns in shuffled rounds; a round times each engine for a quarter of a second after a rest. A
@@ -20,7 +21,8 @@ from safetensors.numpy import load_file
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.path.join(os.environ.get('CARGO_TARGET_DIR', os.path.join(ROOT, 'target')), 'release')
 DEFAULT = ['resnet50_torch', 'mobilenet_v3_large_torchscript', 'efficientnet_b0_torch',
-           'squeezenet1_1_p2o', 'bert_base_hf', 'ernie_base_pir', 'senta_bilstm_pir']
+           'squeezenet1_1_p2o', 'seg_hrnet_w32s_pir', 'det_yolo_mnv1_pir', 'ocr_crnn_dynw_pir',
+           'ernie_base_pir', 'ernie_nano_dyn_pir', 'bert_base_hf', 'senta_bilstm_pir']
 ONNX_DTYPE = {'float32': 1, 'int32': 6, 'int64': 7}
 NUMPY_DTYPE = {number: np.dtype(name) for name, number in ONNX_DTYPE.items()}
 
@@ -85,10 +87,11 @@ def ort(onnx, inputs, threads):
     return lambda: session.run(None, inputs)
 
 
-def openvino(path, inputs, threads):
+def openvino(path, folder, inputs, threads):
     import openvino
     core = openvino.Core()
-    model = core.read_model(path)
+    # OpenVINO reads ProgramDesc, and of PIR nothing.
+    model = core.read_model(to_onnx(path, folder) if path.endswith('.json') else path)
     model.reshape({k: list(v.shape) for k, v in inputs.items()})
     compiled = core.compile_model(model, 'CPU', {
         'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32',
@@ -101,11 +104,45 @@ def openvino(path, inputs, threads):
     return run
 
 
+def paddle(model, inputs, threads):
+    """Paddle Inference with oneDNN."""
+    from paddle import inference
+    params = next(f for f in os.listdir(os.path.dirname(model)) if f.endswith('.pdiparams'))
+    config = inference.Config(model, os.path.join(os.path.dirname(model), params))
+    config.disable_gpu()
+    config.enable_mkldnn()
+    config.set_cpu_math_library_num_threads(threads)
+    config.disable_glog_info()
+    predictor = inference.create_predictor(config)
+    for name in predictor.get_input_names():
+        predictor.get_input_handle(name).copy_from_cpu(inputs[name])
+    outputs = [predictor.get_output_handle(n) for n in predictor.get_output_names()]
+
+    def run():
+        predictor.run()
+        return [o.copy_to_cpu() for o in outputs]
+    return run
+
+
 def to_onnx(model, folder):
-    """A Paddle model as ONNX. Paddle 3.3 writes interpolation scales as f64, which paddle2onnx 2.1
-    refuses, so its copy of the graph says f32."""
+    """A Paddle model as ONNX, for engines that read no Paddle: by paddle2onnx, or where that fails by
+    `hubc convert`. Paddle 3.3 writes interpolation scales as f64, which paddle2onnx 2.1 refuses, so its
+    copy of the graph says f32."""
     if model.endswith('.onnx'):
         return model
+    done = os.path.join(folder, 'p2o.onnx')
+    if os.path.exists(done):
+        return done
+    try:
+        return by_paddle2onnx(model, folder)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        ours = os.path.join(folder, 'hubc.onnx')
+        subprocess.run([os.path.join(BIN, 'hubc'), 'convert', model, '-o', ours], check=True,
+                       capture_output=True)
+        return ours
+
+
+def by_paddle2onnx(model, folder):
     source, copy, target = os.path.dirname(model), os.path.join(folder, 'p2o'), os.path.join(folder, 'p2o.onnx')
     os.mkdir(copy)
     params = next(f for f in os.listdir(source) if f.endswith('.pdiparams'))
@@ -169,7 +206,9 @@ def measure(name, args):
             raise RuntimeError(f'wrong answer: {off:.1e}')
         engines, loads = {'hub': ours.run}, {'hub': ours.load}
         makers = {'ort': lambda: ort(to_onnx(model, folder), inputs, args.threads),
-                  'openvino': lambda: openvino(model, inputs, args.threads)}
+                  'openvino': lambda: openvino(model, folder, inputs, args.threads)}
+        if not model.endswith('.onnx'):
+            makers['paddle'] = lambda: paddle(model, inputs, args.threads)
         for peer, make in makers.items():
             try:
                 start = time.perf_counter()
