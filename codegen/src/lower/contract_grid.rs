@@ -1,7 +1,7 @@
 //! The kernel around a multiply-accumulate tile: grid axes, blocks of rows, and which code runs
 //! where a tile is not whole.
 
-use super::contract_mac::{Axis, Mac, elem_for, spare};
+use super::contract_mac::{Axis, Mac, PANEL, elem_for, spare};
 use super::contract_tile::{Cols, Pos, Side, Tiler};
 use super::coord::{AtomData, Coord};
 use super::cx::{LowerCx, Made};
@@ -31,10 +31,24 @@ pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made
     let slack = if whole { spare(task, mac) } else { 0 };
     let rank = dims.len();
     let pos = Pos { s: s_at, v: v_at, out: vec![Coord::zero(); rank] };
-    let t = Tiler { mac, sch, elem, s, v, rows: [outer, inner], scratch, lane, slack };
+    let ahead = ahead(&cx, mac, sch);
+    let t = Tiler { mac, sch, elem, s, v, rows: [outer, inner], scratch, lane, slack, ahead };
     let tiles = t.kernel(&mut cx, pos)?;
     let work = mac.work(task, tiles);
     Ok(cx.finish(work, format!("{} {sch}", mac.name)))
+}
+
+/// How far ahead a packed operand is fetched: where it does not stay in the second level, as many
+/// steps as outlast the memory's latency. The hardware's own fetching ends at every page.
+fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<i64> {
+    const CYCLES: i64 = 600;
+    let o =
+        &cx.task.inputs[mac.vector.filter(|_| mac.body == super::contract_mac::Body::Broadcast)?];
+    let Format::Packed(p) = &o.format else { return None };
+    let bytes = (p.n * p.k) as i64 * o.dtype.size() as i64;
+    let row = PANEL * o.dtype.size() as i64;
+    let steps = CYCLES / (sch.th * sch.tw * sch.nv / 2).max(4);
+    (bytes > cx.target.l2 as i64 / 2).then_some(steps * row)
 }
 
 /// Pointer to the lowest address read, and where the first product's element is from there.

@@ -69,6 +69,8 @@ pub struct Tiler<'m> {
     pub lane: Atom,
     /// Features past the last that every output may be given.
     pub slack: i64,
+    /// Bytes ahead at which a packed operand is fetched, where it comes from beyond the second level.
+    pub ahead: Option<i64>,
 }
 
 impl Tiler<'_> {
@@ -313,6 +315,12 @@ impl Tiler<'_> {
     ) {
         let ty = self.vec_ty();
         let (sd, vd) = (self.s.dtype, self.v.dtype);
+        if let Some(far) = self.ahead.filter(|_| rows.len() * vs.len() >= FETCHING) {
+            // Lines, not vectors: a panel's row may be two of these.
+            for (at, _) in vs.iter().step_by((PANEL / self.sch.lanes).max(1) as usize) {
+                cx.b.prefetch(at.clone().offset(far), 1);
+            }
+        }
         let v: Vec<Reg> = vs.iter().map(|(at, m)| cx.b.load(ty, at.clone(), vd, *m)).collect();
         for (at, row) in rows.iter().zip(acc) {
             let a = cx.b.load_splat(ty, at.clone(), sd);
@@ -327,6 +335,9 @@ impl Tiler<'_> {
         }
     }
 }
+
+/// Fewest accumulators of a tile whose loads leave room for fetching ahead.
+const FETCHING: usize = 12;
 
 /// Where the last `left` of a constant extent begin.
 fn likely_last(dim: &Dim, left: i64) -> i64 {
