@@ -38,7 +38,7 @@ pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made
     Ok(cx.finish(work, format!("{} {sch}", mac.name)))
 }
 
-/// How far ahead a packed operand is fetched: where it does not stay in the second level, as many
+/// How far ahead a packed operand is fetched: where the first level does not hold it (from the layer before nothing of it is near), as many
 /// steps as outlast the memory's latency. The hardware's own fetching ends at every page.
 fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<i64> {
     const CYCLES: i64 = 600;
@@ -48,7 +48,7 @@ fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<i64> {
     let bytes = (p.n * p.k) as i64 * o.dtype.size() as i64;
     let row = PANEL * o.dtype.size() as i64;
     let steps = CYCLES / (sch.th * sch.tw * sch.nv / 2).max(4);
-    (bytes > cx.target.l2 as i64 / 2).then_some(steps * row)
+    (bytes > cx.target.l1 as i64).then_some(steps * row)
 }
 
 /// Pointer to the lowest address read, and where the first product's element is from there.
