@@ -191,7 +191,23 @@ fn build(
     mac.batch = batch.into_iter().chain(features).map(|x| x.1).collect();
     mac.k = k.into_iter().map(|x| x.1).collect();
     mac.simplify();
+    // A tile's rows lie along the last row axis: rather along a sequence than along a batch.
+    if let [outer, inner] = &mac.rows[..]
+        && is_batch(task, &inner.dim)
+        && !is_batch(task, &outer.dim)
+    {
+        mac.rows.swap(0, 1);
+    }
     Ok(mac)
+}
+
+/// Is it bound to the first axis of an input? That is most often a batch, and a small one where
+/// models are deployed.
+fn is_batch(task: &Task<'_>, d: &Dim) -> bool {
+    let g = task.g;
+    let first = |v: &Value| g.ty(*v).as_tensor().and_then(|t| t.dims.first()?.as_sym());
+    let params = &g.regions[g.root()].params;
+    d.as_sym().is_some_and(|s| params.iter().any(|v| first(v) == Some(s)))
 }
 
 /// The feature axis that vectors run along: contiguous in the output, else in the operand, else
