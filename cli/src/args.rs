@@ -96,7 +96,7 @@ pub struct Build {
     /// Admit no algorithm that adds rounding error: no Winograd convolutions
     #[arg(long)]
     pub exact: bool,
-    /// Search schedules for this many seconds (not in this version)
+    /// Measure other kernels on this machine for so many seconds and keep the fastest
     #[arg(long, value_name = "S")]
     pub tune: Option<f64>,
     /// Number format (this version has f32)

@@ -5,10 +5,10 @@ use crate::failure::{Failure, INTERNAL, UNSUPPORTED, USAGE};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::report::{Report, TierReport};
-use crate::{tensors, verify};
+use crate::{tensors, tune, verify};
 use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
 use hub_codegen::place::{self, Backend};
-use hub_codegen::targets::x86::X86Backend;
+use hub_codegen::targets::x86::{Choices, X86Backend};
 use hub_frontend::{LoadOptions, Loaded};
 use hub_ir::{Graph, Op};
 use hub_passes::FoldLimits;
@@ -32,6 +32,8 @@ pub struct Job {
     pub run: hub_runtime::Limits,
     /// Admit no algorithm that adds error.
     pub exact: bool,
+    /// Seconds to search kernels for.
+    pub tune: Option<f64>,
     /// Check parity with the reference.
     pub verify: bool,
     /// Verify the graph after each pass.
@@ -47,7 +49,7 @@ pub struct Job {
 }
 
 /// CPU tiers that a bundle may hold, best first.
-const TIERS: [&str; 2] = ["avx512", "avx2"];
+pub const TIERS: [&str; 2] = ["avx512", "avx2"];
 
 impl Job {
     /// A job with defaults.
@@ -60,6 +62,7 @@ impl Job {
             fold: FoldLimits::default(),
             run: hub_runtime::Limits::default(),
             exact: false,
+            tune: None,
             verify: false,
             check_ir: false,
             print_after: vec![],
@@ -82,7 +85,10 @@ impl Job {
         }
         job.load = load_options(&b.dims, &b.specialize)?;
         job.limit(Limits::of(&b.limits.limits)?);
-        (job.exact, job.verify) = (b.exact, b.verify);
+        (job.exact, job.verify, job.tune) = (b.exact, b.verify, b.tune);
+        if job.tune.is_some_and(|s| !(s > 0.0 && s <= 86_400.0)) {
+            return Err(Failure::new(USAGE, "--tune takes seconds, above 0 and at most 86400"));
+        }
         Ok(job)
     }
 }
@@ -126,11 +132,7 @@ fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
         let what = format!("precision {:?}", b.precision).to_lowercase();
         return Err(absent(what).help("use --precision f32"));
     }
-    let later = [
-        ("--tune", b.tune.is_some()),
-        ("--calibrate", b.calibrate.is_some()),
-        ("--max-drop", b.max_drop.is_some()),
-    ];
+    let later = [("--calibrate", b.calibrate.is_some()), ("--max-drop", b.max_drop.is_some())];
     later.iter().find(|o| o.1).map_or(Ok(()), |(option, _)| Err(absent(option.to_string())))
 }
 
@@ -187,21 +189,42 @@ pub fn compile(job: &Job) -> Result<Report, Failure> {
         println!("{}", hub_ir::text::print(&loaded.graph));
     }
     progress.say("compiling kernels");
-    let backends: Option<Vec<X86Backend>> =
-        job.tiers.iter().map(|t| Some(X86Backend::of_tier(t)?.exact(job.exact))).collect();
-    let backends = backends.ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
-    let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
-    let compiled = place::compile(&mut loaded.graph, &backends)?;
+    let mut choices = Choices::new();
+    if let Some(seconds) = job.tune.filter(|_| !job.tiers.is_empty()) {
+        progress.say("tuning: measuring kernels");
+        let tuned = tune::search(job, seconds, &loaded)?;
+        choices = tuned.choices.clone();
+        report.tuned = Some(tuned);
+    }
+    let compiled = kernels(job, &job.tiers, &choices, &mut loaded.graph)?;
     report.tiers = compiled.tiers.iter().map(tier_report).collect();
     emit(job, &compiled);
     progress.say("writing the bundle");
-    report.bytes = write(job, &loaded, compiled)?;
+    report.bytes = write(job, &job.output, &loaded, compiled)?;
     if job.verify {
         progress.say("checking parity with the reference");
         report.parity = verify::parity(&job.output, &job.tiers, job.run)?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Compiles a graph for tiers. `choices` are for the first of these.
+pub fn kernels(
+    job: &Job,
+    tiers: &[String],
+    choices: &Choices,
+    g: &mut Graph,
+) -> Result<place::Compiled, Failure> {
+    let mut backends = vec![];
+    for (i, tier) in tiers.iter().enumerate() {
+        let one = X86Backend::of_tier(tier)
+            .ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
+        let mine = if i == 0 { choices.clone() } else { Choices::new() };
+        backends.push(one.exact(job.exact).choose(mine));
+    }
+    let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
+    Ok(place::compile(g, &backends)?)
 }
 
 /// Runs the passes; gives how often each rewrite fired.
@@ -269,8 +292,13 @@ fn emit(job: &Job, c: &place::Compiled) {
     }
 }
 
-/// Lays out and writes the bundle; gives its size.
-fn write(job: &Job, loaded: &Loaded, mut c: place::Compiled) -> Result<u64, Failure> {
+/// Lays out and writes a bundle; gives its size.
+pub fn write(
+    job: &Job,
+    path: &Path,
+    loaded: &Loaded,
+    mut c: place::Compiled,
+) -> Result<u64, Failure> {
     let name = job.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut manifest = Manifest::of(&name, &c.graph);
     manifest.precision = "f32".into();
@@ -285,7 +313,7 @@ fn write(job: &Job, loaded: &Loaded, mut c: place::Compiled) -> Result<u64, Fail
     c.lay_out(&mut |b| w.add_const(b))?;
     w.graph = c.graph;
     w.tiers = c.tiers.into_iter().map(|t| TierCode { plan: t.plan, code: t.code }).collect();
-    w.write(&job.output).map_err(|e| Failure::io(&job.output, e))
+    w.write(path).map_err(|e| Failure::io(path, e))
 }
 
 /// Options that shape the bundle, for its provenance.
@@ -294,6 +322,9 @@ fn options(job: &Job) -> BTreeMap<String, String> {
     o.insert("cpu".to_string(), job.tiers.join(","));
     if job.exact {
         o.insert("exact".into(), "true".into());
+    }
+    if let Some(s) = job.tune {
+        o.insert("tune".into(), s.to_string());
     }
     for (n, (lo, hi)) in &job.load.bounds {
         o.insert(format!("dim {n}"), format!("{lo}..{hi}"));

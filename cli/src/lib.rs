@@ -12,6 +12,7 @@ pub mod limits;
 pub mod progress;
 pub mod report;
 pub mod tensors;
+pub mod tune;
 mod verify;
 
 pub use failure::Failure;

@@ -1,6 +1,7 @@
 //! What an export did, for people and for programs.
 
 use crate::failure::{Failure, MISMATCH};
+use crate::tune::Tuned;
 use serde_json::json;
 
 /// Version of the JSON that `--json` prints; it changes when a field changes its meaning.
@@ -42,6 +43,8 @@ pub struct Report {
     pub bytes: u64,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// With `--tune`: what was found.
+    pub tuned: Option<Tuned>,
     /// With `--verify`: tier, and its greatest difference from the reference as a share of the
     /// reference's greatest magnitude.
     pub parity: Vec<(String, f64)>,
@@ -87,6 +90,13 @@ impl Report {
             let (s, k, c) = (t.steps, t.kernels, kib(t.code as u64));
             lines.push(format!("  {:<10} {s} steps, {k} kernels, {c} of code{host}", t.name));
         }
+        if let Some(t) = &self.tuned {
+            let (changed, share) = (t.choices.len(), 100.0 * (1.0 - t.share));
+            lines.push(format!(
+                "  tuning     {changed} of {} kernels changed in {} rounds, {share:.1} % less time in them",
+                t.groups, t.rounds
+            ));
+        }
         lines.push(format!("  bundle     {}, {}", self.bundle, kib(self.bytes)));
         for (tier, e) in &self.parity {
             lines.push(format!("  parity     {tier}: {e:.1e} (at most {PARITY:.0e})"));
@@ -110,7 +120,11 @@ impl Report {
             self.rules.iter().map(|(r, n)| (r.clone(), json!(n))).collect();
         let parity: serde_json::Map<_, _> =
             self.parity.iter().map(|(t, e)| (t.clone(), json!(e))).collect();
-        json!({ "schema": SCHEMA, "model": self.model, "format": self.format,
+        let tuned = self.tuned.as_ref().map(|t| {
+            json!({ "groups": t.groups, "changed": t.choices.len(), "rounds": t.rounds,
+                    "time_share": t.share })
+        });
+        json!({ "schema": SCHEMA, "tuned": tuned, "model": self.model, "format": self.format,
                 "operators_before": self.before, "operators_after": self.after,
                 "rewrites": rules, "tiers": tiers, "bundle": self.bundle,
                 "bundle_bytes": self.bytes, "seconds": self.seconds, "parity": parity,

@@ -38,6 +38,9 @@ pub struct Target {
     pub l2: usize,
     /// Sums must be those of an operator's definition: no Winograd.
     pub exact: bool,
+    /// Which of the kernels that the model of cycles ranks is tried first: the best (0) but for a
+    /// tuner, that goes on to the next where it wants another.
+    pub choice: usize,
 }
 
 impl Target {
@@ -45,7 +48,7 @@ impl Target {
     pub fn of(tier: Tier) -> Target {
         let (vector_bytes, vector_regs) = if tier == Tier::Avx2 { (32, 16) } else { (64, 32) };
         let (l1, l2) = if tier == Tier::Avx2 { (32 << 10, 512 << 10) } else { (48 << 10, 1 << 20) };
-        Target { tier, vector_bytes, vector_regs, l1, l2, exact: false }
+        Target { tier, vector_bytes, vector_regs, l1, l2, exact: false, choice: 0 }
     }
 
     /// f32 lanes of a vector register.

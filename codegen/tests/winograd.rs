@@ -20,7 +20,7 @@ fn by_plan(task: &Task<'_>, t: &Target, m: i64, i: usize) -> Result<Lowered, Ref
         if task.inputs[c.w].format == Format::Strided {
             return Err(Refused::Transform { input: c.w, filter });
         }
-        let all: Vec<Plan> = plans(c, t, Some(filter));
+        let all: Vec<Plan> = plans(c, t, true).into_iter().filter(|p| p.filter == filter).collect();
         with_lanes(t.lanes(), |lanes| lower_as(c, t, all[i % all.len()], lanes))
     })
 }
@@ -102,6 +102,10 @@ fn the_model_takes_it_where_it_pays_and_exactness_forbids_it() {
         assert!(wide.starts_with("winograd 4x4"), "{wide}");
         let exact = ask(s, [1, 64, 56, 56], 64, &Target { exact: true, ..t });
         assert!(exact.starts_with("conv"), "{exact}");
+        // A tuner is offered the other way, and other blocks of the same.
+        let next = |choice| ask(&mut 4, [1, 64, 56, 56], 64, &Target { choice, ..t });
+        assert!(next(1).starts_with("conv"), "{}", next(1));
+        assert!(next(2).starts_with("winograd") && next(2) != wide, "{}", next(2));
         let narrow = ask(s, [1, 512, 7, 7], 512, &t);
         assert!(!narrow.starts_with("winograd 4x4"), "{narrow}");
     }

@@ -43,6 +43,23 @@ fn the_report_is_text_for_people() {
 }
 
 #[test]
+fn tuning_measures_other_kernels_and_keeps_the_answers() {
+    let dir = folder();
+    let bundle = path(&dir, "m.hub");
+    let file = model("digits/model.onnx");
+    let r = hub(&["export", &file, "-o", &bundle, "--tune", "0.2", "--verify", "--json"]);
+    // A machine without a native tier has nothing to tune.
+    let Some(tier) = hub_runtime::best_tier() else { return };
+    let v = r.expect(0).json();
+    let tuned = &v["tuned"];
+    assert!(tuned["rounds"].as_u64() >= Some(2) && tuned["groups"].as_u64() > Some(0), "{tuned}");
+    assert!(tuned["time_share"].as_f64() <= Some(1.0), "{tuned}");
+    assert!(v["parity"][tier].as_f64() < Some(1e-5), "{v}");
+    let left = std::fs::read_dir(dir.path()).expect("the folder").count();
+    assert_eq!(left, 1, "no round's bundle is left behind");
+}
+
+#[test]
 fn verify_measures_parity_on_every_tier_of_this_machine() {
     let dir = folder();
     let bundle = path(&dir, "m.hub");

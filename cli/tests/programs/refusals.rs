@@ -24,7 +24,9 @@ fn absent_targets_and_tiers_differ_from_unknown_ones() {
         export(&digits, &[option, unknown]).refuses(2, &[unknown]);
     }
     export(&digits, &["--target", "cpu,opencl"]).refuses(3, &["opencl"]);
-    export(&digits, &["--tune", "1"]).refuses(3, &["--tune"]);
+    for bad in ["nan", "0", "-1", "inf", "soon"] {
+        export(&digits, &[&format!("--tune={bad}")]).refuses(2, &["--tune"]);
+    }
 }
 
 #[test]

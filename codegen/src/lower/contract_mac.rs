@@ -259,6 +259,18 @@ pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> V
     }
 }
 
+/// The schedules with the one of that number first, ways of ending a tile not counted; as they are
+/// where there are fewer.
+fn chosen(mut all: Vec<Schedule>, choice: usize) -> Vec<Schedule> {
+    let tile = |s: &Schedule| (s.th, s.tw, s.nv, s.block);
+    let mut tiles: Vec<_> = all.iter().map(tile).collect();
+    tiles.dedup();
+    if let Some(&wanted) = tiles.get(choice) {
+        all.sort_by_key(|s| tile(s) != wanted);
+    }
+    all
+}
+
 /// Lowers a problem by the first schedule that the target holds.
 ///
 /// # Errors
@@ -267,7 +279,7 @@ pub fn lower_mac(task: &Task<'_>, target: &Target, mac: &Mac) -> Result<Lowered,
     let elem = elem_for(task, mac.anchor)?;
     with_lanes(target.vector_bytes / elem.size(), |lanes| {
         let mut last = String::new();
-        for sch in schedules(task, target, mac, lanes) {
+        for sch in chosen(schedules(task, target, mac, lanes), target.choice) {
             let lowered = contract_grid::lower(task, target, mac, sch)?;
             match fits(&lowered.kernel, target) {
                 Ok(()) => return Ok(lowered),

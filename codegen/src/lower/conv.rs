@@ -19,8 +19,8 @@ use hub_ir::Value;
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
     with_conv(task, |c| match winograd::lower(c, target)? {
-        Some(made) => Ok(made),
-        None => lower_mac(task, target, &mac(c)?),
+        Ok(made) => Ok(made),
+        Err(choice) => lower_mac(task, &Target { choice, ..*target }, &mac(c)?),
     })
 }
 

@@ -20,24 +20,55 @@ use hub_abi::{Dim, Dtype};
 pub use schedule::{Plan, every, plans};
 
 /// A kernel for a convolution if this is the way to do it: by the model of costs before its filter
-/// has a form, and whenever its filter is transformed already.
+/// has a form, and whenever its filter is transformed already. Where it is not, the choice that is
+/// left among direct kernels: the two ways take turns as [`Target::choice`] grows.
 ///
 /// # Errors
 /// That the filter should be transformed; or, where no kernel with a transformed filter fits, what
 /// else cannot be done.
-pub fn lower(c: &Conv<'_, '_>, target: &Target) -> Result<Option<Lowered>, Refused> {
-    match &c.task.inputs[c.w].format {
-        Format::Strided if eligible(c, target) => match plans(c, target, None).first() {
-            Some(p) => Err(Refused::Transform { input: c.w, filter: p.filter }),
-            None => Ok(None),
-        },
-        Format::Transformed(f) => fitting(c, target, *f),
-        _ => Ok(None),
+pub fn lower(c: &Conv<'_, '_>, target: &Target) -> Result<Result<Lowered, usize>, Refused> {
+    let format = &c.task.inputs[c.w].format;
+    if let Format::Transformed(f) = format {
+        let (plan, direct) = chosen(c, target);
+        return Ok(fitting(c, target, *f, plan)?.ok_or(direct));
+    }
+    if !eligible(c, target) {
+        return Ok(Err(target.choice));
+    }
+    let (plan, direct) = chosen(c, target);
+    match plan {
+        Some(p) if *format == Format::Strided => {
+            Err(Refused::Transform { input: c.w, filter: p.filter })
+        }
+        _ => Ok(Err(direct)),
     }
 }
 
-fn fitting(c: &Conv<'_, '_>, target: &Target, f: Filter) -> Result<Option<Lowered>, Refused> {
-    for plan in plans(c, target, Some(f)) {
+/// The plan of the target's choice, if that is one of these; and the choice among direct kernels if
+/// it is none.
+fn chosen(c: &Conv<'_, '_>, target: &Target) -> (Option<Plan>, usize) {
+    let good = plans(c, target, false);
+    let (turn, choice) = (target.choice / 2, target.choice);
+    let mine = if good.is_empty() { choice % 2 == 1 } else { choice % 2 == 0 };
+    if !mine {
+        return (None, turn);
+    }
+    let all = if choice == 0 { good } else { plans(c, target, true) };
+    let mut blocks: Vec<Plan> = all.iter().map(|p| Plan { staged: false, ..*p }).collect();
+    blocks.dedup();
+    (blocks.get(turn).copied(), 0)
+}
+
+/// The first kernel that fits of those with a filter of that form, `first` before all others.
+fn fitting(
+    c: &Conv<'_, '_>,
+    target: &Target,
+    f: Filter,
+    first: Option<Plan>,
+) -> Result<Option<Lowered>, Refused> {
+    let mut all: Vec<Plan> = plans(c, target, true).into_iter().filter(|p| p.filter == f).collect();
+    all.sort_by_key(|p| first != Some(Plan { staged: false, ..*p }));
+    for plan in all {
         let made = with_lanes(target.lanes(), |lanes| lower_as(c, target, plan, lanes))?;
         if crate::targets::x86::emit(&made.kernel, target).is_ok() {
             return Ok(Some(made));

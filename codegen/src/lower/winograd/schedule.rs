@@ -27,7 +27,7 @@ pub struct Plan {
 /// Bytes a cycle from the second level and from beyond it.
 const L2_RATE: f64 = 32.0;
 const FAR_RATE: f64 = 8.0;
-/// At most so many plans are tried.
+/// At most so many plans of a form are tried.
 const MOST: usize = 6;
 /// A direct convolution must be slower by this factor.
 const GAIN: f64 = 1.15;
@@ -50,31 +50,26 @@ impl Sizes {
     }
 }
 
-/// Plans from the most promising on, only those that the model takes to be faster than a direct
-/// convolution; for a filter already in some form (`given`) all plans of that form.
-pub fn plans(c: &Conv<'_, '_>, target: &Target, given: Option<Filter>) -> Vec<Plan> {
+/// Plans from the most promising on: those that the model takes to be faster than a direct
+/// convolution, or some of each form whether they are or not (`any`).
+pub fn plans(c: &Conv<'_, '_>, target: &Target, any: bool) -> Vec<Plan> {
     let w = &c.task.inputs[c.w];
     let (n, ch) = (likely(&w.dims[0]), likely(&w.dims[1]));
     let s = Sizes::of(c, target);
-    let limit = match given {
-        Some(_) => f64::INFINITY,
-        None => direct(&s, n, ch, c) / GAIN,
-    };
+    let limit = if any { f64::INFINITY } else { direct(&s, n, ch, c) / GAIN };
     let mut all: Vec<(f64, Plan)> = vec![];
     for m in [4, 2] {
-        let filter = Filter { m, n, c: ch };
-        if given.is_none_or(|f| f == filter) {
-            all.extend(rated(&s, filter).into_iter().filter(|x| x.0 < limit));
-        }
+        let good = rated(&s, Filter { m, n, c: ch }).into_iter().filter(|x| x.0 < limit);
+        all.extend(good.take(MOST));
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     let heavy = super::super::contract_mac::heavy(c.task);
-    let best = all.into_iter().take(MOST).map(|x| x.1);
-    best.flat_map(|p| {
-        let staged = Plan { staged: true, ..p };
-        if heavy { vec![staged] } else { vec![p, staged] }
-    })
-    .collect()
+    all.into_iter()
+        .flat_map(|(_, p)| {
+            let staged = Plan { staged: true, ..p };
+            if heavy { vec![staged] } else { vec![p, staged] }
+        })
+        .collect()
 }
 
 /// Every plan of a filter's form with the cycles that the model expects, the fewest first: for

@@ -6,24 +6,35 @@ use crate::place::Backend;
 use crate::target::{Target, Tier};
 use crate::task::{Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
-use hub_ir::GroupKind;
+use hub_ir::{GroupKind, Region};
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use std::collections::HashMap;
 
 /// One tier of x86-64.
 pub struct X86Backend {
     target: Target,
+    choices: Choices,
 }
+
+/// Which kernel a group gets, where it is not the first that the model ranks ([`Target::choice`]).
+pub type Choices = HashMap<Region, usize>;
 
 impl X86Backend {
     /// The tier of that name, if there is a code generator for it.
     pub fn of_tier(name: &str) -> Option<X86Backend> {
         let tier = Tier::ALL.into_iter().find(|t| t.name() == name)?;
-        Some(X86Backend { target: Target::of(tier) })
+        Some(X86Backend { target: Target::of(tier), choices: Choices::new() })
     }
 
     /// Only sums as operators define them, if `exact`.
     pub fn exact(mut self, exact: bool) -> X86Backend {
         self.target.exact = exact;
+        self
+    }
+
+    /// Takes these kernels for these groups.
+    pub fn choose(mut self, choices: Choices) -> X86Backend {
+        self.choices = choices;
         self
     }
 }
@@ -34,7 +45,8 @@ impl Backend for X86Backend {
     }
 
     fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
-        lower::lower(task, kind, &self.target)
+        let choice = self.choices.get(&task.region).copied().unwrap_or(0);
+        lower::lower(task, kind, &Target { choice, ..self.target })
     }
 
     fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused> {

@@ -27,7 +27,7 @@ mod strided;
 
 pub use crate::target::{Target, Tier};
 pub use asm::Code;
-pub use backend::{X86Backend, disassemble};
+pub use backend::{Choices, X86Backend, disassemble};
 
 use crate::kir::{Kernel, verify};
 
