@@ -4,7 +4,7 @@ mod placed;
 
 use hub_abi::prim::Prim;
 use hub_codegen::lower::winograd::filter::Filter;
-use hub_codegen::lower::winograd::{Plan, lower_as, plans};
+use hub_codegen::lower::winograd::{Plan, every, lower_as, plans};
 use hub_codegen::lower::{conv, with_lanes};
 use hub_codegen::target::Target;
 use hub_codegen::task::{Format, Lowered, Refused, Task};
@@ -63,6 +63,32 @@ fn whole_tiles_and_cut_ones() {
     check(s, [1, 32, 6, 5], 48, [0; 4], End::Nothing, false, 2);
     check(s, [1, 16, 3, 3], 16, [1; 4], End::BiasRelu, false, 0);
     check(s, [1, 20, 14, 14], 20, [1; 4], End::ResidualSilu, false, 3);
+}
+
+#[test]
+fn channels_in_chunks() {
+    let s = &mut 5;
+    for t in targets() {
+        let specs = [
+            (vec![1, 512, 5, 6], vec![false; 4], false),
+            (vec![32, 512, 3, 3], vec![false; 4], true),
+        ];
+        let geo = geometry(&[1; 2], &[1; 2], &[1; 2], &[1; 2]);
+        let mut g = group(s, Prim::Conv { geo, groups: 1 }, &specs, End::BiasRelu, 1).group;
+        g.inputs[0].layout = Layout { halo: Some((1, 0.0)), ..Layout::unit(4, 1) };
+        let how = g.check(&t, |task, t| {
+            conv::with_conv(task, |c| {
+                let filter = Filter { m: 4, n: 32, c: 512 };
+                if task.inputs[c.w].format == Format::Strided {
+                    return Err(Refused::Transform { input: c.w, filter });
+                }
+                let all = every(c, t, filter);
+                let chunked = all.iter().find(|p| p.1.depth == 128).expect("a plan in chunks").1;
+                with_lanes(t.lanes(), |lanes| lower_as(c, t, chunked, lanes))
+            })
+        });
+        assert!(how.contains("depth 128"), "{how}");
+    }
 }
 
 #[test]

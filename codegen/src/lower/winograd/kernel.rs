@@ -34,6 +34,15 @@ struct Block {
     tile: [Coord; 2],
 }
 
+/// What a register tile of products reads and writes: scratch addresses of the block's first tile,
+/// the filters, and whether nothing is there to be added to.
+struct Products {
+    a: Coord,
+    w: Addr,
+    to: Coord,
+    first: bool,
+}
+
 /// A tile of a block: its number in the block along both axes, its first output pixel.
 struct Tile {
     at: [Coord; 2],
@@ -55,10 +64,11 @@ pub fn lower(c: &Conv<'_, '_>, target: &Target, p: Plan, lanes: usize) -> Made<L
     let work = w.work(count);
     let m = p.filter.m;
     let text = format!(
-        "winograd {m}x{m} block {}x{}x{} tile {}x{}{}",
+        "winograd {m}x{m} block {}x{}x{} depth {} tile {}x{}{}",
         p.block[0],
         p.block[1],
         p.features,
+        p.depth,
         p.rows,
         p.nv * lanes as i64,
         if p.staged { " staged" } else { "" }
@@ -91,8 +101,15 @@ impl Winograd<'_, '_, '_> {
         let across = grid(cx, "w", &counts[1]).times(&p.block[1].into());
         let block = Block { image, feature, tile: [down, across] };
         let x = self.source(cx);
-        self.each_tile(cx, &block, |cx, t| self.transform(cx, &block, t, &x))?;
-        self.multiply(cx, &block)?;
+        let w = &self.filters(cx);
+        self.chunk(cx, &block, &x, w, &Coord::zero(), true)?;
+        if p.chunks() > 1 {
+            let more = p.chunks() - 1;
+            cx.for_("d", more, 0, |cx, d| {
+                let d = Coord::from(cx.atom(AtomData::var(d, more.into()))).plus(&1i64.into());
+                self.chunk(cx, &block, &x, w, &d.times(&p.depth.into()), false)
+            })?;
+        }
         self.each_tile(cx, &block, |cx, t| self.give_back(cx, &block, t))?;
         Ok(total)
     }
@@ -107,6 +124,26 @@ impl Winograd<'_, '_, '_> {
         });
         let bytes = bytes.fold(Dim::from(0i64), |a, b| a.add(&b));
         Work { tiles, flops: sums.times(2), bytes }
+    }
+
+    /// The channels from `from` on: transformed and multiplied, the products put or (after the
+    /// first) added.
+    fn chunk(
+        &self,
+        cx: &mut LowerCx<'_>,
+        block: &Block,
+        x: &(ParamId, Dim),
+        w: &ParamId,
+        from: &Coord,
+        first: bool,
+    ) -> Made {
+        self.each_tile(cx, block, |cx, t| self.transform(cx, block, t, x, from))?;
+        self.multiply(cx, block, *w, from, first)
+    }
+
+    fn filters(&self, cx: &mut LowerCx<'_>) -> ParamId {
+        let bytes = self.p.filter.bytes();
+        cx.ptr_range(Which::In(self.c.w), 0i64.into(), bytes.into())
     }
 
     /// Pointer to the lowest address read and the bytes from there to the first window.
@@ -201,21 +238,22 @@ impl Winograd<'_, '_, '_> {
         Emit { b: &mut cx.b, m: self.p.filter.m, ty: self.ty }
     }
 
-    /// `Bᵀ d B` of a tile, all channels, into the planes of transformed inputs.
+    /// `Bᵀ d B` of a tile, a chunk of channels, into the planes of transformed inputs.
     fn transform(
         &self,
         cx: &mut LowerCx<'_>,
         block: &Block,
         t: &Tile,
         (ptr, start): &(ParamId, Dim),
+        first: &Coord,
     ) -> Made {
         let x = &self.c.task.inputs[self.c.x];
         let lanes = lanes_of(self.ty);
-        let vectors = (self.p.filter.c + lanes - 1) / lanes;
+        let vectors = (self.p.depth + lanes - 1) / lanes;
         let origin = block.image.times(&x.strides[0].times(4));
         let down = t.pixel[0].times(&x.strides[2].times(4));
         let across = t.pixel[1].times(&x.strides[3].times(4));
-        let origin = origin.add(&down).add(&across).plus(start);
+        let origin = origin.add(&down).add(&across).plus(start).add(&first.times(&4i64.into()));
         self.where_whole(cx, t, &mut |cx, whole| {
             cx.for_("c", vectors, 0, |cx, c| {
                 let c = Coord::from(cx.atom(AtomData::var(c, vectors.into())));
@@ -297,17 +335,23 @@ impl Winograd<'_, '_, '_> {
     }
 
     /// The products of all points: `[tiles × channels] · [channels × features]` each.
-    fn multiply(&self, cx: &mut LowerCx<'_>, block: &Block) -> Made {
+    fn multiply(
+        &self,
+        cx: &mut LowerCx<'_>,
+        block: &Block,
+        filters: ParamId,
+        from: &Coord,
+        first: bool,
+    ) -> Made {
         let (p, f) = (&self.p, &self.p.filter);
         let wide = p.nv * lanes_of(self.ty);
         let turns = p.features / wide;
-        let bytes = f.bytes();
-        let filters = cx.ptr_range(Which::In(self.c.w), 0i64.into(), bytes.into());
         // A panel of 16 features holds 16 elements a channel.
         let panel = |feature: &Coord| feature.times(&(f.c * 4).into());
         cx.for_("p", f.points(), 0, |cx, point| {
             let at = Coord::from(cx.atom(AtomData::var(point, f.points().into())));
             let w = at.times(&(f.plane() * 4).into()).add(&panel(&block.feature));
+            let w = w.add(&from.times(&64i64.into()));
             cx.for_("n", turns, 0, |cx, n| {
                 let n = Coord::from(cx.atom(AtomData::var(n, turns.into())));
                 let w = w.add(&panel(&n.times(&wide.into())));
@@ -315,20 +359,21 @@ impl Winograd<'_, '_, '_> {
                 let a = at.times(&p.plane().into()).plus(&self.inputs.into());
                 let to = at.times(&p.out_plane().into()).plus(&self.products.into());
                 let to = to.add(&n.times(&(wide * 4).into()));
+                let io = Products { a, w, to, first };
                 let (whole, left) = (p.tiles() / p.rows, p.tiles() % p.rows);
                 // The first rows also fetch the filters of the next turn.
                 let next = wide * f.c * 4;
-                self.products(cx, (&a, &w, &to), &Coord::zero(), p.rows, Some(next));
+                self.products(cx, &io, &Coord::zero(), p.rows, Some(next));
                 if whole > 1 {
                     cx.for_("t", whole - 1, 0, |cx, t| {
                         let t = Coord::from(cx.atom(AtomData::var(t, (whole - 1).into())));
                         let t = t.plus(&1i64.into()).times(&p.rows.into());
-                        self.products(cx, (&a, &w, &to), &t, p.rows, None);
+                        self.products(cx, &io, &t, p.rows, None);
                         Ok(())
                     })?;
                 }
                 if left > 0 {
-                    self.products(cx, (&a, &w, &to), &(whole * p.rows).into(), left, None);
+                    self.products(cx, &io, &(whole * p.rows).into(), left, None);
                 }
                 Ok(())
             })
@@ -340,17 +385,23 @@ impl Winograd<'_, '_, '_> {
     fn products(
         &self,
         cx: &mut LowerCx<'_>,
-        (a, w, to): (&Coord, &Addr, &Coord),
+        io: &Products,
         t: &Coord,
         rows: i64,
         ahead: Option<i64>,
     ) {
         let (p, ty, lanes) = (&self.p, self.ty, lanes_of(self.ty));
         let (pitch, out_pitch) = (p.pitch() * 4, p.out_pitch() * 4);
-        let a = cx.address(Base::Scratch, &a.add(&t.times(&pitch.into()))).0;
-        let to = cx.address(Base::Scratch, &to.add(&t.times(&out_pitch.into()))).0;
+        let w = &io.w;
+        let a = cx.address(Base::Scratch, &io.a.add(&t.times(&pitch.into()))).0;
+        let to = cx.address(Base::Scratch, &io.to.add(&t.times(&out_pitch.into()))).0;
+        let place = |i: i64, j: i64| to.clone().offset(i * out_pitch + j * self.vector());
+        let start = |cx: &mut LowerCx<'_>, i, j| match io.first {
+            true => cx.b.zero(ty),
+            false => cx.b.load(ty, place(i, j), Dtype::F32, None),
+        };
         let acc: Vec<Vec<Reg>> =
-            (0..rows).map(|_| (0..p.nv).map(|_| cx.b.zero(ty)).collect()).collect();
+            (0..rows).map(|i| (0..p.nv).map(|j| start(cx, i, j)).collect()).collect();
         let axis = cx.b.axis("k");
         cx.b.begin();
         let v: Vec<Reg> = (0..p.nv)
@@ -372,11 +423,10 @@ impl Winograd<'_, '_, '_> {
             }
         }
         let body = cx.b.end();
-        cx.b.push(Stmt::For { axis, extent: p.filter.c.into(), unroll: 2, body });
+        cx.b.push(Stmt::For { axis, extent: p.depth.into(), unroll: 2, body });
         for (i, row) in acc.iter().enumerate() {
             for (j, &r) in row.iter().enumerate() {
-                let at = to.clone().offset(i as i64 * out_pitch + j as i64 * self.vector());
-                cx.b.store(r, at, Dtype::F32, None);
+                cx.b.store(r, place(i as i64, j as i64), Dtype::F32, None);
             }
         }
     }

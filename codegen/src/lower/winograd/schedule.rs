@@ -16,6 +16,8 @@ pub struct Plan {
     pub block: [i64; 2],
     /// Features of a block, a multiple of `nv` vectors.
     pub features: i64,
+    /// Channels that are transformed and multiplied at a time; they divide all channels.
+    pub depth: i64,
     /// Rows (tiles) and vectors of a register tile.
     pub rows: i64,
     /// Vectors of a register tile.
@@ -32,7 +34,7 @@ const MOST: usize = 6;
 /// A direct convolution must be slower by this factor.
 const GAIN: f64 = 1.15;
 /// Bytes of scratch that a worker may need.
-const SCRATCH: i64 = 8 << 20;
+const SCRATCH: i64 = 2 << 20;
 
 /// Sizes, likely ones where they are bound late.
 struct Sizes {
@@ -115,6 +117,9 @@ fn candidates(s: &Sizes, filter: Filter) -> Vec<Plan> {
     let (down, across) = (div_ceil(s.h, filter.m), div_ceil(s.w, filter.m));
     let vectors = div_ceil(filter.n, 16) * 16 / s.facts.lanes;
     let step = (16 / s.facts.lanes).max(1);
+    // Few channels at a time do not pay for adding to products in memory.
+    let worth = |d: &i64| *d == filter.c || d % 16 == 0 && (128..=512).contains(d);
+    let depths: Vec<i64> = divisors(filter.c).filter(worth).collect();
     let mut out = vec![];
     let mut widths: Vec<i64> = (1..=across).map(|parts| div_ceil(across, parts)).collect();
     widths.dedup();
@@ -125,9 +130,10 @@ fn candidates(s: &Sizes, filter: Filter) -> Vec<Plan> {
             for nv in divisors(vectors).filter(|v| v % step == 0 && *v <= 8) {
                 let rows = ((s.facts.regs - 1 - nv) / nv).clamp(1, 28);
                 let rows = div_ceil(tiles, div_ceil(tiles, rows));
-                for q in divisors(vectors / nv) {
-                    let features = q * nv * s.facts.lanes;
-                    let p = Plan { filter, block: [bh, bw], features, rows, nv, staged: false };
+                let parts: Vec<i64> = divisors(vectors / nv).collect();
+                for (&q, &depth) in parts.iter().flat_map(|q| depths.iter().map(move |d| (q, d))) {
+                    let (block, features) = ([bh, bw], q * nv * s.facts.lanes);
+                    let p = Plan { filter, block, features, depth, rows, nv, staged: false };
                     if tiles >= 4.min(down * across) && p.scratch() <= SCRATCH {
                         out.push(p);
                     }
@@ -151,7 +157,12 @@ impl Plan {
 
     /// Elements of a row of transformed input: channels in whole lines, never a multiple of 4 KiB.
     pub fn pitch(&self) -> i64 {
-        pitch(self.filter.c)
+        pitch(self.depth)
+    }
+
+    /// How often a part of the channels is turned to.
+    pub fn chunks(&self) -> i64 {
+        self.filter.c / self.depth
     }
 
     /// Elements of a row of products.
@@ -197,7 +208,9 @@ fn cost(s: &Sizes, p: &Plan) -> f64 {
         (acc / 2.0).max(loads / 2.0).max(4.0)
     };
     let (whole, left) = (p.tiles() / p.rows, p.tiles() % p.rows);
-    let tile = |rows: i64| per_k(rows) * f.c as f64 + 24.0 + (2 * rows * p.nv) as f64;
+    let chunks = p.chunks() as f64;
+    let tile =
+        |rows: i64| per_k(rows) * f.c as f64 + (24.0 + (2 * rows * p.nv) as f64 * 1.5) * chunks;
     let rows = whole as f64 * tile(p.rows) + if left > 0 { tile(left) } else { 0.0 };
     let turns = (p.features / (p.nv * lanes)) as f64;
     let products = points * turns * rows;
@@ -207,15 +220,16 @@ fn cost(s: &Sizes, p: &Plan) -> f64 {
     let again_rate = if near { L2_RATE } else { FAR_RATE };
     let stream = (filters / FAR_RATE + filters / again_rate * (blocks - 1) as f64) / blocks as f64;
     // Transformed inputs are read again for every turn of features.
-    let rows_bytes = tiles * f.c as f64 * 4.0;
-    let again = if rows_bytes <= s.facts.l1 as f64 * 0.5 { 0.0 } else { rows_bytes / L2_RATE };
+    let rows_bytes = tiles * p.depth as f64 * 4.0;
+    let again =
+        if rows_bytes <= s.facts.l1 as f64 * 0.5 { 0.0 } else { chunks * rows_bytes / L2_RATE };
     // A panel that the first level does not hold is read again for every register tile.
-    let panel = (f.c * p.nv * lanes * 4) as f64;
+    let panel = (p.depth * p.nv * lanes * 4) as f64;
     let far_panel = panel > s.facts.l1 as f64 * 0.5;
-    let panels =
-        if far_panel { panel / L2_RATE * (div_ceil(p.tiles(), p.rows) - 1) as f64 } else { 0.0 };
+    let times = chunks * (div_ceil(p.tiles(), p.rows) - 1) as f64;
+    let panels = if far_panel { panel / L2_RATE * times } else { 0.0 };
     let scratch = p.scratch() as f64;
-    let spill = if scratch > s.facts.l2 as f64 * 0.8 { scratch / FAR_RATE } else { 0.0 };
+    let spill = if scratch > s.facts.l2 as f64 * 0.8 { chunks * scratch / FAR_RATE } else { 0.0 };
     let moved = stream + points * turns * (again + panels) + spill;
     let block = into + back + products.max(moved) + 0.15 * products.min(moved);
     let total = blocks * parts;
