@@ -218,7 +218,7 @@ pub struct Bench {
     /// Exit with code 6 if the median is above this
     #[arg(long, value_name = "F", value_parser = magnitude)]
     pub max_ms: Option<f64>,
-    /// Print each step's time
+    /// Print each step's time, and which part of it is the machine's limit
     #[arg(long)]
     pub profile: bool,
     /// Write a trace for Perfetto

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod compile;
 pub mod failure;
 pub mod limits;
+pub mod machine;
 pub mod progress;
 pub mod report;
 pub mod tensors;

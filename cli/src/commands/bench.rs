@@ -2,6 +2,7 @@
 
 use crate::args::{Bench, Running};
 use crate::failure::{Failure, SLOW, UNSUPPORTED};
+use crate::machine::Rates;
 use crate::plain;
 use crate::report::{SCHEMA, arena};
 use crate::tensors::{self, Opened};
@@ -45,7 +46,11 @@ pub fn run(a: Bench) -> Result<(), Failure> {
     let times = measure(&mut o, &inputs, a.seconds)?;
     let measured = a.profile || a.trace.is_some();
     let steps = if measured { profile(&a, &mut o, &inputs)? } else { vec![] };
-    print(&a, &o, &times, open, first, &steps);
+    let rates = match a.profile {
+        true => Some(Rates::measure(o.session.tier(), o.session.threads())?),
+        false => None,
+    };
+    print(&a, &o, &times, open, first, &steps, rates);
     if let Some(path) = &a.trace {
         let text = trace(&steps).to_string();
         std::fs::write(path, text).map_err(|e| Failure::io(path, e))?;
@@ -82,6 +87,7 @@ fn print(
     open: Duration,
     first: Duration,
     steps: &[(StepInfo, f64)],
+    rates: Option<Rates>,
 ) {
     let (s, ms) = (o.session.summary(), |d: Duration| d.as_secs_f64() * 1e3);
     let (tier, threads) = (o.session.tier(), o.session.threads());
@@ -97,8 +103,10 @@ fn print(
             "open_ms": ms(open), "first_answer_ms": ms(first), "flops": flops,
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
             "arena_apart_bytes": s.arena_apart, "in_place": s.in_place });
-        if a.profile {
-            v["steps"] = steps.iter().map(step_json).collect();
+        if let Some(r) = rates {
+            v["steps"] = steps.iter().map(|s| step_json(s, &r)).collect();
+            v["best_gflops"] = r.flops.into();
+            v["best_gb_per_s"] = r.bytes.into();
         }
         println!("{v}");
         return;
@@ -114,8 +122,8 @@ fn print(
     );
     println!("  open {:.3} ms, to first answer {:.3} ms", ms(open), ms(first));
     println!("  arena {}", arena(&s));
-    if a.profile {
-        table(steps);
+    if let Some(r) = rates {
+        table(steps, &r);
     }
 }
 
@@ -138,25 +146,43 @@ fn profile(
     Ok(o.session.steps().into_iter().zip(micros).collect())
 }
 
-fn step_json((s, us): &(StepInfo, f64)) -> Value {
-    json!({ "node": s.node, "within": s.within, "kernel": s.kernel, "schedule": s.schedule,
+/// Operations and bytes of all calls of a step in a run.
+fn work(s: &StepInfo) -> (f64, f64) {
+    let calls = s.calls.unwrap_or(1) as f64;
+    let all = |x: Option<i64>| x.unwrap_or(0) as f64 * calls;
+    (all(s.flops), all(s.bytes))
+}
+
+/// Which part of a step's time the machine's best rates leave no choice about.
+fn share_of_limit(s: &StepInfo, us: f64, rates: &Rates) -> f64 {
+    let (flops, bytes) = work(s);
+    rates.limit(flops, bytes) / (us * 1e3).max(1.0)
+}
+
+fn step_json((s, us): &(StepInfo, f64), rates: &Rates) -> Value {
+    json!({ "limit_share": share_of_limit(s, *us, rates), "node": s.node, "within": s.within, "kernel": s.kernel, "schedule": s.schedule,
             "tier": s.tier, "us": us, "calls": s.calls, "flops": s.flops, "bytes": s.bytes })
 }
 
-/// Prints steps, the longest first.
-fn table(steps: &[(StepInfo, f64)]) {
+/// Prints steps, the longest first. The column `limit` is the share of a step's time that its
+/// arithmetic or its bytes would take at the machine's best; Winograd's kernels, whose operations are
+/// counted as a direct convolution's, may be above 100.
+fn table(steps: &[(StepInfo, f64)], rates: &Rates) {
     let total: f64 = steps.iter().map(|s| s.1).sum();
     let mut order: Vec<_> = steps.iter().collect();
     order.sort_by(|x, y| y.1.total_cmp(&x.1));
-    println!("     µs      %  calls  GFLOP/s   GB/s  node  kernel  schedule");
+    println!("  at best {:.0} GFLOP/s, {:.0} GB/s (measured now)", rates.flops, rates.bytes);
+    println!("     µs      %  calls  GFLOP/s   GB/s  limit  node  kernel  schedule");
     for (s, us) in order {
-        let calls = s.calls.unwrap_or(1);
-        let per = |x: Option<i64>| (x.unwrap_or(0) as f64 * calls as f64) / us.max(1e-3) / 1e3;
+        let (flops, bytes) = work(s);
+        let ns = us.max(1e-3) * 1e3;
         println!(
-            "{us:>9.1} {:>5.1}% {calls:>5} {:>8.1} {:>6.1}  {}  {}  {}",
+            "{us:>9.1} {:>5.1}% {:>5} {:>8.1} {:>6.1} {:>5.0}%  {}  {}  {}",
             100.0 * us / total.max(1e-9),
-            per(s.flops),
-            per(s.bytes),
+            s.calls.unwrap_or(1),
+            flops / ns,
+            bytes / ns,
+            100.0 * share_of_limit(s, *us, rates),
             plain(&s.node),
             plain(&s.kernel),
             plain(&s.schedule)

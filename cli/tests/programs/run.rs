@@ -154,8 +154,13 @@ fn the_profile_lists_every_step_and_the_trace_is_json() {
         assert!(e["ts"].as_f64() >= Some(end), "steps follow one another: {e}");
         end = e["ts"].as_f64().unwrap_or(0.0) + e["dur"].as_f64().expect("a duration") - 1e-9;
     }
+    assert!(
+        v["best_gflops"].as_f64() > Some(0.0) && v["best_gb_per_s"].as_f64() > Some(0.0),
+        "{v}"
+    );
     let table = bench(&["--profile"]).expect(0).out;
     for s in steps {
+        assert!(s["limit_share"].as_f64() >= Some(0.0), "{s}");
         let row = format!("  {}  {}", s["kernel"].as_str().expect("a name"), "");
         assert!(table.contains(row.trim_end()), "no {row:?} in {table}");
     }
