@@ -36,6 +36,9 @@ STAGES = ["simplify", "raise", "cse", "fuse"]
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "U16": "<u2",
           "U32": "<u4", "U64": "<u8", "BOOL": "?"}
 
+# Node tests whose converted file ONNX Runtime does not answer as the original, and why.
+KNOWN = {}
+
 
 def safetensors(path):
     """Tensors by name, and the metadata."""
@@ -166,7 +169,7 @@ def fixtures(args):
 
 def suite(args):
     """Node tests of the onnx package: converted, checked, run by ONNX Runtime beside the original."""
-    data = pathlib.Path(onnx.__file__).parent / "backend/test/data/node"
+    data = pathlib.Path(args.data or pathlib.Path(onnx.__file__).parent / "backend/test/data") / "node"
     counts, notes = {}, []
     with tempfile.TemporaryDirectory() as tmp:
         for folder in sorted(data.iterdir()):
@@ -180,7 +183,14 @@ def suite(args):
     print("\n".join(notes))
     for verdict, n in sorted(counts.items()):
         print(f"{n:5} {verdict}")
-    return sum(n for v, n in counts.items() if v in ("not converted", "not valid"))
+    bad = [n for n in notes if n.split(": ")[1] in ("not converted", "not valid", "differs", "engine has the original only")]
+    wrong = {n.split(": ")[0] for n in bad}
+    known = {n for n in KNOWN if args.only in n}
+    for name in sorted(wrong - known):
+        print(f"wrong: {name} is not expected to fail")
+    for name in sorted(known - wrong):
+        print(f"wrong: {name} is listed in KNOWN and does not fail")
+    return len(wrong ^ known)
 
 
 def suite_one(hubc, folder, out):
@@ -226,5 +236,6 @@ if __name__ == "__main__":
     p.add_argument("--fixtures", help="folder of materialised fixtures")
     p.add_argument("--only", default="", help="cases whose name holds this")
     p.add_argument("--suite", action="store_true", help="the onnx package's node tests instead")
+    p.add_argument("--data", help="folder of that suite [default: the onnx package's]")
     args = p.parse_args()
     sys.exit(5 if (suite(args) if args.suite else fixtures(args)) else 0)

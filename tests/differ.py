@@ -68,8 +68,9 @@ def s(x, t=F32):
     return np.array(x, t)
 
 
-def case(op, ins, outs=1, fixed=(), opset=17, domain="", static=False, **attrs):
-    """One node. `ins`: arrays, None where left out; those at `fixed` become initializers."""
+def case(op, ins, outs=1, fixed=(), opset=17, domain="", static=False, show=None, **attrs):
+    """One node. `ins`: arrays, None where left out; those at `fixed` become initializers. Only the first `show` outputs
+    are the model's."""
     attrs = {k.rstrip("_"): v for k, v in attrs.items() if v is not None}
     while ins and ins[-1] is None:
         ins = ins[:-1]
@@ -78,7 +79,7 @@ def case(op, ins, outs=1, fixed=(), opset=17, domain="", static=False, **attrs):
     node = helper.make_node(op, names, outputs, domain=domain, name="n", **attrs)
     fed = {n: a for k, (n, a) in enumerate(zip(names, ins)) if a is not None and k not in fixed}
     kept = [numpy_helper.from_array(ins[k], names[k]) for k in fixed if k < len(ins) and ins[k] is not None]
-    graph(op, [node], fed, [o for o in outputs if o], kept, opset, static)
+    graph(op, [node], fed, [o for o in outputs if o][:show], kept, opset, static)
 
 
 def graph(name, nodes, fed, outputs, kept=(), opset=17, static=False):
@@ -90,7 +91,7 @@ def info(name, a, loose):
         t = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(a[0].dtype), [None] * a[0].ndim)
         return helper.make_value_info(name, helper.make_sequence_type_proto(t))
     # The last axis often means something (channels, coordinates); an axis of 1 may be there to broadcast.
-    named = lambda k, d: loose and d > 1 and k < max(1, a.ndim - 1) and R.rand() < 0.7
+    named = lambda k, d: loose and d > 1 and k < a.ndim - 1 and R.rand() < 0.7
     shape = [f"{name}_{k}" if named(k, d) else d for k, d in enumerate(a.shape)]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), shape)
 

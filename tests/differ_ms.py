@@ -63,15 +63,14 @@ def families(d):
                  rotary_interleaved=maybe(1) if rotary else None, smooth_softmax=maybe(1) if pick(0, 1) else None)
         sink = f(h) if a["smooth_softmax"] is None and pick(0, 1) else None
         ms("GroupQueryAttention", qkv + cache + [lens, total] + table + [at, bias, sink], outs=3, fixed=pick((), (6,)), static=maybe(True), **a)
-        # Prompts of different lengths, padded at the right.
+        # What stands behind a prompt's own end is anything, so all are as long.
         n = 4
-        lens = i(b, lo=0, hi=n, t=np.int32)
-        lens[0] = n - 1
+        lens = np.full(b, n - 1, np.int32)
         qkv = [f(b, n, h * size), f(b, n, hk * size), f(b, n, hk * size), None, None]
         ms("GroupQueryAttention", qkv + [lens, s(n, np.int32)] + table, outs=3, num_heads=h, kv_num_heads=hk, do_rotary=rotary or None)
         # A shared buffer: longer than what it holds.
         qkv = [f(b, 1, h * size), f(b, 1, hk * size), f(b, 1, hk * size), f(b, hk, 8, size), f(b, hk, 8, size)]
-        ms("GroupQueryAttention", qkv + [np.full(b, 3, np.int32), s(4, np.int32)] + table, outs=3, num_heads=h, kv_num_heads=hk, do_rotary=rotary or None)
+        ms("GroupQueryAttention", qkv + [np.full(b, 3, np.int32), s(4, np.int32)] + table, outs=3, show=1, num_heads=h, kv_num_heads=hk, do_rotary=rotary or None)
 
     def ms_norms():
         b, n, h, size, w = sizes()

@@ -32,7 +32,7 @@ def case(name, op, domain, ins, outs=1, fixed=(), opset=17, version=1, **attrs):
     results = [onnx.ValueInfoProto(name=o) for o in outputs if o]
     graph = helper.make_graph([node], name, infos, results, kept)
     sets = [helper.make_opsetid("", opset), helper.make_opsetid(MS, 1), helper.make_opsetid(ML, version)]
-    model = helper.make_model(graph, opset_imports=sets, ir_version=9)
+    model = helper.make_model(graph, opset_imports=sets, ir_version=9 if opset < 23 else 11)
     try:
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         got = session.run(None, fed)
@@ -232,7 +232,70 @@ def words():
             case(f"tfidf_{mode.lower()}_{skip}", "TfIdfVectorizer", "", [numbers], pool_int64s=[1, 2, 3, 1, 2, 2, 3], **grams)
 
 
+def blocks():
+    """Weights of few bits, and mixtures of experts."""
+    k, n, block = 40, 5, 16
+    nb = 3
+    for bits in (2, 4, 8):
+        wq = u8(n, nb, block * bits // 8)
+        case(f"matmul_{bits}bits_real_zero", "MatMulNBits", MS, [f(2, 3, k), wq, f(n * nb), f(n, nb) + 2, None, f(n)], fixed=range(1, 6), K=k, N=n, bits=bits, block_size=block)
+    case("matmul_2bits", "MatMulNBits", MS, [f(2, 3, k), u8(n, nb, 4), f(n * nb), u8(n)], fixed=range(1, 4), K=k, N=n, bits=2, block_size=block)
+    order = R.randint(0, nb, nb * block).astype(np.int32)
+    case("matmul_4bits_order", "MatMulNBits", MS, [f(2, 3, k), u8(n, nb, 8), f(n * nb), None, order], fixed=(1, 2, 4), K=k, N=n, bits=4, block_size=block)
+    for kind in (0, 1):
+        case(f"matmul_bnb4_{kind}", "MatMulBnb4", MS, [f(2, 32), u8(128), np.abs(f(16))], fixed=(1, 2), K=32, N=8, block_size=16, quant_type=kind)
+    at = s([[0, 3, 6], [2, 2, 5]], np.int64)
+    case("gather_8bits", "GatherBlockQuantized", MS, [u8(7, 32), at, f(7, 2), u8(7, 2)], fixed=(0, 2, 3), bits=8, block_size=16, gather_axis=0, quantize_axis=1)
+    case("gather_4bits", "GatherBlockQuantized", MS, [u8(7, 16), at, f(7, 2), u8(7, 1)], fixed=(0, 2, 3), bits=4, block_size=16, gather_axis=0, quantize_axis=1)
+    case("gather_4bits_no_zero", "GatherBlockQuantized", MS, [u8(7, 16), at, f(7, 2)], fixed=(0, 2), bits=4, block_size=16, gather_axis=0, quantize_axis=1)
+    e, w, h = 4, 8, 6
+    for act in ("relu", "gelu", "silu", "identity"):
+        case(f"moe_{act}", "MoE", MS, [f(3, w), f(3, e), f(e, h, w), f(e, h), f(e, w, h), f(e, w)], k=2, activation_type=act, normalize_routing_weights=int(act != "gelu"))
+    case("moe_top1", "MoE", MS, [f(2, 3, w), f(6, e), f(e, h, w), None, f(e, w, h)], k=1)
+    case("moe_swiglu", "MoE", MS, [f(3, w), f(3, e), 2 * f(e, 2 * h, w), f(e, 2 * h), f(e, w, h), f(e, w)], k=2, activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.702, activation_beta=1.0, swiglu_limit=1.0, normalize_routing_weights=1)
+    w, h = 32, 16
+    scaled = [u8(e, h, w // 2), np.abs(f(e, h)) / 20, f(e, h), u8(e, w, h // 2), np.abs(f(e, w)) / 20]
+    case("qmoe_4bits", "QMoE", MS, [f(3, w), f(3, e)] + scaled, fixed=range(2, 7), k=2, activation_type="silu", normalize_routing_weights=1, expert_weight_bits=4)
+    case("unique_first", "Unique", MS, [s([3, 1, 3, 2, 1, 7])], outs=3)
+    case("unfold", "UnfoldTensor", MS, [f(2, 8)], dim=-1, size=3, step=2)
+
+
+def modern():
+    """Versions 23 to 26 of ONNX's own operators, and what the suite has no test of."""
+    b, hq, hk, n, d = 2, 4, 2, 3, 8
+    q, k, v = f(b, hq, n, d), f(b, hk, n, d), f(b, hk, n, d)
+    hidden = R.randint(0, 2, (b, 1, n, n)).astype(bool)
+    case("attention23", "Attention", "", [q, k, v, hidden], opset=23, softcap=1.5)
+    case("attention23_causal", "Attention", "", [q, k, v, f(n, n)], opset=23, is_causal=1, scale=0.3)
+    past = [f(b, hk, 4, d), f(b, hk, 4, d)]
+    case("attention23_past", "Attention", "", [q, k, v, f(n, n + 4)] + past, outs=3, opset=23, is_causal=1)
+    flat = [f(b, n, hq * d), f(b, n, hk * d), f(b, n, hk * d)]
+    case("attention23_flat", "Attention", "", flat, opset=23, q_num_heads=hq, kv_num_heads=hk, is_causal=1)
+    case("attention24_lengths", "Attention", "", [q, f(b, hk, 6, d), f(b, hk, 6, d), None, None, None, s([3, 5], np.int64)], opset=24, is_causal=1)
+    at = R.randint(0, 16, (b, n))
+    for pairs in (0, 1):
+        case(f"rotary23_{pairs}", "RotaryEmbedding", "", [f(b, hq, n, d), f(16, d // 2), f(16, d // 2), at], opset=23, interleaved=pairs)
+        case(f"rotary23_part_{pairs}", "RotaryEmbedding", "", [f(b, n, hq * d), f(b, n, 2), f(b, n, 2)], opset=23, num_heads=hq, rotary_embedding_dim=4, interleaved=pairs)
+    case("rms23", "RMSNormalization", "", [f(2, 3, 4), f(3, 4)], opset=23, axis=1, epsilon=1e-3)
+    for mode in ("linear", "circular"):
+        case(f"tensor_scatter_{mode}", "TensorScatter", "", [f(b, hk, 8, d), f(b, hk, 2, d), s([1, 6], np.int64)], opset=24, mode=mode)
+    case("swish24", "Swish", "", [f(2, 3)], opset=24, alpha=0.7)
+    case("cum_prod", "CumProd", "", [f(2, 3, 4), s(1, np.int64)], opset=26, fixed=(1,), exclusive=1, reverse=1)
+    x = f(1, 2, 8, 8)
+    rois = s([[0, 0, 7, 7], [1, 2, 3, 3], [0, 4, 6, 5], [2, 2, 2, 2]])
+    for mode in ("avg", "max"):
+        case(f"roi_align_{mode}", "RoiAlign", "", [x, rois, s([0] * 4, np.int64)], opset=16, output_height=2, output_width=3, mode=mode)
+    carry = helper.make_tensor_value_info("h", TensorProto.FLOAT, [2])
+    row = helper.make_tensor_value_info("r", TensorProto.FLOAT, [2])
+    outs = [helper.make_tensor_value_info(o, TensorProto.FLOAT, [2]) for o in ("h2", "o")]
+    body = helper.make_graph([helper.make_node("Add", ["h", "r"], ["h2"]), helper.make_node("Mul", ["h2", "r"], ["o"])], "b", [carry, row], outs)
+    for back in (0, 1):
+        case(f"scan8_lengths_{back}", "Scan", "", [s([2, 4, 3], np.int64), f(3, 2), f(3, 4, 2)], outs=2, opset=8, body=body, num_scan_inputs=1, directions=[back])
+
+
 transformers()
 quantised()
 classic()
 words()
+blocks()
+modern()

@@ -131,14 +131,13 @@ fn padding(
             };
             let end = part(c, 0i64.into())?;
             let before = c.bin(BinaryOp::Lt, at, end)?;
-            if n == batch {
-                before
-            } else if *n == batch.times(2) {
+            if *n == batch.times(2) {
                 let start = part(c, batch.clone())?;
                 let after = c.bin(BinaryOp::Ge, at, start)?;
                 c.bin(BinaryOp::And, before, after)?
             } else {
-                return unsupported(format!("a mask of {n} numbers"));
+                c.b.g.constraints.equal(n, batch)?;
+                before
             }
         }
         [b, _] => {

@@ -159,7 +159,7 @@ fn activated(c: &mut Cx<'_, '_, '_>, x: Value, h: Value, third: Layer) -> Got {
     }
     let a = match &*kind {
         "relu" => Activation::Relu,
-        "gelu" => Activation::Gelu,
+        "gelu" => Activation::GeluTanh,
         "silu" => Activation::Swish { beta: 1.0 },
         "identity" => return Ok(h),
         other => return unsupported(format!("activation '{other}'")),

@@ -312,19 +312,68 @@ fn roi_side(
     Ok((side[0], c.bin_scalar(BinaryOp::Div, len, bins as f64)?))
 }
 
-/// Taps of samples along one side: for each of two, weight and index [R, bins*grid].
+/// Samples of each bin along one side of regions.
+struct Samples {
+    /// The most that any region has.
+    most: Dim,
+    /// How many each region has, [R, 1]; all have the most where this is none.
+    own: Option<Value>,
+}
+
+impl Samples {
+    /// `ratio` of them; for 0, one for each step that a region's bin is long.
+    fn of(c: &mut Cx<'_, '_, '_>, ratio: i64, bin: Value) -> Got<Samples> {
+        if ratio > 0 {
+            return Ok(Samples { most: ratio.into(), own: None });
+        }
+        let own = c.un(UnaryOp::Ceil, bin)?;
+        let most = c.reduce(ReduceOp::Max, own, &[0], false)?;
+        let most = c.bin_scalar(BinaryOp::Max, most, 1.0)?;
+        let most = c.cast(most, Dtype::I64)?;
+        let most = c.sizes_in(most, "samples", 1, 1 << 20)?.pop();
+        Ok(Samples { most: most.unwrap_or(1i64.into()), own: Some(own) })
+    }
+
+    /// Where samples lie, in bins from the start, and the weight of each in a bin's mean.
+    fn places(&self, c: &mut Cx<'_, '_, '_>, bins: i64) -> Got<(Value, Option<Value>)> {
+        let flat = Dim::from(bins).mul(&self.most);
+        let Some(own) = self.own else {
+            let shape = vec![Dim::from(1i64), flat];
+            let i = c.prim(Prim::Iota { dtype: Dtype::F32, shape, axis: 1 }, &[])?;
+            let t = c.bin_scalar(BinaryOp::Add, i, 0.5)?;
+            let n = self.most.as_const().unwrap_or(1);
+            return Ok((c.bin_scalar(BinaryOp::Div, t, n as f64)?, None));
+        };
+        let iota = |shape: Vec<Dim>, axis: u32| Prim::Iota { dtype: Dtype::F32, shape, axis };
+        let b = c.prim(iota(vec![1i64.into(), bins.into(), 1i64.into()], 1), &[])?;
+        let s = c.prim(iota(vec![1i64.into(), 1i64.into(), self.most.clone()], 2), &[])?;
+        let own = c.b.unsqueeze(own, 2)?;
+        let some = c.bin_scalar(BinaryOp::Max, own, 1.0)?;
+        let last = c.bin_scalar(BinaryOp::Sub, some, 1.0)?;
+        // Past a region's own number its last sample is repeated, which no maximum notices.
+        let at = c.bin(BinaryOp::Min, s, last)?;
+        let at = c.bin_scalar(BinaryOp::Add, at, 0.5)?;
+        let at = c.bin(BinaryOp::Div, at, some)?;
+        let at = c.bin(BinaryOp::Add, b, at)?;
+        let live = c.bin(BinaryOp::Lt, s, own)?;
+        let live = c.cast(live, Dtype::F32)?;
+        let weight = c.bin(BinaryOp::Div, live, some)?;
+        let whole = c.dims(at);
+        let weight = c.b.broadcast(weight, whole.clone())?;
+        let shape = vec![whole[0].clone(), flat];
+        Ok((c.reshape(at, shape.clone())?, Some(c.reshape(weight, shape)?)))
+    }
+}
+
+/// Taps of samples along one side: for each of two, weight and index [R, bins*samples].
 fn roi_taps(
     c: &mut Cx<'_, '_, '_>,
     (start, bin): (Value, Value),
-    count: i64,
-    grid: i64,
+    (samples, bins): (&Samples, i64),
     size: &Dim,
+    mean: bool,
 ) -> Got<[Tap; 2]> {
-    let shape = vec![Dim::from(1i64), Dim::from(count)];
-    let i = c.prim(Prim::Iota { dtype: Dtype::F32, shape, axis: 1 }, &[])?;
-    // Sample s of all lies (s + 0.5) / grid bins from the start.
-    let t = c.bin_scalar(BinaryOp::Add, i, 0.5)?;
-    let t = c.bin_scalar(BinaryOp::Div, t, grid as f64)?;
+    let (t, share) = samples.places(c, bins)?;
     let t = c.bin(BinaryOp::Mul, t, bin)?;
     let at = c.bin(BinaryOp::Add, t, start)?;
     let n = float_size(c, size.clone())?;
@@ -332,7 +381,10 @@ fn roi_taps(
     let low = c.bin_scalar(BinaryOp::Ge, at, -1.0)?;
     let high = c.bin(BinaryOp::Le, at, n)?;
     let within = c.bin(BinaryOp::And, low, high)?;
-    let within = c.cast(within, Dtype::F32)?;
+    let mut within = c.cast(within, Dtype::F32)?;
+    if let Some(share) = share.filter(|_| mean) {
+        within = c.bin(BinaryOp::Mul, within, share)?;
+    }
     let at = clamp(c, at, last)?;
     let low = c.un(UnaryOp::Floor, at)?;
     let next = c.bin_scalar(BinaryOp::Add, low, 1.0)?;
@@ -358,18 +410,16 @@ fn roi_align(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let half = c.string("coordinate_transformation_mode", default)? == "half_pixel";
     let (oh, ow) = (c.int("output_height", 1)?, c.int("output_width", 1)?);
     let g = c.int("sampling_ratio", 0)?;
-    if g == 0 {
-        return unsupported("a number of samples that depends on the region")
-            .map_err(|e| e.advise("set sampling_ratio"));
-    }
-    if ![oh, ow, g].iter().all(|v| (1..=1 << 12).contains(v)) {
+    if ![oh, ow, g.max(1)].iter().all(|v| (1..=1 << 12).contains(v)) || g < 0 {
         return invalid(format!("{oh}x{ow} bins of {g} samples"));
     }
     let rois = c.cast(rois, Dtype::F32)?;
     let ys = roi_side(c, rois, [1, 3], oh, half)?;
     let xs = roi_side(c, rois, [0, 2], ow, half)?;
-    let ys = roi_taps(c, ys, oh * g, g, &d[2])?;
-    let xs = roi_taps(c, xs, ow * g, g, &d[3])?;
+    let max = c.string("mode", "avg")? == "max";
+    let (gy, gx) = (Samples::of(c, g, ys.1)?, Samples::of(c, g, xs.1)?);
+    let ys = roi_taps(c, ys, (&gy, oh), &d[2], !max)?;
+    let xs = roi_taps(c, xs, (&gx, ow), &d[3], !max)?;
     // Channels last, all pixels of all images in one axis.
     let t = c.b.transpose(x, &[0, 2, 3, 1])?;
     let t = c.reshape(t, vec![d[0].mul(&d[2]).mul(&d[3]), d[1].clone()])?;
@@ -379,7 +429,6 @@ fn roi_align(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let batch = c.b.unsqueeze(batch, 2)?;
     let (h, w) = (c.b.dim_scalar(d[2].clone()), c.b.dim_scalar(d[3].clone()));
     let top = c.bin(BinaryOp::Mul, batch, h)?;
-    let max = c.string("mode", "avg")? == "max";
     let mut sum = None;
     for (wy, iy) in ys {
         for (wx, ix) in xs {
@@ -401,9 +450,23 @@ fn roi_align(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     }
     let Some(sum) = sum else { return invalid("no samples") };
     let r = c.dims(rois)[0].clone();
-    let shape = vec![r, oh.into(), g.into(), ow.into(), g.into(), d[1].clone()];
+    let shape = vec![r, oh.into(), gy.most, ow.into(), gx.most, d[1].clone()];
     let y = c.reshape(sum, shape)?;
-    let y = c.reduce(if max { ReduceOp::Max } else { ReduceOp::Mean }, y, &[2, 4], false)?;
+    let op = match (max, g) {
+        (true, _) => ReduceOp::Max,
+        // Its samples' weights add up to 1.
+        (_, 0) => ReduceOp::Sum,
+        _ => ReduceOp::Mean,
+    };
+    let mut y = c.reduce(op, y, &[2, 4], false)?;
+    for own in [gy.own, gx.own].into_iter().flatten().filter(|_| max) {
+        // A region without samples is zero.
+        let some = c.bin_scalar(BinaryOp::Gt, own, 0.0)?;
+        let some = c.b.unsqueeze(some, 2)?;
+        let some = c.b.unsqueeze(some, 3)?;
+        let zero = c.scalar(Dtype::F32, 0.0);
+        y = c.b.select(some, y, zero)?;
+    }
     let y = c.b.transpose(y, &[0, 3, 1, 2])?;
     one(c.cast(y, dtype)?)
 }

@@ -39,7 +39,11 @@ fn scan(c: &mut Cx<'_, '_, '_>, len: Option<Value>) -> Got<Vec<Value>> {
     for (i, &x) in inputs[n..].iter().enumerate() {
         let axis = c.axis(in_axes[i], c.rank(x))?;
         let x = moved(c, x, axis, 0)?;
-        rows.push(if in_back[i] != 0 { reversed(c, x)? } else { x });
+        rows.push(match (in_back[i] != 0, len) {
+            (false, _) => x,
+            (true, None) => reversed(c, x)?,
+            (true, Some(len)) => reversed_within(c, x, len)?,
+        });
     }
     let trip = c.dims(rows[0])[0].clone();
     for &r in &rows[1..] {
@@ -142,6 +146,17 @@ fn moved(c: &mut Cx<'_, '_, '_>, x: Value, from: usize, to: usize) -> Got {
     let mut perm: Vec<usize> = (0..c.rank(x)).filter(|&a| a != from).collect();
     perm.insert(to, from);
     Ok(c.b.transpose(x, &perm)?)
+}
+
+/// The first `len` rows of x backwards; what stands behind them stays.
+fn reversed_within(c: &mut Cx<'_, '_, '_>, x: Value, len: Value) -> Got {
+    let rows = c.dims(x)[0].clone();
+    let i = c.prim(Prim::Iota { dtype: Dtype::I64, shape: vec![rows], axis: 0 }, &[])?;
+    let last = c.bin_scalar(BinaryOp::Sub, len, 1.0)?;
+    let mirror = c.bin(BinaryOp::Sub, last, i)?;
+    let inside = c.bin_scalar(BinaryOp::Ge, mirror, 0.0)?;
+    let at = c.b.select(inside, mirror, i)?;
+    c.prim(Prim::Gather { axis: 0 }, &[x, at])
 }
 
 /// x backwards along its first axis.

@@ -25,13 +25,15 @@ mod resize;
 mod rnn;
 mod spatial;
 mod table;
+mod text;
 mod types;
 
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
 use crate::error::FrontendError;
 use bytes::Bytes;
 use cx::{Got, Writer};
-use hub_abi::Dim;
+use hub_abi::shape::Type;
+use hub_abi::{Dim, Dtype};
 use hub_ir::{Builder, Graph, Node, Op, Region, Value};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
@@ -41,6 +43,9 @@ use std::path::Path;
 /// Version of ONNX's operators that is written, and the file format's version that came with it.
 const OPSET: i64 = 21;
 const IR_VERSION: i64 = 10;
+/// The same for element types that came later.
+const LATER: [(Dtype, i64, i64); 4] =
+    [(Dtype::F4E2M1, 23, 11), (Dtype::F8E8M0, 24, 12), (Dtype::U2, 25, 13), (Dtype::I2, 25, 13)];
 
 /// How a model is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +90,19 @@ pub struct WriteReport {
 /// A graph as an ONNX model. Fails with an unsupported error where ONNX cannot say something.
 pub fn convert(g: &Graph, options: &WriteOptions) -> Result<OnnxModel, FrontendError> {
     let graph = Writer::new(g).main(&options.name)?;
+    let (mut opset, mut ir_version) = (OPSET, IR_VERSION);
+    for (_, v) in g.values.iter() {
+        let own = |l: &&(Dtype, i64, i64)| matches!(&v.ty, Type::Tensor(t) if t.dtype == l.0);
+        if let Some(&(_, ops, ir)) = LATER.iter().find(own) {
+            (opset, ir_version) = (opset.max(ops), ir_version.max(ir));
+        }
+    }
     let model = ModelProto {
-        ir_version: IR_VERSION,
+        ir_version,
         producer_name: "hub".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(graph),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
         ..ModelProto::default()
     };
     Ok(OnnxModel { model, options: options.clone() })

@@ -65,6 +65,14 @@ impl Writer {
             Prim::TopK { k, axis, largest, sorted } => {
                 return self.top_k(&xs[0], k, (*axis).into(), [*largest, *sorted]);
             }
+            Prim::Find => {
+                let keys = self.dims(ins[1]);
+                self.find(&xs[0], &xs[1], [&dims, &keys])?
+            }
+            Prim::Text(op) => return self.text(op, &xs, &dims),
+            Prim::DecodeImage { pixel, height, width } => {
+                self.image(&xs[0], *pixel, [*height, *width])
+            }
             Prim::NonZero { count } => {
                 let y = self.op("NonZero", &[&xs[0]])?;
                 self.bind(*count, SymAt::Axis(y.name.clone(), 1));
@@ -117,18 +125,18 @@ impl Writer {
                 let e = self.op("Add", &[&e, &one])?;
                 self.op("Mul", &[&t, &e])?
             }
-            // 2 atanh(x / (x + 2)) near 0, for the same reason.
+            // log(u) x / (u - 1) with u = 1 + x as it was rounded: its error cancels. (Kahan's.)
             Log1p => {
-                let [one, two, half] = [1.0, 2.0, 0.5].map(|k| self.scalar(x.ty, k));
-                let sum = self.op("Add", &[&x, &two])?;
-                let q = self.op("Div", &[&x, &sum])?;
-                let t = self.op("Atanh", &[&q])?;
-                let near = self.op("Mul", &[&t, &two])?;
-                let sum = self.op("Add", &[&x, &one])?;
-                let far = self.op("Log", &[&sum])?;
-                let size = self.op("Abs", &[&x])?;
-                let small = self.op("Less", &[&size, &half])?;
-                self.select(&small, &near, &far)?
+                let one = self.scalar(x.ty, 1.0);
+                let u = self.op("Add", &[&x, &one])?;
+                let step = self.op("Sub", &[&u, &one])?;
+                let log = self.op("Log", &[&u])?;
+                let far = self.op("Div", &[&x, &step])?;
+                let far = self.op("Mul", &[&log, &far])?;
+                let none = self.op("Equal", &[&u, &one])?;
+                let infinite = self.op("Equal", &[&u, &x])?;
+                let far = self.select(&infinite, &log, &far)?;
+                self.select(&none, &x, &far)?
             }
             _ => return self.refuse(format!("{op:?} has no ONNX form")),
         };
@@ -186,7 +194,7 @@ impl Writer {
     fn shift(&mut self, left: bool, a: &X, b: &X) -> Got<X> {
         use Dtype::*;
         let unsigned = match a.ty {
-            I8 | U8 | U4 | I4 => U8,
+            I8 | U8 | U4 | I4 | U2 | I2 => U8,
             I16 | U16 => U16,
             I32 | U32 => U32,
             I64 | U64 => U64,

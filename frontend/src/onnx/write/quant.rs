@@ -10,7 +10,8 @@ type Outs = Got<Option<Vec<String>>>;
 /// Types that ONNX quantises to.
 fn small(ty: Dtype) -> bool {
     use Dtype::*;
-    matches!(ty, U8 | I8 | U16 | I16 | U4 | I4 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ)
+    let ints = matches!(ty, U8 | I8 | U16 | I16 | U4 | I4 | U2 | I2);
+    ints || matches!(ty, F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1)
 }
 
 /// To integers or small floats.

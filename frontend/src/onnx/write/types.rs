@@ -15,7 +15,7 @@ const ANY: &[Dtype] =
     &[F32, F64, F16, BF16, U8, I8, U16, I16, U32, I32, U64, I64, Bool, Str, C64, C128];
 const EVERY: &[Dtype] = &[
     F32, F64, F16, BF16, U8, I8, U16, I16, U32, I32, U64, I64, Bool, Str, C64, C128, F8E4M3FN,
-    F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, U4, I4,
+    F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, U4, I4, F4E2M1, F8E8M0, U2, I2,
 ];
 
 /// Types of an operator's first operands.
