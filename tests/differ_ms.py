@@ -117,7 +117,7 @@ def families(d):
         blocks = -(-k // block)
         weights = u8(out, blocks, block * bits // 8)
         zero = pick(None, u8(out * (-(-blocks * bits // 8))), f(out, blocks, lo=0, hi=2 ** bits - 1))
-        ms("MatMulNBits", [f(2, 3, k), weights, f(out * blocks), zero, None, maybe(f(out))], fixed=(1, 2, 3, 4, 5), K=k, N=out, bits=bits, block_size=block, accuracy_level=maybe(pick(0, 1, 4)))
+        ms("MatMulNBits", [f(2, 3, k), weights, f(out * blocks), zero, None, maybe(f(out))], fixed=(1, 2, 3, 4, 5), K=k, N=out, bits=bits, block_size=block, accuracy_level=maybe(pick(0, 1)))
         ms("MatMulNBits", [f(2, 3, k), u8(out, blocks, block // 2), f(out * blocks), None, i(blocks * block, lo=0, hi=blocks, t=np.int32)], fixed=(1, 2, 4), K=k, N=out, bits=4, block_size=block)
         rows = pick(16, 32)
         for kind, t in (("u8", u8), ("packed", u8)):
