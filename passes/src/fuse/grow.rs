@@ -144,11 +144,21 @@ fn try_with(p: &Plan<'_>, set: &mut Set, j: usize) {
     }
 }
 
-/// Reads a gather that could be fused: better left to a map.
+/// Reads a gather that could be fused, itself or by elementwise primitives that only it uses: better
+/// left to a map whole, or each of its gathers is a tensor in memory.
 fn over_gather(p: &Plan<'_>, j: usize, _: &Set) -> bool {
+    reads_gather(p, j, 8)
+}
+
+fn reads_gather(p: &Plan<'_>, j: usize, depth: usize) -> bool {
     p.inputs(j).iter().any(|&v| {
-        p.def(v).is_some_and(|d| {
-            matches!(p.prim(d), Some(Prim::Gather { .. })) && p.users(v).len() == 1 && p.free(d, j)
+        let mine = |d: &usize| p.users(v).len() == 1 && p.free(*d, j);
+        p.def(v).filter(mine).is_some_and(|d| match p.prim(d) {
+            Some(Prim::Gather { .. }) => true,
+            Some(q) if q.is_elementwise() && p.dims(d) == p.dims(j) && depth > 0 => {
+                reads_gather(p, d, depth - 1)
+            }
+            _ => false,
         })
     })
 }
