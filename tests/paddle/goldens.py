@@ -102,13 +102,19 @@ def pir(kind, ins, build, tag=""):
     CASES.append(dict(how="pir", op=kind, ins=ins, build=build, old=False, tag=tag))
 
 
-def composed(kind, ins, attrs=None, outs=None, by=None, const="", tag="", legacy=True, pir=None, says=""):
-    """A case of an operator that Paddle's CPU build cannot run. The answers are those of `by(ins)`, a
-    function that composes Paddle's Python operators as `says` tells; they are recorded as such. The
-    program is made as by `op`, or where ProgramDesc has no such operator by `pir(C, *ins)`.
+def composed(kind, ins, attrs=None, outs=None, by=None, says="", order=None, results=None, tag=""):
+    """A case of an operator that Paddle's CPU build cannot run, nor build. The answers are those of
+    `by(**ins)`, a function that composes Paddle's Python operators as `says` tells; they are recorded
+    as such. Both programs are written by hand as Paddle writes them: slots of ProgramDesc are the
+    names of `ins` and `outs`, those of PIR stand in `order` (and results in `results`), where it has
+    the operator; ProgramDesc lacks it where `attrs` is a `Pir`.
     """
-    CASES.append(dict(how="pir" if pir else "op", op=kind, ins=ins, attrs=attrs or {}, outs=outs, const=const.split(),
-                      pir=True, build=pir, old=False, tag=tag, legacy=legacy, by=by, says=says))
+    CASES.append(dict(how="composed", op=kind, ins=ins, attrs=attrs or {}, outs=outs.split(), by=by, says=says,
+                      order=order and order.split(), results=(results or outs).split(), old=False, tag=tag))
+
+
+class Pir(dict):
+    """Attributes of an operator that only PIR has."""
 
 
 def program(kind, ins, build, old=False, pir=True, tag=""):
@@ -373,9 +379,7 @@ def tensor(t):
 def answers(c):
     """What a composition of Paddle's own operators gives."""
     def given(a):
-        if isinstance(a, list):
-            return [given(v) for v in a]
-        return paddle.to_tensor(a.data if isinstance(a, Lod) else a)
+        return [given(v) for v in a] if isinstance(a, list) else paddle.to_tensor(a)
 
     paddle.disable_static()
     try:
@@ -386,9 +390,108 @@ def answers(c):
         paddle.enable_static()
 
 
+KINDS = dict(bool=0, int16=1, int32=2, int64=3, float16=4, float32=5, float64=6, uint8=20, int8=21, bfloat16=22)
+SHORT = dict(bool="bool", int16="i16", int32="i32", int64="i64", float16="f16", float32="f32", float64="f64", uint8="ui8",
+             int8="i8", bfloat16="bf16")
+
+
+def desc_by_hand(c, out):
+    """ProgramDesc bytes of a composed case."""
+    desc = pb.ProgramDesc()
+    block = desc.blocks.add(idx=0, parent_idx=-1)
+
+    def var(name, kind, dtype=None, dims=()):
+        v = block.vars.add(name=name, persistable=kind != 7)
+        v.type.type = kind
+        if dtype:
+            v.type.dense_tensor.tensor.data_type = KINDS[dtype]
+            v.type.dense_tensor.tensor.dims.extend(dims)
+
+    def add(kind, ins, outs, attrs):
+        o = block.ops.add(type=kind)
+        for group, slots in ((o.inputs, ins), (o.outputs, outs)):
+            for slot, names in slots.items():
+                group.add(parameter=slot, arguments=names)
+        for n, v in attrs.items():
+            kind, field = {bool: (6, "b"), int: (0, "i"), float: (1, "f"), str: (2, "s")}.get(type(v), (3, "ints"))
+            a = o.attrs.add(name=n, type=kind)
+            getattr(a, field).extend(v) if field == "ints" else setattr(a, field, v)
+
+    var("feed", 9)
+    var("fetch", 10)
+    slots, fed = {}, {}
+    for slot, name, a in feeds_of(c["ins"]):
+        var(name, 7, dtype_name(a), a.shape)
+        slots.setdefault(slot, []).append(name)
+        add("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": len(fed)})
+        fed[name] = a
+    for slot, t in zip(c["outs"], out):
+        var(f"out_{slot.lower()}", 7, t[0], t[1])
+    add(c["op"], slots, {s: [f"out_{s.lower()}"] for s in c["outs"]}, c["attrs"])
+    for k, slot in enumerate(c["outs"]):
+        add("fetch", {"X": [f"out_{slot.lower()}"]}, {"Out": ["fetch"]}, {"col": k})
+    return desc.SerializeToString()
+
+
+def pir_by_hand(c, out):
+    """The PIR program of a composed case."""
+    ops, count = [], [0]
+
+    def fresh():
+        count[0] += 1
+        return count[0]
+
+    def result(dtype, dims):
+        return {"%": fresh(), "TT": {"#": "0.t_dtensor", "D": [{"#": "0.t_" + SHORT[dtype]}, list(dims), "NCHW", [], 0]}}
+
+    def attr(name, v):
+        kind = {bool: "a_bool", int: "a_i32", float: "a_f32", str: "a_str"}.get(type(v))
+        at = {"#": "0." + kind, "D": v} if kind else {"#": "0.a_array", "D": [{"#": "0.a_i64", "D": k} for k in v]}
+        return {"N": name, "AT": at}
+
+    def add(kind, ins, outs, attrs):
+        ops.append({"#": kind, "A": attrs, "I": [{"%": k} for k in ins], "O": outs})
+        return [o["%"] for o in outs]
+
+    ids = {}
+    for slot, name, a in feeds_of(c["ins"]):
+        shape = {"N": "shape", "AT": {"#": "1.a_intarray", "D": list(a.shape)}}
+        dtype = {"N": "dtype", "AT": {"#": "1.a_dtype", "D": dtype_name(a)}}
+        made = add("1.data", [], [result(dtype_name(a), a.shape)], [attr("name", name), shape, dtype])
+        ids.setdefault(slot, []).extend(made)
+    ins = []
+    for slot in c["order"]:
+        own = ids.get(slot, [0])
+        if isinstance(c["ins"].get(slot), list):
+            types = [o["O"][0]["TT"] for o in ops if o["O"][0]["%"] in own]
+            own = add("0.combine", own, [{"%": fresh(), "TT": {"#": "0.t_vec", "D": types}}], [])
+        ins += own
+    by_name = dict(zip(c["outs"], out))
+    outs = [result(*by_name[s][:2]) if s in by_name else {"%": fresh(), "TT": {"#": "NULL"}} for s in c["results"]]
+    made = dict(zip(c["results"], add("1." + c["op"], ins, outs, [attr(n, v) for n, v in c["attrs"].items()])))
+    for k, slot in enumerate(c["outs"]):
+        add("1.fetch", [made[slot]], [result(*by_name[slot][:2])], [attr("name", f"out{k}"), attr("col", k)])
+    return {"base_code": {"magic": "pir", "trainable": False, "version": 4},
+            "program": {"regions": [{"#": "region_0", "blocks": [{"#": "block_0", "args": [], "ops": ops}]}]}}
+
+
+def compose(c, line):
+    line["in"] = {n: tensor(a) for _, n, a in feeds_of(c["ins"])}
+    line["by"] = c["says"]
+    line["out"] = answers(c)
+    if not isinstance(c["attrs"], Pir):
+        line["ops"] = sorted({c["op"], "feed", "fetch"})
+        line["legacy"] = base64.b64encode(desc_by_hand(c, line["out"])).decode()
+    if c["order"]:
+        line["pir"] = pir_by_hand(c, line["out"])
+    return line
+
+
 def record(c, name):
     line = {"op": c["op"], "case": name, "paddle": VERSION}
     raw = text = None
+    if c["how"] == "composed":
+        return compose(c, line)
     if c["how"] == "pir":
         text, fed = pir_of(c)
     else:
@@ -396,17 +499,13 @@ def record(c, name):
     line["in"] = {n: tensor(a) for n, a in fed.items()}
     if any(isinstance(a, Lod) for a in fed.values()):
         line["lod"] = {n: a.offsets for n, a in fed.items() if isinstance(a, Lod)}
-    by = c.get("by")
-    if by:
-        line["by"] = c["says"]
-        line["out"] = answers(c)
     if raw is not None:
         try:
-            got = answers(c) if by else run_desc(raw, fed, names)
+            got = run_desc(raw, fed, names)
         except Exception:  # noqa: BLE001
             # Some attributes have no default in Paddle itself.
             raw, got = whole, run_desc(whole, fed, names)
-        line["out"] = got if by else [tensor(t) for t in got]
+        line["out"] = [tensor(t) for t in got]
         whole = typed(whole, names, line["out"])
         kinds = {o.type for b in pb.ProgramDesc.FromString(raw).blocks for o in b.ops}
         line["ops"] = sorted(kinds)
@@ -415,7 +514,7 @@ def record(c, name):
         if c["pir"] and NEW:
             text = translated(whole)
     if text is not None:
-        got = line["out"] if by else [tensor(t) for t in run_pir(text, fed)]
+        got = [tensor(t) for t in run_pir(text, fed)]
         if "out" not in line:
             line["out"] = got
         elif got != line["out"]:

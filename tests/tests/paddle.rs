@@ -64,6 +64,11 @@ fn every_family_is_here() {
 }
 
 #[test]
+fn attention_when_compiled() {
+    family("attention");
+}
+
+#[test]
 fn detection_when_compiled() {
     family("detection");
 }

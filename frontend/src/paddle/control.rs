@@ -5,8 +5,9 @@
 
 use super::arrays::join_elem;
 use super::ctx::Res;
-use super::import::{Import, assigned};
+use super::import::Import;
 use super::program::{Attr, Dialect, OpDesc, Var, VarType};
+use super::uses::assigned;
 use crate::FrontendError;
 use crate::options::DIM_MAX;
 use hub_ir::{Builder, Control, Dim, Dtype, Outside, Region, Sym, Type, Value};
@@ -155,6 +156,7 @@ impl Import<'_, '_> {
         init: &[Value],
         body: impl Fn(&mut Self, &mut Builder<'_>, &[Value]) -> Res<Vec<Value>>,
     ) -> Res<Vec<Value>> {
+        let (mut init, outer) = (init.to_vec(), b.g.syms.len());
         let mut types: Vec<Type> = init.iter().map(|&v| b.g.ty(v).clone()).collect();
         let mut made = vec![];
         for _ in 0..ROUNDS {
@@ -173,8 +175,13 @@ impl Import<'_, '_> {
             self.depth -= 1;
             let mut results = results?;
             let mut stable = true;
-            for (ty, v) in types.iter_mut().zip(&mut results[1..]) {
+            let mut stand_ins = vec![];
+            for (i, (ty, v)) in types.iter_mut().zip(&mut results[1..]).enumerate() {
                 *v = same_rank(&mut inner, *v, ty)?;
+                if unlike(ty, inner.g.ty(*v)) && !is_read(inner.g, params[i]) {
+                    stand_ins.push((i, *v));
+                    continue;
+                }
                 let have = inner.g.ty(*v).clone();
                 let joined = join(&mut inner, ty, &have, &mut made)?;
                 stable &= joined == *ty;
@@ -182,7 +189,12 @@ impl Import<'_, '_> {
             }
             outside.close(&mut inner)?;
             inner.into_region(region);
-            if !stable {
+            // What the body sets before it reads it may be anything before: exporters write a number.
+            for &(i, like) in &stand_ins {
+                init[i] = placeholder(b, like, outer)?;
+                types[i] = b.g.ty(init[i]).clone();
+            }
+            if !stable || !stand_ins.is_empty() {
                 continue;
             }
             b.g.regions[region].results = results;
@@ -190,7 +202,7 @@ impl Import<'_, '_> {
             let Region(body) = region;
             let carried = init.len() as u32;
             let control = Control::Loop { body, has_trip: false, has_cond: true, carried };
-            let ins: Vec<Value> = [first].iter().chain(init).copied().collect();
+            let ins: Vec<Value> = [first].iter().chain(&init).copied().collect();
             return Ok(b.control(control, &ins, outs));
         }
         Err(FrontendError::unsupported("a loop whose values change type in every round"))
@@ -323,6 +335,19 @@ fn merge(b: &mut Builder<'_>, cond: Value, yes: Branch, mut no: Branch) -> Res<V
     b.g.regions[yes.region].results = yes.results;
     b.g.regions[no.region].results = no.results;
     Ok(b.control(Control::If { then, orelse }, &[cond], outs))
+}
+
+/// Types that no dims can join.
+fn unlike(a: &Type, b: &Type) -> bool {
+    match (a.as_tensor(), b.as_tensor()) {
+        (Some(a), Some(b)) => a.dtype != b.dtype || a.dims.len() != b.dims.len(),
+        _ => false,
+    }
+}
+
+/// Does any node read the value?
+fn is_read(g: &hub_ir::Graph, v: Value) -> bool {
+    g.nodes.iter().any(|(_, n)| n.inputs.contains(&v))
 }
 
 /// A condition as a bool scalar.

@@ -5,6 +5,7 @@ use super::ctx::{Ctx, Operands, Res};
 use super::ops::{self, Row};
 use super::params::Tensor;
 use super::program::{Attr, Dialect, OpDesc, Program, Var, VarType};
+use super::uses::{aliases, check_known, live, used_vars};
 use crate::options::DimNames;
 use crate::{FrontendError, LoadOptions, UnsupportedOp};
 use hub_ir::graph::ConstData;
@@ -63,13 +64,26 @@ pub struct Import<'p, 'o> {
     pub lods: HashMap<Value, Value>,
     /// Complex tensors, held as pairs along a last axis.
     pub pairs: HashSet<Value>,
+    /// Shapes that the program declares and that do not follow from its operands.
+    odd: Vec<String>,
     /// What variables were before they were set within a region, to undo it.
     undo: Vec<(Var, Option<Vec<Value>>)>,
     options: &'o LoadOptions,
 }
 
-/// The graph of a program with its parameters' data, which come in the program's order.
-pub fn import(program: &Program, data: Vec<Tensor>, options: &LoadOptions) -> Res<Graph> {
+/// Operators whose results Paddle itself declares with types that it does not give.
+const MISDECLARED: &[&str] = &["viterbi_decode"];
+
+/// Most warnings of one kind.
+const MOST_WARNINGS: usize = 8;
+
+/// The graph of a program with its parameters' data, which come in the program's order; and what a
+/// user should know about it.
+pub fn import(
+    program: &Program,
+    data: Vec<Tensor>,
+    options: &LoadOptions,
+) -> Res<(Graph, Vec<String>)> {
     let keep = live(program);
     check_known(program, &keep)?;
     let mut g = Graph::new();
@@ -85,6 +99,7 @@ pub fn import(program: &Program, data: Vec<Tensor>, options: &LoadOptions) -> Re
         builds: 0,
         lods: HashMap::new(),
         pairs: HashSet::new(),
+        odd: vec![],
         undo: vec![],
         options,
     };
@@ -121,7 +136,7 @@ pub fn import(program: &Program, data: Vec<Tensor>, options: &LoadOptions) -> Re
         g.add_output(&name, v);
     }
     walk.names.finish()?;
-    Ok(g)
+    Ok((g, walk.odd))
 }
 
 impl Import<'_, '_> {
@@ -227,13 +242,13 @@ impl Import<'_, '_> {
                 [one] => {
                     let mut values = values.clone();
                     for v in &mut values {
-                        *v = self.checked(b, *one, *v)?;
+                        *v = self.checked(b, op, *one, *v)?;
                     }
                     self.set(*one, values);
                 }
                 many => {
                     for (&var, &v) in many.iter().zip(values) {
-                        let v = self.checked(b, var, v)?;
+                        let v = self.checked(b, op, var, v)?;
                         self.set(var, vec![v]);
                     }
                 }
@@ -244,7 +259,7 @@ impl Import<'_, '_> {
 
     /// A result within limits, and in PIR of the declared element type: there the program states what
     /// its promotion rules gave.
-    fn checked(&self, b: &mut Builder<'_>, var: Var, v: Value) -> Res<Value> {
+    fn checked(&mut self, b: &mut Builder<'_>, op: &OpDesc, var: Var, v: Value) -> Res<Value> {
         let Some(t) = b.g.ty(v).as_tensor() else { return Ok(v) };
         if t.dims.len() > self.options.limits.rank {
             return Err(FrontendError::limit(format!("a result of rank {}", t.dims.len())));
@@ -252,11 +267,24 @@ impl Import<'_, '_> {
         if let Some(d) = t.dims.iter().find(|d| d.as_const().is_some_and(|k| k < 0)) {
             return Err(FrontendError::invalid(format!("a dimension of the result is {d}")));
         }
-        match (&self.program.vars[var].ty, self.program.dialect) {
-            (VarType::Tensor(d, _), Dialect::Pir) if *d != t.dtype && !self.pairs.contains(&v) => {
-                Ok(b.cast(v, *d)?)
-            }
-            _ => Ok(v),
+        let (VarType::Tensor(dtype, dims), Dialect::Pir, false) =
+            (&self.program.vars[var].ty, self.program.dialect, self.pairs.contains(&v))
+        else {
+            return Ok(v);
+        };
+        let differ = |(d, &n): (&Dim, &i64)| d.as_const().is_some_and(|k| n >= 0 && k != n);
+        let odd = dims.len() == t.dims.len() && t.dims.iter().zip(dims).any(differ);
+        if odd && self.odd.len() < MOST_WARNINGS {
+            let have: Vec<String> = t.dims.iter().map(|d| d.to_string()).collect();
+            let have = have.join(", ");
+            let place = &op.place;
+            self.odd.push(format!(
+                "'{place}': the program declares a result of {dims:?}, its operands give [{have}]"
+            ));
+        }
+        match *dtype != t.dtype && !MISDECLARED.contains(&op.kind.as_str()) {
+            true => Ok(b.cast(v, *dtype)?),
+            false => Ok(v),
         }
     }
 
@@ -382,126 +410,4 @@ pub fn int_attr(op: &OpDesc, name: &str) -> Option<i64> {
         Some(Attr::Bool(b)) => Some((*b).into()),
         _ => None,
     }
-}
-
-/// PIR's operators whose first result is an operand, changed: which operand.
-fn in_place(op: &OpDesc) -> Option<usize> {
-    match op.kind.as_str() {
-        "assign_out_" => Some(1),
-        "batch_norm_" | "sync_batch_norm_" => None,
-        k if k.ends_with('_') => Some(0),
-        _ => None,
-    }
-}
-
-fn aliases(program: &Program) -> HashMap<Var, Var> {
-    let mut alias = HashMap::new();
-    if program.dialect == Dialect::Legacy {
-        return alias;
-    }
-    for op in program.blocks.iter().flat_map(|b| &b.ops) {
-        let target = in_place(op).and_then(|i| op.ins.get(i)).and_then(|(_, v)| v.first());
-        let out = op.outs.first().and_then(|(_, v)| v.first());
-        if let (Some(&target), Some(&out)) = (target, out)
-            && target != out
-        {
-            alias.insert(out, target);
-        }
-    }
-    alias
-}
-
-/// Variables that blocks, or blocks within them, give new values.
-pub fn assigned(walk: &Import<'_, '_>, blocks: &[usize]) -> Vec<Var> {
-    let mut found = Assigned::default();
-    for &b in blocks {
-        collect(walk, b, &mut found);
-    }
-    found.order
-}
-
-#[derive(Default)]
-struct Assigned {
-    order: Vec<Var>,
-    seen: HashSet<Var>,
-}
-
-fn collect(walk: &Import<'_, '_>, block: usize, found: &mut Assigned) {
-    for op in &walk.program.blocks[block].ops {
-        let outs: Vec<Var> = match walk.program.dialect {
-            Dialect::Legacy => op.outs.iter().flat_map(|(_, v)| v).copied().collect(),
-            Dialect::Pir => {
-                let target = in_place(op).and_then(|i| op.ins.get(i)).map(|(_, v)| v.clone());
-                target.unwrap_or_default().into_iter().map(|v| walk.root(v)).collect()
-            }
-        };
-        for v in outs {
-            if found.seen.insert(v) {
-                found.order.push(v);
-            }
-        }
-        for &b in &op.blocks {
-            collect(walk, b, found);
-        }
-    }
-}
-
-fn used_vars(program: &Program) -> HashSet<Var> {
-    let ops = program.blocks.iter().flat_map(|b| &b.ops);
-    ops.flat_map(|o| &o.ins).flat_map(|(_, v)| v).copied().collect()
-}
-
-/// Which operators of the first block an output depends on. Variables are taken as a whole, so this
-/// keeps more than it must where they are reused.
-fn live(program: &Program) -> Vec<bool> {
-    let ops = &program.blocks[0].ops;
-    let mut needed: HashSet<Var> = HashSet::new();
-    let mut keep = vec![false; ops.len()];
-    for (k, op) in ops.iter().enumerate().rev() {
-        let always = !op.blocks.is_empty()
-            || ["fetch", "feed", "data", "builtin.shadow_output"].contains(&op.kind.as_str())
-            || (program.dialect == Dialect::Pir && in_place(op).is_some());
-        keep[k] = always || op.outs.iter().flat_map(|(_, v)| v).any(|v| needed.contains(v));
-        if keep[k] {
-            uses(program, op, &mut needed);
-        }
-    }
-    keep
-}
-
-fn uses(program: &Program, op: &OpDesc, needed: &mut HashSet<Var>) {
-    needed.extend(op.ins.iter().flat_map(|(_, v)| v));
-    for &b in &op.blocks {
-        for op in &program.blocks[b].ops {
-            uses(program, op, needed);
-        }
-    }
-}
-
-/// All operators of the model that have no import, at once.
-fn check_known(program: &Program, keep: &[bool]) -> Res {
-    let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut todo = vec![0];
-    while let Some(block) = todo.pop() {
-        for (k, op) in program.blocks[block].ops.iter().enumerate() {
-            if block == 0 && !keep[k] {
-                continue;
-            }
-            let kind = op.kind.as_str();
-            if !CONTROL.contains(&kind) && ops::find(program.dialect, kind).is_none() {
-                unknown.entry(kind).or_default().push(&op.place);
-            }
-            todo.extend(&op.blocks);
-        }
-    }
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let prefix = if program.dialect == Dialect::Pir { "pd_op." } else { "" };
-    let report = |(op, places): (&str, Vec<&str>)| UnsupportedOp {
-        op: if op.contains('.') { op.to_string() } else { format!("{prefix}{op}") },
-        count: places.len(),
-        examples: places.iter().take(3).map(|p| p.to_string()).collect(),
-    };
-    Err(FrontendError::operators(unknown.into_iter().map(report).collect()))
 }

@@ -2,8 +2,8 @@
 //!
 //! Both are read into one [`program::Program`] (blocks of operators on variables) that one walk
 //! turns into the graph: [`legacy`] and [`pir`] read, [`params`] and [`files`] find the weights,
-//! [`import`] walks, [`control`] has loops and branches, [`arrays`] tensor arrays, and [`ops`] has a row for each
-//! operator.
+//! [`import`] walks by what [`uses`] found, [`control`] has loops and branches, [`arrays`] tensor
+//! arrays, and [`ops`] has a row for each operator.
 //!
 //! Invariants
 //! - Parameters are matched to a combined file by name order alone, so each record must be of the
@@ -24,6 +24,7 @@ mod proto;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use crate::sniff::read_file;
 use crate::{FrontendError, Limits, LoadOptions, Loaded, Provenance};
@@ -125,10 +126,10 @@ impl Read {
         if total > most {
             return Err(FrontendError::limit(format!("parameters of more than {most} bytes")));
         }
-        let graph = import::import(&self.program, data, options)?;
+        let (graph, warnings) = import::import(&self.program, data, options)?;
         let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (format, producer) = (self.format.to_string(), self.producer);
         let provenance = Provenance { format, producer: producer.clone(), opset: producer, file };
-        Ok(Loaded { graph, provenance, warnings: vec![] })
+        Ok(Loaded { graph, provenance, warnings })
     }
 }

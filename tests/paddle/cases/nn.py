@@ -159,3 +159,22 @@ op("index_put", {"x": f(4, 3), "indices": [np.array([1, 3], "int64")], "value": 
 op("index_put", {"x": f(4, 3), "indices": [np.array([1, 1], "int64"), np.array([0, 2], "int64")], "value": f(2)}, {"accumulate": True}, outs="out")
 op("index_put", {"x": f(4, 3), "indices": [b(4, 3)], "value": f(1)}, outs="out")
 op("gather_tree", {"Ids": i(5, 2, 3), "Parents": i(5, 2, 3, hi=3)})
+
+
+def stft(at):
+    def build(x, window):
+        blk, vs = x.block, [x.block.create_var(name=n, dtype=d) for n, d in (("s", "complex64"), ("r", "float32"))]
+        blk.append_op(type="stft", inputs={"X": [x], "Window": [window]}, outputs={"Out": [vs[0]]}, attrs=at)
+        blk.append_op(type="as_real", inputs={"X": [vs[0]]}, outputs={"Out": [vs[1]]})
+        return vs[1]
+    return build
+
+
+for at in ({}, {"normalized": True}):
+    program("stft", {"x": f(2, 24), "window": f(8, lo=0, hi=1)}, stft({"n_fft": 8, "hop_length": 4, "normalized": False, "onesided": True, **at}))
+op("lp_pool2d", {"x": f(1, 2, 5, 6)}, {"kernel_size": [2, 3], "strides": [2, 2], "paddings": [0, 0], "norm_type": 2.0}, outs="out")
+pir("lp_pool2d", {"x": f(1, 2, 5, 6)}, lambda C, x: C.lp_pool2d(x, [2, 3], [2, 2], [0, 0], False, True, "NCHW", "", False, False, "EXPLICIT", 2.0))
+pir("lp_pool2d", {"x": f(1, 2, 5, 6, lo=0)}, lambda C, x: C.lp_pool2d(x, [2, 2], [1, 2], [0, 1], True, True, "NCHW", "", False, False, "EXPLICIT", 3.0))
+op("unpool3d", {"X": f(1, 2, 1, 2, 2), "Indices": np.array([0, 5, 10, 15, 1, 4, 11, 14], "int32").reshape(1, 2, 1, 2, 2)}, {"ksize": [2, 2, 2], "strides": [2, 2, 2], "paddings": [0, 0, 0], "output_size": [1, 4, 4], "unpooling_type": "max", "data_format": "NCDHW"})
+for how, corners in (("bilinear", False), ("bicubic", False)):
+    pir("interp_antialias", {"x": f(1, 2, 7, 8)}, lambda C, x, h=how, k=corners: C.interp_antialias(x, None, None, None, "NCHW", -1, 3, 5, [], h, k, 0))

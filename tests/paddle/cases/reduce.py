@@ -175,3 +175,39 @@ op("nll_loss", {"X": f(2, 3, 2, 2), "Label": i(2, 2, 2, hi=3)}, {"reduction": "n
 for how in ("MAX", "MIN", "MEAN"):
     op("segment_pool", {"X": f(4, 2), "SegmentIds": np.array([0, 0, 2, 2], "int64")}, {"pooltype": how}, outs="Out")
 op("accuracy", {"Out": f(4, 2), "Indices": i(4, 2, hi=3), "Label": i(4, 1, hi=3)})
+nans = lambda a, *at: (a.flat.__setitem__(list(at), np.nan), a)[1]  # noqa: E731
+for kind in ("median", "nanmedian"):
+    for dims, at in (((3, 4), {"axis": [1]}), ((3, 5), {"axis": [1], "keepdim": False}), ((2, 3, 4), {"axis": [0, 2]}), ((3, 4), {"axis": [0], "mode": "min"})):
+        pir(kind, {"x": nans(f(*dims), 1, 2)}, lambda C, x, k=kind, at=at: getattr(C, k)(x, at["axis"], at.get("keepdim", True), at.get("mode", "avg"))[0])
+op("nanmedian", {"X": nans(f(3, 4), 1)}, {"axis": [1], "keepdim": True}, outs="Out")
+pir("nansum", {"x": nans(f(3, 4), 1)}, lambda C, x: C.nansum(x, [1], paddle.float32, False))
+for kind in ("var", "std"):
+    pir(kind, {"x": f(3, 4)}, lambda C, x, k=kind: getattr(C, k)(x, [1], False, True, 1.0))
+pir("variance", {"x": f(3, 4)}, lambda C, x: C.variance(x, [0], True))
+spd = lambda *d: (lambda a: (a @ a.swapaxes(-1, -2) + 3 * np.eye(d[-1])).astype("float32"))(f(*d))  # noqa: E731
+op("cholesky", {"X": spd(4, 4)})
+op("cholesky", {"X": spd(2, 3, 3)}, {"upper": True})
+tri = lambda *d: np.triu(f(*d) + 4 * np.eye(d[-1])).astype("float32")  # noqa: E731
+for at in ({}, {"upper": False}, {"transpose": True}, {"unitriangular": True}):
+    op("triangular_solve", {"X": f(4, 4) + 4 * np.eye(4, dtype="float32"), "Y": f(4, 2)}, at)
+op("triangular_solve", {"X": tri(2, 3, 3), "Y": f(2, 3, 2)})
+for up in (False, True):
+    op("cholesky_solve", {"X": f(3, 2), "Y": tri(3, 3) if up else tri(3, 3).T.copy()}, {"upper": up})
+op("solve", {"X": f(4, 4) + 4 * np.eye(4, dtype="float32"), "Y": f(4, 2)})
+op("solve", {"X": f(2, 3, 3) + 4 * np.eye(3, dtype="float32"), "Y": f(2, 3)})
+op("inverse", {"Input": f(2, 3, 3) + 4 * np.eye(3, dtype="float32")})
+op("determinant", {"Input": f(2, 3, 3)})
+op("slogdeterminant", {"Input": f(2, 3, 3)})
+op("matrix_power", {"X": f(3, 3) + 3 * np.eye(3, dtype="float32")}, {"n": -2})
+op("matrix_power", {"X": f(3, 3)}, {"n": 0})
+E1 = lambda: {"X": f(4, 3), "Src_index": i(5, hi=4), "Dst_index": i(5, hi=4)}  # noqa: E731
+for how in ("SUM", "MEAN", "MAX", "MIN"):
+    op("graph_send_recv", E1(), {"reduce_op": how}, outs="Out")
+op("graph_send_recv", E1(), {"reduce_op": "SUM", "out_size": [6]}, outs="Out")
+for msg in ("ADD", "MUL"):
+    op("graph_send_ue_recv", {**E1(), "Y": f(5, 1)}, {"message_op": msg, "reduce_op": "MEAN"}, outs="Out")
+    op("graph_send_uv", {"x": f(4, 3), "y": f(4, 3), "src_index": i(5, hi=4), "dst_index": i(5, hi=4)}, {"message_op": msg})
+op("median", {"x": f(3, 4)}, {"axis": [1], "keepdim": True, "mode": "avg"}, outs="out")
+op("slogdet_v2", {"x": f(3, 3)})
+for kind in ("var", "std", "variance"):
+    op(kind, {"x": f(3, 4)}, {"axis": [1], "keepdim": False})

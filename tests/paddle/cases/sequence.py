@@ -82,3 +82,8 @@ op("fusion_gru", {"X": seq(3), "WeightX": f(3, 3 * D), "WeightH": f(D, 3 * D), "
 op("fusion_lstm", {"X": seq(3), "WeightX": f(3, 4 * D), "WeightH": f(D, 4 * D), "Bias": f(1, 4 * D)}, {"use_peepholes": False}, outs="Hidden Cell", pir=False)
 op("fusion_seqpool_concat", {"X": [seq(2), seq(2)]}, {"pooltype": "SUM", "axis": 1}, pir=False)
 op("fusion_seqconv_eltadd_relu", {"X": seq(3), "Filter": f(9, 4), "Bias": f(1, 4)}, {"contextLength": 3, "contextStart": -1, "contextStride": 1}, outs="Out", pir=False)
+A = dict(X=seq(3), C0=f(3, D), H0=f(3, D), AttentionWeight=f(3 + D, 1), AttentionBias=f(1, 1), LSTMWeight=f(D + 3, 4 * D), LSTMBias=f(1, 4 * D))
+op("attention_lstm", A, outs="Hidden Cell", pir=False)
+op("attention_lstm", {**A, "AttentionScalar": f(1, 1), "AttentionScalarBias": f(1, 1)}, {"candidate_activation": "relu"}, outs="Hidden Cell", pir=False)
+op("gru_unit", {"Input": f(2, 3 * D), "HiddenPrev": f(2, D), "Weight": f(D, 3 * D), "Bias": f(1, 3 * D)}, outs="Hidden")
+op("ctc_align", {"Input": np.array([[0, 1, 1, 0, 2], [3, 3, 0, 3, 0]], "int32"), "InputLength": np.array([[5], [4]], "int32")}, {"blank": 0, "merge_repeated": True, "padding_value": -1}, outs="Output OutputLength")

@@ -115,25 +115,18 @@ fn flash_of(c: &mut Ctx<'_, '_>, h: &Heads) -> Res {
     Ok(())
 }
 
-/// flash_attn_qkvpacked: `[B, S, G + 2, H, D]`: G groups of queries, then keys, then values.
+/// flash_attn_qkvpacked: `[B, S, 3, H, D]`.
 pub fn flash_packed(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("qkv")?;
     c.ignore("fixed_seed_offset");
-    let d = c.dims(x);
-    let [n, steps, groups, heads_of, width] = &d[..] else {
-        return c.refuse("a packed operand of rank other than 5");
-    };
-    let g = groups.plus(-2);
-    let q = c.b.narrow(x, 2, 0i64.into(), g.clone())?;
-    // Query head i of each key head, the key head being the slower index.
-    let q = c.b.transpose(q, &[0, 1, 3, 2, 4])?;
-    let shape = vec![n.clone(), steps.clone(), g.mul(heads_of), width.clone()];
-    let q = c.b.reshape(q, shape)?;
+    if c.rank(x) != 5 || !c.dims(x)[2].is(3) {
+        return c.refuse("queries, keys and values packed otherwise than one of each");
+    }
     let mut one = |k: i64| -> Res<Value> {
-        let v = c.b.narrow(x, 2, g.plus(k), 1i64.into())?;
+        let v = c.b.narrow(x, 2, k.into(), 1i64.into())?;
         Ok(c.b.squeeze(v, 2)?)
     };
-    let (k, v) = (one(0)?, one(1)?);
+    let (q, k, v) = (one(0)?, one(1)?, one(2)?);
     let h = heads(c, q, k, v)?;
     flash_of(c, &h)
 }

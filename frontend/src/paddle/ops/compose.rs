@@ -137,21 +137,6 @@ pub fn bilinear(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-/// matrix_power with a power from 0 on.
-pub fn matrix_power(c: &mut Ctx<'_, '_>) -> Res {
-    let x = c.tensor("X")?;
-    let n = c.int("n", 1);
-    if !(1..=64).contains(&n) {
-        return c.refuse(format!("the power {n} of a matrix"));
-    }
-    let mut v = x;
-    for _ in 1..n {
-        v = c.b.matmul(v, x)?;
-    }
-    c.put("Out", v);
-    Ok(())
-}
-
 /// crop, crop_tensor: a window of x; −1 takes what is left.
 pub fn crop(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
@@ -307,6 +292,25 @@ pub fn position_encoding(c: &mut Ctx<'_, '_>) -> Res {
     let code = c.b.bin_scalar(BinaryOp::Mul, code, c.float("beta", 1.0))?;
     let v = c.b.bin_scalar(BinaryOp::Mul, x, c.float("alpha", 1.0))?;
     let v = c.b.add(v, code)?;
+    c.put("Out", v);
+    Ok(())
+}
+
+/// cos_sim: rows' products over their lengths, `[N, 1]`.
+pub fn cosine(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, y) = (c.tensor("X")?, c.tensor("Y")?);
+    let axes: Vec<usize> = (1..c.rank(x)).collect();
+    let column = |c: &mut Ctx<'_, '_>, a: Value, b: Value| -> Res<Value> {
+        let v = c.b.mul(a, b)?;
+        let v = c.b.reduce(ReduceOp::Sum, v, &axes, false)?;
+        Ok(c.b.unsqueeze(v, 1)?)
+    };
+    let (p, q, v) = (column(c, x, x)?, column(c, y, y)?, column(c, x, y)?);
+    let (p, q) = (c.b.un(UnaryOp::Sqrt, p)?, c.b.un(UnaryOp::Sqrt, q)?);
+    let v = c.b.div(v, p)?;
+    let v = c.b.div(v, q)?;
+    c.put("XNorm", p);
+    c.put("YNorm", q);
     c.put("Out", v);
     Ok(())
 }

@@ -89,7 +89,19 @@ pub fn conv(c: &mut Ctx<'_, '_>) -> Res {
         let ins: Vec<Value> = [x, w].into_iter().chain(bias).collect();
         Ok(vec![c.b.source(op, &ins)?])
     })?;
-    c.put("Output", y[0]);
+    let mut v = y[0];
+    // What fused_conv2d_add_act does besides.
+    if c.op.kind.starts_with("fused") {
+        if let Some(residual) = c.opt("ResidualData") {
+            v = c.b.add(v, residual)?;
+        }
+        if !c.ints("split_channels").unwrap_or_default().is_empty() {
+            return c.refuse("results split by channel");
+        }
+        let name = c.text("activation", "relu").to_string();
+        v = super::fused::activated(c, &name, v)?;
+    }
+    c.put("Output", v);
     Ok(())
 }
 
@@ -270,10 +282,14 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
             _ if attrs.iter().all(|&a| a > 0) => attrs.into_iter().map(Dim::from).collect(),
             _ => return c.refuse("neither a size nor a scale is given"),
         };
+        let (mut mode, coord) = filter(c)?;
+        let antialias = c.op.kind == "interp_antialias";
+        if let (true, ResizeMode::Cubic { a }) = (antialias, &mut mode) {
+            *a = -0.5;
+        }
         // The first versions of these operators step by the ratio of sizes whatever the scale is.
         let first = c.dialect == Dialect::Legacy && !c.op.kind.ends_with("_v2");
-        let stepped = scale.len() == n && !first;
-        let (mode, coord) = filter(c)?;
+        let stepped = scale.len() == n && !first && !antialias;
         // One cubic element lies half a pixel before the first.
         let cubic = matches!(mode, ResizeMode::Cubic { .. }) && coord == ResizeCoord::HalfPixel;
         let scale_of = |i: usize, out: &Dim| match cubic && out.is(1) {
@@ -288,8 +304,8 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
             axes: sizes.into_iter().enumerate().map(axis).collect(),
             mode,
             coord,
-            antialias: false,
-            exclude_outside: false,
+            antialias,
+            exclude_outside: antialias,
             extrapolate: 0.0,
         };
         Ok(vec![c.b.source(op, &[x])?])
@@ -300,7 +316,10 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
 
 fn filter(c: &Ctx<'_, '_>) -> Res<(ResizeMode, ResizeCoord)> {
     let corners = c.flag("align_corners", true);
-    let method = c.op.kind.split("_interp").next().unwrap_or_default();
+    let method = match c.op.kind.as_str() {
+        "interp_antialias" => c.text("interp_method", "bilinear"),
+        kind => kind.split("_interp").next().unwrap_or_default(),
+    };
     // A bilinear output of one element takes the first of the input.
     let half = match method {
         "bilinear" => ResizeCoord::PytorchHalfPixel,
@@ -358,5 +377,39 @@ pub fn pyramid(c: &mut Ctx<'_, '_>) -> Res {
     }
     let v = c.b.concat(&parts, 1)?;
     c.put("Out", v);
+    Ok(())
+}
+
+/// lp_pool2d: `(Σ x^p)^(1/p)` of each window.
+pub fn lp_pool(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X|x")?;
+    let p = c.float("norm_type", 0.0);
+    if p == 0.0 || !p.is_finite() || c.flag("adaptive", false) {
+        return c.refuse(format!("a pool by the norm {p}, or into bins"));
+    }
+    let ksize = c.ints_or("KernelSize", "ksize|kernel_size")?;
+    let ys = channels_second(c, x, |c, x| {
+        let n = c.rank(x).saturating_sub(2);
+        spatial_rank(c, x, n)?;
+        let mut kernel = per_axis(ksize, n, 1)?;
+        let dims: Vec<Dim> = kernel.iter().map(|&k| k.into()).collect();
+        let mut geo = geometry(c, x, &dims)?;
+        if c.flag("global_pooling", false) {
+            let sizes: Option<Vec<i64>> = c.dims(x)[2..].iter().map(Dim::as_const).collect();
+            let Some(sizes) = sizes else { return c.refuse("a plane of unknown size") };
+            (kernel, geo) = (sizes, Geometry::unit(n));
+        } else if c.flag("ceil_mode", false) {
+            for i in 0..n {
+                geo.after[i] = geo.after[i].plus(geo.stride[i] - 1);
+            }
+        }
+        let q = match p == 2.0 {
+            true => c.b.mul(x, x)?,
+            false => c.b.bin_scalar(BinaryOp::Pow, x, p)?,
+        };
+        let s = c.b.prim(Prim::Window { op: hub_ir::ReduceOp::Sum, kernel, geo }, &[q])?;
+        Ok(vec![c.b.bin_scalar(BinaryOp::Pow, s, 1.0 / p)?])
+    })?;
+    c.put("Out|out", ys[0]);
     Ok(())
 }

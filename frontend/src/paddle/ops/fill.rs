@@ -129,6 +129,8 @@ pub fn full_batch_size_like(c: &mut Ctx<'_, '_>) -> Res {
 
 /// assign_value: the elements are an attribute.
 pub fn assign_value(c: &mut Ctx<'_, '_>) -> Res {
+    // What the values replace, in place.
+    c.ignore("Output");
     let dtype = c.dtype("dtype")?.unwrap_or(Dtype::F32);
     let shape = c.ints("shape").unwrap_or_default();
     let lists = "values|fp32_values|fp64_values|int32_values|int64_values|bool_values|int8_values";

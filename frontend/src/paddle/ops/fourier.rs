@@ -5,7 +5,8 @@ use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, UnaryOp, Value};
 
 /// Operators that take complex operands.
-pub const COMPLEX: &[&str] = &["real", "imag", "as_real", "fft_c2c", "fft_c2r", "abs", "conj"];
+pub const COMPLEX: &[&str] =
+    &["real", "imag", "as_real", "fft_c2c", "fft_c2r", "abs", "conj", "angle"];
 
 /// Longest axis that is transformed.
 const MOST: i64 = 1 << 13;
@@ -35,8 +36,18 @@ fn join(c: &mut Ctx<'_, '_>, (re, im): (Value, Value)) -> Res<Value> {
 /// real, imag, as_real, abs and conj of complex tensors.
 pub fn part_of(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|x")?;
+    if c.op.kind == "angle" && !c.pairs.contains(&x) {
+        // Numbers below 0 point the other way.
+        let minus = c.b.bin_scalar(BinaryOp::Lt, x, 0.0)?;
+        let zero = c.b.bin_scalar(BinaryOp::Mul, x, 0.0)?;
+        let half = c.b.scalar(c.b.g.dtype(x), std::f64::consts::PI);
+        let v = c.b.select(minus, half, zero)?;
+        c.put("Out|out", v);
+        return Ok(());
+    }
     let (re, im) = parts(c, x)?;
     let v = match c.op.kind.as_str() {
+        "angle" => c.b.bin(BinaryOp::Atan2, im, re)?,
         "real" => re,
         "imag" => im,
         "conj" => {
@@ -203,6 +214,37 @@ pub fn c2r(c: &mut Ctx<'_, '_>) -> Res {
         true => c.b.add(re, im)?,
         false => c.b.sub(re, im)?,
     };
+    c.put("Out|out", v);
+    Ok(())
+}
+
+/// stft: of frames of the last axis, each times a window: `[…, frequencies, frames]`.
+pub fn stft(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, window) = (c.tensor("X|x")?, c.tensor("Window|window")?);
+    let (n, hop) = (c.int("n_fft", 1), c.int("hop_length", 1));
+    if !(1..=MOST).contains(&n) || hop < 1 || c.rank(x) == 0 {
+        return c.refuse("frames of such a length");
+    }
+    let last = c.rank(x) - 1;
+    let count = c.dims(x)[last].plus(-n).div(&hop.into()).plus(1);
+    let starts = super::lod::iota(c, &count)?;
+    let starts = c.b.bin_scalar(BinaryOp::Mul, starts, hop as f64)?;
+    let starts = c.b.unsqueeze(starts, 1)?;
+    let i = super::lod::iota(c, &n.into())?;
+    let place = c.b.add(starts, i)?;
+    let v = c.b.prim(Prim::Gather { axis: last as u32 }, &[x, place])?;
+    let window = c.b.cast(window, c.b.g.dtype(x))?;
+    let v = c.b.mul(v, window)?;
+    let columns = if c.flag("onesided", true) { n / 2 + 1 } else { n };
+    let k = if c.flag("normalized", false) { 1.0 / (n as f64).sqrt() } else { 1.0 };
+    let (cos, sin) = tables(c, c.b.g.dtype(x), (n, columns, n), &|_| k)?;
+    let (re, im) = (c.b.matmul(v, cos)?, c.b.matmul(v, sin)?);
+    let im = c.b.un(UnaryOp::Neg, im)?;
+    // Frequencies before frames.
+    let mut perm: Vec<usize> = (0..last + 2).collect();
+    perm.swap(last, last + 1);
+    let (re, im) = (c.b.transpose(re, &perm)?, c.b.transpose(im, &perm)?);
+    let v = join(c, (re, im))?;
     c.put("Out|out", v);
     Ok(())
 }

@@ -185,39 +185,3 @@ pub fn masked_select(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Y", v);
     Ok(())
 }
-
-/// segment_pool: rows summed (or their mean, greatest, least) by ascending segments; 0 of none.
-pub fn segment_pool(c: &mut Ctx<'_, '_>) -> Res {
-    let (x, ids) = (c.tensor("X")?, c.tensor("SegmentIds")?);
-    let ids = c.b.cast(ids, Dtype::I64)?;
-    let last = c.b.reduce(hub_ir::ReduceOp::Max, ids, &[0], false)?;
-    let count = c.b.bin_scalar(BinaryOp::Add, last, 1.0)?;
-    let n = c.b.dims_of(count, "segments", 0, DIM_MAX)?.remove(0);
-    let kind = c.text("pooltype", "SUM").to_string();
-    let (op, fill) = match kind.as_str() {
-        "SUM" | "MEAN" => (ScatterOp::Add, 0.0),
-        "MAX" => (ScatterOp::Max, f64::NEG_INFINITY),
-        "MIN" => (ScatterOp::Min, f64::INFINITY),
-        other => return c.refuse(format!("pooling by {other}")),
-    };
-    let dtype = c.b.g.dtype(x);
-    let mut shape = c.dims(x);
-    let rows = shape[0].clone();
-    shape[0] = n.clone();
-    let place = c.b.unsqueeze(ids, 1)?;
-    let fill = c.b.scalar(dtype, fill);
-    let base = c.b.broadcast(fill, shape.clone())?;
-    let v = c.b.prim(Prim::ScatterNd { op }, &[base, place, x])?;
-    // How many rows each segment has.
-    let (zero, one) = (c.b.scalar(dtype, 0.0), c.b.scalar(dtype, 1.0));
-    let (zeros, ones) = (c.b.broadcast(zero, vec![n.clone()])?, c.b.broadcast(one, vec![rows])?);
-    let each = c.b.prim(Prim::ScatterNd { op: ScatterOp::Add }, &[zeros, place, ones])?;
-    let mut column = vec![Dim::from(1i64); shape.len()];
-    column[0] = n;
-    let each = c.b.reshape(each, column)?;
-    let v = if kind == "MEAN" { c.b.div(v, each)? } else { v };
-    let some = c.b.bin_scalar(BinaryOp::Gt, each, 0.0)?;
-    let v = c.b.select(some, v, zero)?;
-    c.put("Out", v);
-    Ok(())
-}

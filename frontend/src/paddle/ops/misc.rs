@@ -216,3 +216,20 @@ pub fn equal_all(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Out", v);
     Ok(())
 }
+
+/// decode_jpeg: a file's bytes as `[channels, height, width]`.
+pub fn decode_jpeg(c: &mut Ctx<'_, '_>) -> Res {
+    use hub_abi::prim::Pixel;
+    let x = c.tensor("X|x")?;
+    let pixel = match c.text("mode", "unchanged") {
+        "gray" => Pixel::Grey,
+        "rgb" => Pixel::Rgb,
+        other => return c.refuse(format!("a picture decoded as '{other}'")),
+    };
+    let height = c.b.g.new_sym("height", 0, DIM_MAX);
+    let width = c.b.g.new_sym("width", 0, DIM_MAX);
+    let v = c.b.prim(Prim::DecodeImage { pixel, height, width }, &[x])?;
+    let v = c.b.transpose(v, &[2, 0, 1])?;
+    c.put("Out", v);
+    Ok(())
+}

@@ -7,7 +7,9 @@
 use super::ctx::{Ctx, Res};
 use super::program::Dialect;
 
+mod activation;
 mod assign;
+mod attention;
 mod compose;
 mod conv;
 mod decode;
@@ -18,8 +20,11 @@ mod einsum;
 mod elementwise;
 mod fill;
 mod fourier;
+mod fused;
+mod graph;
 mod grid;
 mod index;
+mod linalg;
 pub mod lod;
 mod loss;
 mod matmul;
@@ -29,6 +34,7 @@ mod norm;
 mod patchwork;
 mod proposals;
 mod quant;
+mod random;
 mod rearrange;
 mod recurrent;
 mod reduce;
@@ -38,6 +44,7 @@ mod sequence;
 mod shape;
 mod sorted;
 mod special;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -104,18 +111,18 @@ const LEGACY: &[(&str, Import)] = &[
     ("atanh erf sign isnan_v2 isinf_v2 bitwise_not", elementwise::unary),
     ("logical_not", elementwise::logical_not),
     ("isfinite_v2", elementwise::is_finite),
-    ("relu relu6 brelu hardtanh leaky_relu elu gelu silu swish", elementwise::activation),
-    ("hard_sigmoid hard_swish mish", elementwise::activation),
-    ("softplus", elementwise::softplus),
-    ("square log2 log10 softsign logsigmoid tanh_shrink stanh selu celu", elementwise::composed),
-    ("hard_shrink softshrink thresholded_relu logit rrelu", elementwise::composed),
+    ("relu relu6 brelu hardtanh leaky_relu elu gelu silu swish", activation::activation),
+    ("hard_sigmoid hard_swish mish", activation::activation),
+    ("softplus", activation::softplus),
+    ("square log2 log10 softsign logsigmoid tanh_shrink stanh selu celu", activation::composed),
+    ("hard_shrink softshrink thresholded_relu logit rrelu", activation::composed),
     ("clip", elementwise::clip),
     ("scale", elementwise::scale),
     ("pow", elementwise::pow),
     ("increment", elementwise::increment),
     ("sum", elementwise::sum_of),
     ("where", elementwise::select),
-    ("prelu", elementwise::prelu),
+    ("prelu", activation::prelu),
     ("dropout", elementwise::dropout),
     ("cast", elementwise::cast),
     ("matmul matmul_v2 bmm mv", matmul::matmul),
@@ -276,7 +283,7 @@ const LEGACY: &[(&str, Import)] = &[
     ("cross", compose::cross),
     ("multi_dot", compose::multi_dot),
     ("bilinear_tensor_product", compose::bilinear),
-    ("matrix_power", compose::matrix_power),
+    ("matrix_power", linalg::power),
     ("diag_v2", diagonal::diag),
     ("diagonal", diagonal::diagonal),
     ("trace", diagonal::trace),
@@ -318,10 +325,74 @@ const LEGACY: &[(&str, Import)] = &[
     ("renorm", norm::renorm),
     ("spectral_norm", norm::spectral_norm),
     ("spp", conv::pyramid),
-    ("segment_pool", index::segment_pool),
+    ("segment_pool", graph::segment_pool),
     ("gather_tree", decode::gather_tree),
     ("bipartite_match", nms::bipartite_match),
     ("fused_softmax_mask fused_softmax_mask_upper_triangle", reduce::masked_softmax),
+    ("gammaln", special::special),
+    ("nextafter", special::next_after),
+    ("polygamma", special::polygamma),
+    ("flash_attn memory_efficient_attention fused_dot_product_attention", attention::flash),
+    ("flash_attn_qkvpacked", attention::flash_packed),
+    ("flash_attn_unpadded", attention::flash_unpadded),
+    ("variable_length_memory_efficient_attention", attention::variable_length),
+    ("multihead_matmul", attention::multihead_matmul),
+    ("fused_rotary_position_embedding", attention::rotary),
+    ("skip_layernorm", fused::skip_layer_norm),
+    ("fast_ln", fused::fast_layer_norm),
+    ("fused_embedding_eltwise_layernorm", fused::embedding_layer_norm),
+    ("fused_fc_elementwise_layernorm", fused::fc_layer_norm),
+    ("fused_gemm_epilogue gemm_epilogue linear_v2", fused::gemm_epilogue),
+    ("rms_norm fast_rms_norm fused_rms_norm_ext", fused::rms_norm),
+    ("fused_bias_act", fused::bias_act),
+    ("fused_dropout_add", fused::dropout_add),
+    ("fused_bias_dropout_residual_layer_norm", fused::bias_residual_layer_norm),
+    ("fused_bias_residual_layernorm", fused::bias_scaled_layer_norm),
+    ("fused_feedforward", fused::feed_forward),
+    ("weight_only_linear llm_int8_linear", fused::weight_only_linear),
+    ("fused_elementwise_add fused_elementwise_sub", fused::fused_binary),
+    ("fused_elementwise_mul fused_elementwise_div", fused::fused_binary),
+    ("determinant", linalg::det),
+    ("slogdeterminant slogdet_v2", linalg::log_det),
+    ("inverse", linalg::inverse),
+    ("cholesky", linalg::cholesky),
+    ("triangular_solve", linalg::triangular_solve),
+    ("cholesky_solve", linalg::cholesky_solve),
+    ("solve", linalg::solve),
+    ("baddbmm", linalg::batch_add_mul),
+    ("batch_fc", linalg::batch_linear),
+    ("median nanmedian", stats::median),
+    ("masked_fill", stats::masked_fill),
+    ("reduce_as", stats::reduce_as),
+    ("var std variance", stats::variance),
+    ("max_with_index min_with_index", stats::extreme_with_index),
+    ("graph_send_recv graph_send_ue_recv", graph::send_recv),
+    ("graph_send_uv", graph::send_uv),
+    ("randint", random::integers),
+    ("randperm", random::permutation),
+    ("bernoulli", random::bernoulli),
+    ("exponential gaussian_inplace uniform_random_inplace", random::in_place),
+    ("uniform_random_batch_size_like gaussian_random_batch_size_like", random::batch_size_like),
+    ("truncated_gaussian_random", random::truncated),
+    ("gumbel_softmax", random::gumbel_softmax),
+    ("lp_pool2d", conv::lp_pool),
+    ("unpool3d", patchwork::unpool),
+    ("interp_antialias", conv::interp),
+    ("angle", fourier::part_of),
+    ("rint", elementwise::unary),
+    ("trunc_divide", elementwise::binary),
+    ("stft", fourier::stft),
+    ("conv2d_transpose_bias", conv::conv_transpose),
+    ("depthwise_conv2d_bias depthwise_conv3d_bias fused_conv2d_add_act", conv::conv),
+    ("cudnn_lstm", rnn::cudnn_lstm),
+    ("lstmp", recurrent::lstmp),
+    ("attention_lstm", recurrent::attention_lstm),
+    ("expand_as", shape::expand_as_first),
+    ("minus", elementwise::binary),
+    ("cos_sim", compose::cosine),
+    ("space_to_depth", rearrange::space_to_depth),
+    ("isfinite isnan isinf", elementwise::any_of),
+    ("decode_jpeg", misc::decode_jpeg),
 ];
 
 /// PIR's operators, with the names of their operands and results.
@@ -357,19 +428,19 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("bitwise_not", "X", "Out", elementwise::unary),
     ("logical_not", "X", "Out", elementwise::logical_not),
     ("isfinite", "X", "Out", elementwise::is_finite),
-    ("relu relu6 hardtanh leaky_relu elu gelu silu swish", "X", "Out", elementwise::activation),
-    ("hardsigmoid hardswish mish", "X", "Out", elementwise::activation),
-    ("softplus", "X", "Out", elementwise::softplus),
-    ("square log2 log10 softsign logsigmoid tanh_shrink", "X", "Out", elementwise::composed),
-    ("stanh selu celu hardshrink softshrink", "X", "Out", elementwise::composed),
-    ("thresholded_relu logit rrelu", "X", "Out", elementwise::composed),
+    ("relu relu6 hardtanh leaky_relu elu gelu silu swish", "X", "Out", activation::activation),
+    ("hardsigmoid hardswish mish", "X", "Out", activation::activation),
+    ("softplus", "X", "Out", activation::softplus),
+    ("square log2 log10 softsign logsigmoid tanh_shrink", "X", "Out", activation::composed),
+    ("stanh selu celu hardshrink softshrink", "X", "Out", activation::composed),
+    ("thresholded_relu logit rrelu", "X", "Out", activation::composed),
     ("clip", "X Min Max", "Out", elementwise::clip),
     ("scale", "X ScaleTensor", "Out", elementwise::scale),
     ("pow", "X", "Out", elementwise::pow),
     ("increment", "X", "Out", elementwise::increment),
     ("add_n", "X", "Out", elementwise::sum_of),
     ("where", "Condition X Y", "Out", elementwise::select),
-    ("prelu", "X Alpha", "Out", elementwise::prelu),
+    ("prelu", "X Alpha", "Out", activation::prelu),
     ("dropout", "X Seed P", "Out Mask", elementwise::dropout),
     ("cast", "X", "Out", elementwise::cast),
     ("matmul bmm", "X Y", "Out", matmul::matmul),
@@ -416,7 +487,7 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("zeros_like ones_like", "X", "Out", fill::full_like),
     ("zeros ones empty", "ShapeTensor", "Out", fill::zeros),
     ("full_batch_size_like", "Input", "Out", fill::full_batch_size_like),
-    ("assign_value", "", "Out", fill::assign_value),
+    ("assign_value", "Output", "Out", fill::assign_value),
     ("arange", "Start End Step", "Out", fill::arange),
     ("linspace", "Start Stop Num", "Out", fill::linspace),
     ("eye", "Rows Columns", "Out", fill::eye),
@@ -552,7 +623,7 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("cross", "X Y", "Out", compose::cross),
     ("multi_dot", "X", "Out", compose::multi_dot),
     ("bilinear", "X Y Weight Bias", "Out", compose::bilinear),
-    ("matrix_power", "X", "Out", compose::matrix_power),
+    ("matrix_power", "X", "Out", linalg::power),
     ("diag", "X", "Out", diagonal::diag),
     ("diagonal", "Input", "Out", diagonal::diagonal),
     ("trace", "Input", "Out", diagonal::trace),
@@ -594,11 +665,134 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("histogram", "X Weight", "Out", sorted::histogram),
     ("renorm", "X", "Out", norm::renorm),
     ("spectral_norm", "Weight U V", "Out", norm::spectral_norm),
-    ("segment_pool", "X SegmentIds", "Out SummedIds", index::segment_pool),
+    ("segment_pool", "X SegmentIds", "Out SummedIds", graph::segment_pool),
     ("gather_tree", "Ids Parents", "Out", decode::gather_tree),
     ("fused_softmax_mask", "X Mask", "Out", reduce::masked_softmax),
     ("fused_softmax_mask_upper_triangle", "X", "Out", reduce::masked_softmax),
+    ("polygamma", "X", "Out", special::polygamma),
+    ("flash_attn", "q k v fixed_seed_offset attn_mask", "out", attention::flash),
+    ("memory_efficient_attention", MEMORY_EFFICIENT, "output", attention::flash),
+    ("fused_dot_product_attention", "q k v bias cu_seqlen_q cu_seqlen_kv", "out", attention::flash),
+    ("flash_attn_qkvpacked", "qkv fixed_seed_offset attn_mask", "out", attention::flash_packed),
+    (
+        "flash_attn_unpadded",
+        "q k v cu_seqlens_q cu_seqlens_k fixed_seed_offset attn_mask max_seqlen_q max_seqlen_k",
+        "out",
+        attention::flash_unpadded,
+    ),
+    (
+        "variable_length_memory_efficient_attention",
+        "query key value seq_lens kv_seq_lens mask",
+        "out",
+        attention::variable_length,
+    ),
+    ("multihead_matmul", "Input W Bias BiasQK", "Out", attention::multihead_matmul),
+    (
+        "fused_rotary_position_embedding",
+        "q k v sin cos position_ids",
+        "out_q out_k out_v",
+        attention::rotary,
+    ),
+    ("skip_layernorm", "X Y Scale Bias", "Out", fused::skip_layer_norm),
+    ("fast_ln", "x scale bias", "y", fused::fast_layer_norm),
+    (
+        "fused_embedding_eltwise_layernorm",
+        "Ids Embs Bias Scale",
+        "Out",
+        fused::embedding_layer_norm,
+    ),
+    ("fused_fc_elementwise_layernorm", "X W Y Bias0 Scale Bias1", "Out", fused::fc_layer_norm),
+    ("fused_gemm_epilogue", "X Y Bias", "Out", fused::gemm_epilogue),
+    ("gemm_epilogue linear_v2", "X Y Bias", "Out", fused::gemm_epilogue),
+    ("rms_norm fast_rms_norm fused_rms_norm_ext", "x scale", "y", fused::rms_norm),
+    ("fused_bias_act", "x bias dequant_scales shift smooth", "out", fused::bias_act),
+    ("fused_dropout_add", "x y seed_tensor", "out", fused::dropout_add),
+    (
+        "fused_bias_dropout_residual_layer_norm",
+        "X Residual Bias LnScale LnBias",
+        "Y BiasDropoutResidualOut",
+        fused::bias_residual_layer_norm,
+    ),
+    (
+        "fused_bias_residual_layernorm",
+        "x bias residual norm_weight norm_bias",
+        "out residual_out",
+        fused::bias_scaled_layer_norm,
+    ),
+    ("fused_feedforward", FEED_FORWARD, "Out", fused::feed_forward),
+    (
+        "weight_only_linear llm_int8_linear",
+        "x weight bias weight_scale",
+        "out",
+        fused::weight_only_linear,
+    ),
+    ("fused_elementwise_add fused_elementwise_sub", "X Y", "Out", fused::fused_binary),
+    ("fused_elementwise_mul fused_elementwise_div", "X Y", "Out", fused::fused_binary),
+    ("det", "x", "out", linalg::det),
+    ("slogdet", "x", "out", linalg::log_det),
+    ("slogdet_v2", "x", "sign logdet", linalg::log_det),
+    ("inverse", "x", "out", linalg::inverse),
+    ("cholesky", "x", "out", linalg::cholesky),
+    ("triangular_solve", "x y", "out", linalg::triangular_solve),
+    ("cholesky_solve", "x y", "out", linalg::cholesky_solve),
+    ("solve", "x y", "out", linalg::solve),
+    ("baddbmm", "input x y", "out", linalg::batch_add_mul),
+    ("batch_fc", "Input W Bias", "Out", linalg::batch_linear),
+    ("median nanmedian", "x", "out medians", stats::median),
+    ("masked_fill", "x mask value", "out", stats::masked_fill),
+    ("reduce_as", "x target", "out", stats::reduce_as),
+    ("var std variance", "x", "out", stats::variance),
+    ("max_with_index min_with_index", "x", "values indices", stats::extreme_with_index),
+    ("nansum", "X", "Out", reduce::reduce),
+    ("send_u_recv", "X Src_index Dst_index Out_size", "Out Dst_count", graph::send_recv),
+    ("send_ue_recv", "X Y Src_index Dst_index Out_size", "Out Dst_count", graph::send_recv),
+    ("send_uv", "x y src_index dst_index", "out", graph::send_uv),
+    ("randint", "ShapeTensor", "Out", random::integers),
+    ("randperm", "", "Out", random::permutation),
+    ("bernoulli", "x", "out", random::bernoulli),
+    ("exponential gaussian_inplace uniform_inplace", "x", "out", random::in_place),
+    ("uniform_random_batch_size_like", "input", "out", random::batch_size_like),
+    ("truncated_gaussian_random", "", "Out", random::truncated),
+    ("gumbel_softmax", "x", "out", random::gumbel_softmax),
+    ("lp_pool2d", "X", "Out", conv::lp_pool),
+    ("unpool3d", "X Indices", "Out", patchwork::unpool),
+    ("interp_antialias", INTERP, "Out", conv::interp),
+    ("angle", "X", "Out", fourier::part_of),
+    ("rint", "X", "Out", elementwise::unary),
+    ("trunc_divide", "X Y", "Out", elementwise::binary),
+    ("range_v2", "Start End Step", "Out", fill::arange),
+    ("stft", "X Window", "Out", fourier::stft),
+    ("conv2d_transpose_bias", "Input Filter Bias OutputSize", "Output", conv::conv_transpose),
+    ("depthwise_conv2d_bias depthwise_conv3d_bias", "Input Filter Bias", "Output", conv::conv),
+    ("fused_conv2d_add_act", "Input Filter Bias ResidualData", "Output", conv::conv),
+    (
+        "cudnn_lstm",
+        "Input InitH InitC W WeightList SequenceLength",
+        "Out LastH LastC",
+        rnn::cudnn_lstm,
+    ),
+    ("attention_lstm", ATTENTION_LSTM, "Hidden Cell", recurrent::attention_lstm),
+    ("lookup_table", "W Ids", "Out", index::embedding),
+    ("ctc_align", "Input InputLength", "Output OutputLength", decode::ctc_align),
+    ("anchor_generator", "Input", "Anchors Variances", detection::anchor_generator),
+    ("box_clip", "Input ImInfo", "Output", detection::box_clip),
+    ("bipartite_match", "DistMat", "ColToRowMatchIndices ColToRowMatchDist", nms::bipartite_match),
+    (
+        "gru_unit",
+        "Input HiddenPrev Weight Bias",
+        "Gate ResetHiddenPrev Hidden",
+        recurrent::gru_unit,
+    ),
+    ("legacy_matmul", "X Y", "Out", matmul::matmul),
+    ("legacy_reshape", "X Shape", "Out", shape::reshape),
+    ("soft_relu", "X", "Out", activation::composed),
+    ("empty_like", "X", "Out", fill::full_like),
+    ("decode_jpeg", "X", "Out", misc::decode_jpeg),
 ];
+
+/// Operands of PIR's fused_feedforward.
+const FEED_FORWARD: &str = "X Dropout1Seed Dropout2Seed Linear1Weight Linear1Bias Linear2Weight \
+                            Linear2Bias Ln1Scale Ln1Bias Ln2Scale Ln2Bias";
 
 /// Results of PIR's fusion_squared_mat_sub.
 const SQUARED: &str = "SquaredX SquaredY SquaredXY Out";
@@ -608,3 +802,11 @@ const INTERP: &str = "X OutSize SizeTensor Scale";
 
 /// Operands of PIR's set_value.
 const SLICED: &str = "Input StartsTensorList EndsTensorList StepsTensorList";
+
+/// Operands of PIR's attention_lstm.
+const ATTENTION_LSTM: &str = "X C0 H0 AttentionWeight AttentionBias AttentionScalar \
+                              AttentionScalarBias LSTMWeight LSTMBias";
+
+/// Operands of PIR's memory_efficient_attention.
+const MEMORY_EFFICIENT: &str = "query key value bias cu_seqlens_q cu_seqlens_k causal_diagonal \
+                                seqlen_k max_seqlen_q max_seqlen_k";

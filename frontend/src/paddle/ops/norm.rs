@@ -1,5 +1,6 @@
 //! Normalisations.
 
+use super::conv::channels_second;
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::ops::conv::channel_vector;
 use hub_ir::ops::norm::{BatchNorm, LayerNorm};
@@ -16,23 +17,15 @@ fn widened(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
 /// batch_norm with its moving statistics, which inference always uses.
 pub fn batch_norm(c: &mut Ctx<'_, '_>) -> Res {
     let given = c.tensor("X")?;
-    let mut x = widened(c, given)?;
-    let rank = c.rank(x);
-    let last = c.text("data_layout|data_format", "NCHW").ends_with('C') && rank > 2;
-    if last {
-        let to: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
-        x = c.b.transpose(x, &to)?;
-    }
+    let x = widened(c, given)?;
     let stats = ["Scale", "Bias", "Mean", "Variance"].map(|s| c.tensor(s));
     let [scale, bias, mean, var] = stats;
-    let ins = [x, scale?, bias?, mean?, var?];
+    let (scale, bias, mean, var) = (scale?, bias?, mean?, var?);
     let eps = c.float("epsilon", 1e-5) as f32;
-    let mut v = c.b.source(BatchNorm { eps }, &ins)?;
-    if last {
-        let back: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
-        v = c.b.transpose(v, &back)?;
-    }
-    let v = c.b.cast(v, c.b.g.dtype(given))?;
+    let vs = channels_second(c, x, |c, x| {
+        Ok(vec![c.b.source(BatchNorm { eps }, &[x, scale, bias, mean, var])?])
+    })?;
+    let v = c.b.cast(vs[0], c.b.g.dtype(given))?;
     c.put("Y", v);
     Ok(())
 }
@@ -92,13 +85,15 @@ pub fn instance_norm(c: &mut Ctx<'_, '_>) -> Res {
 /// group_norm over groups of channels and the spatial axes.
 pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
     let given = c.tensor("X")?;
-    let mut x = widened(c, given)?;
-    let rank = c.rank(x);
-    let last = c.text("data_layout|data_format", "NCHW").ends_with('C') && rank > 2;
-    if last {
-        let to: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
-        x = c.b.transpose(x, &to)?;
-    }
+    let x = widened(c, given)?;
+    let vs = channels_second(c, x, |c, x| Ok(vec![grouped(c, x)?]))?;
+    let v = c.b.cast(vs[0], c.b.g.dtype(given))?;
+    c.put("Y", v);
+    Ok(())
+}
+
+/// group_norm of what has its channels second.
+fn grouped(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
     let dims = c.dims(x);
     let groups = c.int("groups", 1);
     if dims.len() < 2 || groups < 1 {
@@ -109,20 +104,13 @@ pub fn group_norm(c: &mut Ctx<'_, '_>) -> Res {
     let v = c.b.reshape(x, vec![dims[0].clone(), g, rest])?;
     let v = normal(c, v, &[2], c.float("epsilon", 1e-5))?;
     let v = c.b.reshape(v, dims)?;
-    let mut v = affine(c, v)?;
-    if last {
-        let back: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
-        v = c.b.transpose(v, &back)?;
-    }
-    let v = c.b.cast(v, c.b.g.dtype(given))?;
-    c.put("Y", v);
-    Ok(())
+    affine(c, v)
 }
 
 /// affine_channel: `x * scale + bias` by channel.
 pub fn affine_channel(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
-    let vs = super::conv::channels_second(c, x, |c, x| Ok(vec![affine(c, x)?]))?;
+    let vs = channels_second(c, x, |c, x| Ok(vec![affine(c, x)?]))?;
     c.put("Out", vs[0]);
     Ok(())
 }

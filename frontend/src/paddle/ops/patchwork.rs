@@ -57,20 +57,19 @@ pub fn fold(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-/// unpool: values at the places in their plane that indices give.
+/// unpool, unpool3d: values at the places in their plane that indices give.
 pub fn unpool(c: &mut Ctx<'_, '_>) -> Res {
     let (x, at) = (c.tensor("X")?, c.tensor("Indices")?);
     let size = c.dims_or("OutputSize", "output_size", (1, crate::options::DIM_MAX))?;
     let d = c.dims(x);
-    let Some([h, w]) = size.as_deref() else { return c.refuse("an unknown size") };
-    if d.len() != 4 {
-        return c.refuse("an image of rank other than 4");
-    }
-    let planes = vec![d[0].mul(&d[1]), d[2].mul(&d[3])];
+    let Some(size) = size.filter(|s| s.len() + 2 == d.len()) else {
+        return c.refuse("an unknown size, or another rank");
+    };
+    let planes = vec![d[0].mul(&d[1]), Dim::product(&d[2..])];
     let (v, at) = (c.b.reshape(x, planes.clone())?, c.b.reshape(at, planes)?);
     let at = c.b.cast(at, Dtype::I64)?;
-    let v = placed(c, v, at, &h.mul(w), ScatterOp::Set)?;
-    let v = c.b.reshape(v, vec![d[0].clone(), d[1].clone(), h.clone(), w.clone()])?;
+    let v = placed(c, v, at, &Dim::product(&size), ScatterOp::Set)?;
+    let v = c.b.reshape(v, [&d[..2], &size].concat())?;
     c.put("Out", v);
     Ok(())
 }

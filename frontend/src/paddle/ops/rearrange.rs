@@ -120,3 +120,24 @@ pub fn triangle(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Out", v);
     Ok(())
 }
+
+/// space_to_depth: blocks of pixels as channels, Paddle's way: its kernel takes the result's channels
+/// for those of the operand.
+pub fn space_to_depth(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("X")?;
+    let d = c.dims(x);
+    let k = c.int("blocksize", 2);
+    if d.len() != 4 || k < 1 {
+        return c.refuse("such a shape, or no block");
+    }
+    // Element (b, c, j, i) goes to channel c % C', row j * k + c / C' / k, column i * k + c / C' % k
+    // of a tensor [B, C', H * k, W * k] with C' = C / k², which is then read as [B, C * k², H / k, W / k].
+    let b = Dim::from(k);
+    let few = d[1].div(&b).div(&b);
+    let apart = vec![d[0].clone(), b.clone(), b.clone(), few.clone(), d[2].clone(), d[3].clone()];
+    let v = c.b.reshape(x, apart)?;
+    let v = c.b.transpose(v, &[0, 3, 4, 1, 5, 2])?;
+    let v = c.b.reshape(v, vec![d[0].clone(), d[1].mul(&b).mul(&b), d[2].div(&b), d[3].div(&b)])?;
+    c.put("Out", v);
+    Ok(())
+}

@@ -81,8 +81,26 @@ pub fn fusion_lstm(c: &mut Ctx<'_, '_>) -> Res {
     lstm_of(c, x, v, w)
 }
 
+/// lstmp: an lstm whose state is a projection `[D, P]` of what it gives.
+pub fn lstmp(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, w) = (c.tensor("Input")?, c.tensor("Weight")?);
+    lstm_of(c, x, x, w)
+}
+
+/// The number, if it is above 0, that bounds magnitudes.
+fn bounded(c: &mut Ctx<'_, '_>, attr: &str, v: Value) -> Res<Value> {
+    let most = c.float(attr, 0.0);
+    if most <= 0.0 {
+        return Ok(v);
+    }
+    let v = c.b.bin_scalar(BinaryOp::Max, v, -most)?;
+    Ok(c.b.bin_scalar(BinaryOp::Min, v, most)?)
+}
+
 fn lstm_of(c: &mut Ctx<'_, '_>, lod: Value, x: Value, w: Value) -> Res {
-    let d = c.dims(w)[0].clone();
+    let p = c.dims(w)[0].clone();
+    let d = c.dims(w)[1].div(&4i64.into());
+    let projection = c.opt("ProjWeight");
     let bias = c.tensor("Bias")?;
     let gate_bias = c.b.narrow(bias, 1, 0i64.into(), d.times(4))?;
     let x = c.b.add(x, gate_bias)?;
@@ -93,7 +111,7 @@ fn lstm_of(c: &mut Ctx<'_, '_>, lod: Value, x: Value, w: Value) -> Res {
         }
     }
     let t = steps(c, lod, x)?;
-    let (h, s) = (state(c, "H0", x, &t.s.n, &d)?, state(c, "C0", x, &t.s.n, &d)?);
+    let (h, s) = (state(c, "H0", x, &t.s.n, &p)?, state(c, "C0", x, &t.s.n, &d)?);
     let outs = scan(c, &[h, s], &[t.x, t.filled], false, &mut |c, carried, row| {
         let (h, s) = (carried[0], carried[1]);
         let r = c.b.matmul(h, w)?;
@@ -111,9 +129,15 @@ fn lstm_of(c: &mut Ctx<'_, '_>, lod: Value, x: Value, w: Value) -> Res {
         let (i, f) = (gate(c, 1, s)?, gate(c, 2, s)?);
         let (old, new) = (c.b.mul(f, s)?, c.b.mul(i, candidate)?);
         let next = c.b.add(old, new)?;
+        let next = bounded(c, "cell_clip", next)?;
         let o = gate(c, 3, next)?;
         let y = act(c, "cell_activation", "tanh", next)?;
-        let y = c.b.mul(o, y)?;
+        let mut y = c.b.mul(o, y)?;
+        if let Some(w) = projection {
+            y = c.b.matmul(y, w)?;
+            y = act(c, "proj_activation", "tanh", y)?;
+            y = bounded(c, "proj_clip", y)?;
+        }
         let (h, s) = (c.b.select(row[1], y, h)?, c.b.select(row[1], next, s)?);
         Ok((vec![h, s], vec![h, s]))
     })?;
@@ -122,8 +146,78 @@ fn lstm_of(c: &mut Ctx<'_, '_>, lod: Value, x: Value, w: Value) -> Res {
     for v in [hidden, cell] {
         c.lods.insert(v, t.s.offsets);
     }
-    c.put("Hidden", hidden);
+    c.put("Hidden|Projection", hidden);
     c.put("Cell", cell);
+    Ok(())
+}
+
+/// attention_lstm: each step of an lstm reads a mean of its sequence's rows, weighted by what rows
+/// and cell say of each. Gates f, i, o, candidate; weights of the state before those of the input.
+pub fn attention_lstm(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, cell) = (c.tensor("X")?, c.tensor("C0")?);
+    let (attend, w, bias) =
+        (c.tensor("AttentionWeight")?, c.tensor("LSTMWeight")?, c.tensor("LSTMBias")?);
+    let (m, d) = (c.dims(x)[1].clone(), c.dims(cell)[1].clone());
+    let s = sequences(c, x)?;
+    let longest = s.longest(c)?;
+    let dtype = c.b.g.dtype(x);
+    let (zero, low) = (c.b.scalar(dtype, 0.0), c.b.scalar(dtype, f64::NEG_INFINITY));
+    let own = c.b.narrow(attend, 0, 0i64.into(), m.clone())?;
+    let of_cell = c.b.narrow(attend, 0, m.clone(), d.clone())?;
+    let mut score = c.b.matmul(x, own)?;
+    if let Some(b) = c.opt("AttentionBias") {
+        score = c.b.add(score, b)?;
+    }
+    let rows_of = s.padded(c, x, &longest, zero, false)?;
+    let score = s.padded(c, score, &longest, zero, false)?;
+    let score = c.b.squeeze(score, 2)?;
+    let filled = s.filled(c, &longest)?;
+    let steps = c.b.transpose(filled, &[1, 0])?;
+    let steps = c.b.unsqueeze(steps, 2)?;
+    let (scalar, scalar_bias) = (c.opt("AttentionScalar"), c.opt("AttentionScalarBias"));
+    let h = state(c, "H0", x, &s.n, &d)?;
+    let (w_h, w_x) =
+        (c.b.narrow(w, 0, 0i64.into(), d.clone())?, c.b.narrow(w, 0, d.clone(), m.clone())?);
+    let outs = scan(c, &[h, cell], &[steps], false, &mut |c, carried, row| {
+        let (h, s) = (carried[0], carried[1]);
+        let more = c.b.matmul(s, of_cell)?;
+        let mut v = c.b.add(score, more)?;
+        v = c.b.bin_scalar(BinaryOp::Max, v, 0.0)?;
+        if let Some(k) = scalar {
+            v = c.b.mul(v, k)?;
+            if let Some(b) = scalar_bias {
+                v = c.b.add(v, b)?;
+            }
+            v = c.b.bin_scalar(BinaryOp::Max, v, 0.0)?;
+        }
+        let v = c.b.select(filled, v, low)?;
+        let p = c.b.source(hub_ir::ops::norm::Softmax { axis: 1, log: false }, &[v])?;
+        let p = c.b.unsqueeze(p, 1)?;
+        let mean = c.b.matmul(p, rows_of)?;
+        let mean = c.b.squeeze(mean, 1)?;
+        let (a, b) = (c.b.matmul(mean, w_x)?, c.b.matmul(h, w_h)?);
+        let g = c.b.add(a, b)?;
+        let g = c.b.add(g, bias)?;
+        let gate = |c: &mut Ctx<'_, '_>, k: i64| -> Res<Value> {
+            let v = part(c, g, k, &d)?;
+            act(c, "gate_activation", "sigmoid", v)
+        };
+        let (f, i, o) = (gate(c, 0)?, gate(c, 1)?, gate(c, 2)?);
+        let candidate = part(c, g, 3, &d)?;
+        let candidate = act(c, "candidate_activation", "tanh", candidate)?;
+        let (old, new) = (c.b.mul(f, s)?, c.b.mul(i, candidate)?);
+        let next = c.b.add(old, new)?;
+        let y = act(c, "cell_activation", "tanh", next)?;
+        let y = c.b.mul(o, y)?;
+        let (h, s) = (c.b.select(row[0], y, h)?, c.b.select(row[0], next, s)?);
+        Ok((vec![h, s], vec![h, s]))
+    })?;
+    for (slot, v) in [("Hidden", outs[2]), ("Cell", outs[3])] {
+        let v = c.b.transpose(v, &[1, 0, 2])?;
+        let v = s.flat(c, v, false)?;
+        c.lods.insert(v, s.offsets);
+        c.put(slot, v);
+    }
     Ok(())
 }
 

@@ -27,7 +27,7 @@ pub fn reduce(c: &mut Ctx<'_, '_>) -> Res {
     let mut x = c.tensor("X")?;
     let name = c.op.kind.clone();
     let op = match name.strip_prefix("reduce_").unwrap_or(&name) {
-        "sum" => ReduceOp::Sum,
+        "sum" | "nansum" => ReduceOp::Sum,
         "mean" | "mean_all" => ReduceOp::Mean,
         "max" | "amax" => ReduceOp::Max,
         "min" | "amin" => ReduceOp::Min,
@@ -46,6 +46,11 @@ pub fn reduce(c: &mut Ctx<'_, '_>) -> Res {
         }
         _ => asked.unwrap_or(from),
     };
+    if name == "nansum" && from.is_float() {
+        let none = c.b.un(UnaryOp::IsNan, x)?;
+        let zero = c.b.scalar(from, 0.0);
+        x = c.b.select(none, zero, x)?;
+    }
     x = c.b.cast(x, to)?;
     let axes = axes(c, c.rank(x))?;
     let v = c.b.reduce(op, x, &axes, c.flag("keep_dim|keepdim", false))?;

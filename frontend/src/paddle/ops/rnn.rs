@@ -29,23 +29,78 @@ pub fn rnn(c: &mut Ctx<'_, '_>) -> Res {
         "RNN_RELU" => Cell::Simple(RnnAct::Relu),
         other => return c.refuse(format!("an rnn of mode '{other}'")),
     };
-    let layers = c.int("num_layers", 1);
-    let dirs: usize = if c.flag("is_bidirec", false) { 2 } else { 1 };
-    if !(1..=1024).contains(&layers) {
-        return c.refuse(format!("{layers} layers"));
-    }
-    let total = layers as usize * dirs;
     let weights = c.all("WeightList")?;
+    let pre = c.all("PreState")?;
+    let (y, states) = layered(c, cell, &weights, &pre)?;
+    c.put("Out", y);
+    c.put_all("State", states);
+    Ok(())
+}
+
+/// cudnn_lstm: an rnn whose weights may come as one vector.
+pub fn cudnn_lstm(c: &mut Ctx<'_, '_>) -> Res {
+    let x = c.tensor("Input")?;
+    let pre = [c.tensor("InitH")?, c.tensor("InitC")?];
+    let mut weights = c.all("WeightList")?;
+    if weights.is_empty() {
+        let (layers, dirs) = shape(c)?;
+        let Some(width) = c.dims(x)[2].as_const() else { return c.refuse("rows of unknown width") };
+        let h = c.int("hidden_size", 100);
+        if !(1..=1 << 16).contains(&h) {
+            return c.refuse(format!("a state of {h}"));
+        }
+        let flat = c.tensor("W")?;
+        let n = c.b.g.tensor(flat).count();
+        let flat = c.b.reshape(flat, vec![n])?;
+        let mut sizes = vec![];
+        for layer in 0..layers {
+            let own = if layer == 0 { width } else { h * dirs as i64 };
+            for _ in 0..dirs {
+                sizes.extend([vec![4 * h, own], vec![4 * h, h]]);
+            }
+        }
+        sizes.extend(vec![vec![4 * h]; 2 * layers * dirs]);
+        let mut at = 0;
+        for size in sizes {
+            let count: i64 = size.iter().product();
+            let w = c.b.narrow(flat, 0, at.into(), count.into())?;
+            weights.push(c.b.reshape(w, size.into_iter().map(Into::into).collect())?);
+            at += count;
+        }
+    }
+    let (y, states) = layered(c, Cell::Lstm, &weights, &pre)?;
+    c.put("Out", y);
+    c.put("LastH", states[0]);
+    c.put("LastC", states[1]);
+    Ok(())
+}
+
+/// Layers and directions.
+fn shape(c: &Ctx<'_, '_>) -> Res<(usize, usize)> {
+    match c.int("num_layers", 1) {
+        n @ 1..=1024 => Ok((n as usize, if c.flag("is_bidirec", false) { 2 } else { 1 })),
+        n => c.refuse(format!("{n} layers")),
+    }
+}
+
+/// All layers: what they give, and their last states.
+fn layered(
+    c: &mut Ctx<'_, '_>,
+    cell: Cell,
+    weights: &[Value],
+    pre: &[Value],
+) -> Res<(Value, Vec<Value>)> {
+    let (layers, dirs) = shape(c)?;
+    let total = layers * dirs;
     let biased = weights.len() == 4 * total;
     if !biased && weights.len() != 2 * total {
         return c.refuse(format!("{} weights for {total} cells", weights.len()));
     }
-    let pre = c.all("PreState")?;
     let (h0, c0) = (pre.first().copied(), pre.get(1).copied());
     let lengths = c.opt("SequenceLength").unwrap_or(Value::NONE);
     let mut x = c.tensor("Input")?;
     let (mut last_h, mut last_c) = (vec![], vec![]);
-    for layer in 0..layers as usize {
+    for layer in 0..layers {
         let mut ys = vec![];
         for dir in 0..dirs {
             let i = layer * dirs + dir;
@@ -87,11 +142,9 @@ pub fn rnn(c: &mut Ctx<'_, '_>) -> Res {
         }
         x = c.b.concat(&ys, 2)?;
     }
-    c.put("Out", x);
     let mut states = vec![c.b.concat(&last_h, 0)?];
     if !last_c.is_empty() {
         states.push(c.b.concat(&last_c, 0)?);
     }
-    c.put_all("State", states);
-    Ok(())
+    Ok((x, states))
 }

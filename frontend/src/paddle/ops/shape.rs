@@ -399,3 +399,30 @@ pub fn pad(c: &mut Ctx<'_, '_>) -> Res {
     c.put("Out", v);
     Ok(())
 }
+
+/// expand_as of the first version: as often along each axis as the target is longer.
+pub fn expand_as_first(c: &mut Ctx<'_, '_>) -> Res {
+    let (x, like) = (c.tensor("X")?, c.tensor("target_tensor|Y")?);
+    let (d, to) = (c.dims(x), c.dims(like));
+    if d.len() != to.len() {
+        return c.refuse("a target of another rank");
+    }
+    // Each axis as (times, own), so that copies follow each other whole.
+    let mut v = x;
+    for (at, (own, all)) in d.iter().zip(&to).enumerate() {
+        if own == all {
+            continue;
+        }
+        let times = all.div(own);
+        let mut wide = c.dims(v);
+        v = c.b.unsqueeze(v, at)?;
+        wide.insert(at, times.clone());
+        v = c.b.broadcast(v, wide.clone())?;
+        let joined = times.mul(&wide[at + 1]);
+        wide.splice(at..=at + 1, [joined]);
+        v = c.b.reshape(v, wide)?;
+    }
+    let v = c.b.reshape(v, to)?;
+    c.put("Out", v);
+    Ok(())
+}

@@ -164,7 +164,7 @@ fn digamma(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
 
 /// The inverse of erf: a start that is right to three digits, then Halley's steps, each of which
 /// triples their number.
-fn erf_inverse(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
+pub fn erf_inverse(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
     const A: f64 = 0.147;
     let square = c.b.mul(x, x)?;
     let l = less(c, 1.0, square)?;
@@ -330,4 +330,45 @@ pub fn log_cum_sum_exp(c: &mut Ctx<'_, '_>) -> Res {
     let v = c.b.transpose(outs[1], &back)?;
     c.put("Out|out", v);
     Ok(())
+}
+
+/// polygamma: the n-th derivative of digamma, of arguments above 0: with `m = n + 1`,
+/// `(-1)^m n! Σ 1 / (x + k)^m`, its tail by Euler and Maclaurin.
+pub fn polygamma(c: &mut Ctx<'_, '_>) -> Res {
+    let n = c.int("n", 1);
+    match n {
+        0 => return wide(c, digamma),
+        1..=16 => {}
+        _ => return c.refuse(format!("the polygamma function {n}")),
+    }
+    let m = (n + 1) as f64;
+    let factorial: f64 = (1..=n).map(|k| k as f64).product();
+    wide(c, |c, x| {
+        let power = |c: &mut Ctx<'_, '_>, v: Value| c.b.bin_scalar(BinaryOp::Pow, v, -m);
+        let mut sum = power(c, x)?;
+        for k in 1..2 * STIRLING as i64 {
+            let next = c.b.bin_scalar(BinaryOp::Add, x, k as f64)?;
+            let next = power(c, next)?;
+            sum = c.b.add(sum, next)?;
+        }
+        // z^(1-m) / (m - 1) + z^-m / 2 + Σ B2k / (2k)! m (m + 1) … (m + 2k - 2) z^(1-m-2k)
+        let z = c.b.bin_scalar(BinaryOp::Add, x, 2.0 * STIRLING)?;
+        let r = c.b.un(UnaryOp::Recip, z)?;
+        let q = c.b.mul(r, r)?;
+        let mut rising = m / 2.0;
+        let mut weights = vec![1.0 / (m - 1.0)];
+        for (k, b) in (1..).zip(BERNOULLI) {
+            weights.push(b * rising);
+            let k = f64::from(2 * k);
+            rising *= (m + k - 1.0) * (m + k) / ((k + 1.0) * (k + 2.0));
+        }
+        let tail = polynomial(c, q, &weights)?;
+        let tail = c.b.mul(tail, z)?;
+        let tail = c.b.bin_scalar(BinaryOp::Add, tail, 0.5)?;
+        let last = power(c, z)?;
+        let tail = c.b.mul(tail, last)?;
+        let v = c.b.add(sum, tail)?;
+        let sign = if n % 2 == 0 { -1.0 } else { 1.0 };
+        Ok(c.b.bin_scalar(BinaryOp::Mul, v, sign * factorial)?)
+    })
 }
