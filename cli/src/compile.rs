@@ -305,6 +305,7 @@ pub fn write(
     manifest.provenance = Provenance {
         format: loaded.provenance.format.clone(),
         producer: loaded.provenance.producer.clone(),
+        source: loaded.provenance.source,
         compiler: concat!("hub ", env!("CARGO_PKG_VERSION")).into(),
         options: options(job).into_iter().collect(),
         ..Provenance::default()

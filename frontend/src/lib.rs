@@ -33,6 +33,9 @@ pub struct Provenance {
     pub opset: String,
     /// The file's name without its folder.
     pub file: String,
+    /// BLAKE3 of the file's bytes (of the graph's file, where parameters lie beside it); zeros for a
+    /// model that was read from memory.
+    pub source: [u8; 32],
 }
 
 /// A model that was read.
@@ -55,5 +58,10 @@ pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Loaded, Fro
         sniff::Format::PaddleProgram => paddle::load_program(&file, options),
         sniff::Format::PaddlePir => paddle::load_pir(&file, options),
     };
-    loaded.map_err(|e| e.in_file(&file))
+    let mut loaded = loaded.map_err(|e| e.in_file(&file))?;
+    let mut hash = blake3::Hasher::new();
+    let read = std::fs::File::open(&file).and_then(|f| hash.update_reader(f).map(|_| ()));
+    // A file that went away since it was read has no hash; the model is whole all the same.
+    loaded.provenance.source = read.map_or([0; 32], |()| *hash.finalize().as_bytes());
+    Ok(loaded)
 }

@@ -55,12 +55,21 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
     let s = o.session.summary();
     json!({ "schema": SCHEMA, "bundle": a.model, "name": m.name, "precision": m.precision,
             "source": m.provenance.format, "compiler": m.provenance.compiler,
+            "producer": m.provenance.producer, "source_blake3": source(m),
+            "options": m.provenance.options,
             "inputs": io_json(&m.inputs, m), "outputs": io_json(&m.outputs, m),
             "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
             "tier": o.session.tier(), "signed_by": signer(o), "sections": sections, "steps": steps,
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
             "arena_apart_bytes": s.arena_apart, "in_place": s.in_place,
             "constant_bytes": s.constants })
+}
+
+/// BLAKE3 of the model's file, if it came from one.
+fn source(m: &Manifest) -> Option<String> {
+    let hash = &m.provenance.source;
+    let hex = || hash.iter().map(|b| format!("{b:02x}")).collect();
+    hash.iter().any(|b| *b != 0).then(hex)
 }
 
 /// The key that the bundle's signature is said to be of.
@@ -87,6 +96,9 @@ fn bundle_text(a: &Inspect, o: &Opened) {
     let m = o.model.manifest();
     let (name, format) = (plain(&m.name), plain(&m.provenance.format));
     println!("{} {name}: from {format}, {}", a.model.display(), plain(&m.precision));
+    if let Some(hash) = source(m) {
+        println!("  source  BLAKE3 {hash}, {}", plain(&m.provenance.producer));
+    }
     for (what, io) in [("input", &m.inputs), ("output", &m.outputs)] {
         for i in io {
             println!("  {what:<7} {}", plain(&format!("{}: {}", i.name, type_text(&i.ty, m))));

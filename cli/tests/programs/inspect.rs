@@ -45,6 +45,18 @@ fn a_bundle_lists_each_step_with_kernel_tier_and_schedule() {
 }
 
 #[test]
+fn a_bundle_says_which_file_it_was_made_of() {
+    let dir = folder();
+    let (file, bundle) = (model("digits/model.onnx"), path(&dir, "m.hub"));
+    hubc(&["optimize", &file, "-o", &bundle, "--exact"]).expect(0);
+    let want = blake3::hash(&std::fs::read(&file).expect("the model")).to_hex().to_string();
+    let v = hubc(&["inspect", &bundle, "--json"]).expect(0).json();
+    assert_eq!(v["source_blake3"], want.as_str());
+    assert!(v["options"].to_string().contains("exact"), "{v}");
+    assert!(hubc(&["inspect", &bundle]).expect(0).out.contains(&want));
+}
+
+#[test]
 fn sizes_of_steps_follow_the_dimension_given() {
     let s = shared();
     let bytes = |n: &str| {

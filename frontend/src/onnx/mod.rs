@@ -58,7 +58,7 @@ pub fn load_bytes(
         format: "onnx".into(),
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().into(),
         opset: opsets.join(", "),
-        file: String::new(),
+        ..Provenance::default()
     };
     Ok(Loaded { graph, provenance, warnings: std::mem::take(&mut import.warnings) })
 }

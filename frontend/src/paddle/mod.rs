@@ -129,7 +129,7 @@ impl Read {
         let (graph, warnings) = import::import(&self.program, data, options)?;
         let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (format, producer) = (self.format.to_string(), self.producer);
-        let provenance = Provenance { format, producer: producer.clone(), opset: producer, file };
+        let provenance = Provenance { format, producer, file, ..Provenance::default() };
         Ok(Loaded { graph, provenance, warnings })
     }
 }
