@@ -50,7 +50,7 @@ impl Filter {
     pub fn store(&self, dense: &[u8]) -> Option<Vec<u8>> {
         let (n, c, side) = (self.n as usize, self.c as usize, self.side() as usize);
         let taps = dense.as_chunks::<4>().0;
-        if taps.len() != n * c * 9 || dense.len() % 4 != 0 {
+        if taps.len() != n * c * 9 || !dense.len().is_multiple_of(4) {
             return None;
         }
         let g = rows_of_g(self.m);

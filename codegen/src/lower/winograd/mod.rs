@@ -9,6 +9,7 @@
 pub mod filter;
 mod kernel;
 mod schedule;
+mod tile;
 
 use super::conv::Conv;
 use super::cx::Made;
