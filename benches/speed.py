@@ -6,7 +6,8 @@ Ours runs through the C interface of libhub_runtime.so. All engines sit in this 
 take turns in shuffled rounds; a round times each engine for a quarter of a second after a rest. A
 ratio is the median over rounds of (peer's time / ours), so above 1 means that ours is faster. Every
 engine's answer is checked against the fixture's golden before it is timed. OpenVINO is pinned to
-f32. Load is construction of the engine, imports aside.
+f32, or with --precision bf16 to bf16: it is the only peer then, and answers are judged by their
+cosine (its own, where it is off, are timed all the same). Load is construction of the engine, imports aside.
 
     cargo build --release
     python3 -m venv ~/hub-peers && ~/hub-peers/bin/pip install numpy onnx==1.17.0 onnxruntime \
@@ -87,14 +88,14 @@ def ort(onnx, inputs, threads):
     return lambda: session.run(None, inputs)
 
 
-def openvino(path, folder, inputs, threads):
+def openvino(path, folder, inputs, threads, precision):
     import openvino
     core = openvino.Core()
     # OpenVINO reads ProgramDesc, and of PIR nothing.
     model = core.read_model(to_onnx(path, folder) if path.endswith('.json') else path)
     model.reshape({k: list(v.shape) for k, v in inputs.items()})
     compiled = core.compile_model(model, 'CPU', {
-        'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32',
+        'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': precision,
         'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1})
     request = compiled.create_infer_request()
 
@@ -171,6 +172,18 @@ def error(outputs, golden):
     return worst
 
 
+def off_cosine(outputs, golden):
+    """1 - cosine, the greater of plain and about the golden's mean, over all float outputs."""
+    worst = 0.0
+    for (want, stride), got in zip(golden, outputs):
+        if want.dtype.kind == 'f':
+            w, g = want.astype(np.float64), np.asarray(got).reshape(-1)[::stride].astype(np.float64)
+            for c in (0.0, w.mean()):
+                a, b = w - c, g - c
+                worst = max(worst, 1 - float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-30)))
+    return worst
+
+
 def slot(run, rest):
     """Median seconds of a run over a quarter of a second."""
     time.sleep(rest)
@@ -195,29 +208,35 @@ def measure(name, args):
         golden = [(values['out:' + o['name']].reshape(-1), o['stride']) for o in meta['outputs']]
         bundle = os.path.join(folder, 'm.hub')
         start = time.perf_counter()
-        subprocess.run([os.path.join(BIN, 'hub'), 'export', model, '-o', bundle, '--target', 'cpu'],
+        subprocess.run([os.path.join(BIN, 'hub'), 'export', model, '-o', bundle, '--target', 'cpu',
+                        '--precision', args.precision],
                        check=True, capture_output=True)
         export = time.perf_counter() - start
         ours = Hub(bundle, args.threads)
         ours.feed(inputs)
         ours.run()
-        off = error(ours.outputs(), golden)
-        if off > 1e-4:
+        judge, most = (error, 1e-4) if args.precision == 'f32' else (off_cosine, 1e-3)
+        off = judge(ours.outputs(), golden)
+        if off > most:
             raise RuntimeError(f'wrong answer: {off:.1e}')
         engines, loads = {'hub': ours.run}, {'hub': ours.load}
         makers = {'ort': lambda: ort(to_onnx(model, folder), inputs, args.threads),
-                  'openvino': lambda: openvino(model, folder, inputs, args.threads)}
-        if not model.endswith('.onnx'):
+                  'openvino': lambda: openvino(model, folder, inputs, args.threads,
+                                               args.precision)}
+        if args.precision != 'f32':
+            del makers['ort']
+        elif not model.endswith('.onnx'):
             makers['paddle'] = lambda: paddle(model, inputs, args.threads)
         for peer, make in makers.items():
             try:
                 start = time.perf_counter()
                 run = make()
                 loads[peer] = time.perf_counter() - start
-                off = error(run(), golden)
-                if off > 1e-4:
-                    print(f'  {peer} is off by {off:.1e}: left out')
-                else:
+                off = judge(run(), golden)
+                out = off > most and args.precision == 'f32'
+                if off > most:
+                    print(f'  {peer} is off by {off:.1e}' + ': left out' * out)
+                if not out:
                     engines[peer] = run
             except Exception as e:
                 print(f'  {peer} does not run {name}: {str(e)[:160]!r}')
@@ -239,6 +258,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('names', nargs='*', default=DEFAULT, help='fixtures (see: hub-models list)')
     p.add_argument('--threads', type=int, default=1)
+    p.add_argument('--precision', choices=['f32', 'bf16'], default='f32')
     p.add_argument('--rounds', type=int, default=9)
     args = p.parse_args()
     flags = set(next((l for l in open('/proc/cpuinfo') if l.startswith('flags')), '').split())

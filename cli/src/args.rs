@@ -90,7 +90,8 @@ pub struct Build {
     /// Devices to compile for: cpu, cuda, opencl, ascend (this version has cpu)
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
-    /// CPU tiers to compile for: avx512, avx2, portable [default: avx2 and this machine's best]
+    /// CPU tiers to compile for: amx and avx512bf16 (for --precision bf16), avx512, avx2, portable [default:
+    /// avx2 and this machine's best; all of them for --precision bf16]
     #[arg(long, value_delimiter = ',')]
     pub cpu: Vec<String>,
     /// Admit no algorithm that adds rounding error: no Winograd convolutions
@@ -99,7 +100,9 @@ pub struct Build {
     /// Measure other kernels on this machine for so many seconds and keep the fastest
     #[arg(long, value_name = "S")]
     pub tune: Option<f64>,
-    /// Number format (this version has f32)
+    /// Number format: bf16 rounds what convolutions and contractions multiply (sums, normalisation,
+    /// softmax and what makes an output stay f32), for processors with bf16 instructions; the report
+    /// says what was rounded (this version has f32 and bf16)
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Precision,
     /// Calibration inputs for int8 (not in this version)
@@ -172,7 +175,7 @@ pub struct Running {
     /// Device: cpu
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Force a CPU tier that the bundle holds: avx512, avx2, portable
+    /// Force a CPU tier that the bundle holds: amx, avx512bf16, avx512, avx2, portable
     #[arg(long)]
     pub cpu: Option<String>,
     /// Do not check the weights' hash first

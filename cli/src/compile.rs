@@ -4,7 +4,7 @@ use crate::args::{Build, Precision};
 use crate::failure::{Failure, INTERNAL, UNSUPPORTED, USAGE};
 use crate::limits::Limits;
 use crate::progress::Progress;
-use crate::report::{Report, TierReport};
+use crate::report::{PrecisionReport, Report, TierReport};
 use crate::{tensors, tune, verify};
 use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
 use hub_codegen::place::{self, Backend};
@@ -34,6 +34,8 @@ pub struct Job {
     pub exact: bool,
     /// Seconds to search kernels for.
     pub tune: Option<f64>,
+    /// Number format of what contractions multiply.
+    pub precision: hub_passes::Precision,
     /// Check parity with the reference.
     pub verify: bool,
     /// Verify the graph after each pass.
@@ -49,7 +51,9 @@ pub struct Job {
 }
 
 /// CPU tiers that a bundle may hold, best first.
-pub const TIERS: [&str; 2] = ["avx512", "avx2"];
+pub const TIERS: [&str; 4] = ["amx", "avx512bf16", "avx512", "avx2"];
+/// Those that have nothing over the next without bf16.
+const BF16_TIERS: [&str; 2] = ["amx", "avx512bf16"];
 
 impl Job {
     /// A job with defaults.
@@ -63,6 +67,7 @@ impl Job {
             run: hub_runtime::Limits::default(),
             exact: false,
             tune: None,
+            precision: hub_passes::Precision::F32,
             verify: false,
             check_ir: false,
             print_after: vec![],
@@ -80,8 +85,17 @@ impl Job {
             return Err(Failure::new(USAGE, what).help("write the bundle to another file"));
         }
         let mut job = Job::plain(&b.model, &b.output);
+        if b.precision == Precision::Bf16 {
+            job.set_bf16();
+        }
         if !b.cpu.is_empty() {
             job.tiers = tiers(&b.cpu)?;
+            let only = job.tiers.iter().find(|t| BF16_TIERS.contains(&&t[..]));
+            if let (Some(t), Precision::F32) = (only, b.precision) {
+                let failure =
+                    Failure::new(UNSUPPORTED, format!("tier {t} is for --precision bf16"));
+                return Err(failure.help("use --cpu avx512, or --precision bf16"));
+            }
         }
         job.load = load_options(&b.dims, &b.specialize)?;
         job.limit(Limits::of(&b.limits.limits)?);
@@ -111,6 +125,12 @@ pub fn load_options(dims: &[String], specialize: &[String]) -> Result<LoadOption
 }
 
 impl Job {
+    /// Operands of contractions are rounded to bf16; every tier is in the bundle.
+    pub fn set_bf16(&mut self) {
+        self.precision = hub_passes::Precision::Bf16;
+        self.tiers = TIERS.map(String::from).to_vec();
+    }
+
     /// Sets every limit.
     pub fn limit(&mut self, limits: Limits) {
         (self.load.limits, self.fold, self.run) = (limits.model, limits.fold, limits.run);
@@ -128,29 +148,27 @@ fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
         };
         return Err(failure.help("use --target cpu"));
     }
-    if b.precision != Precision::F32 {
+    if !matches!(b.precision, Precision::F32 | Precision::Bf16) {
         let what = format!("precision {:?}", b.precision).to_lowercase();
-        return Err(absent(what).help("use --precision f32"));
+        return Err(absent(what).help("use --precision f32 or bf16"));
     }
     let later = [("--calibrate", b.calibrate.is_some()), ("--max-drop", b.max_drop.is_some())];
     later.iter().find(|o| o.1).map_or(Ok(()), |(option, _)| Err(absent(option.to_string())))
 }
 
-/// AVX2 and this machine's best.
+/// AVX2 and this machine's best for f32.
 fn default_tiers() -> Vec<String> {
-    let best = hub_runtime::best_tier();
-    let of = |t: &&&str| **t == "avx2" || Some(**t) == best;
-    TIERS.iter().filter(of).map(|t| t.to_string()).collect()
+    let plain = || TIERS.iter().filter(|t| !BF16_TIERS.contains(t));
+    let best = plain().find(|t| hub_runtime::supports(t));
+    let of = |t: &&&str| **t == "avx2" || Some(*t) == best;
+    plain().filter(of).map(|t| t.to_string()).collect()
 }
 
 fn tiers(asked: &[String]) -> Result<Vec<String>, Failure> {
     for t in asked {
         if !TIERS.contains(&&t[..]) && t != "portable" {
-            let failure = match t == "amx" {
-                true => Failure::new(UNSUPPORTED, "tier amx is not in this version"),
-                false => Failure::new(USAGE, format!("there is no CPU tier '{t}'")),
-            };
-            return Err(failure.help("tiers: avx512, avx2, portable"));
+            let failure = Failure::new(USAGE, format!("there is no CPU tier '{t}'"));
+            return Err(failure.help("tiers: amx, avx512bf16, avx512, avx2, portable"));
         }
     }
     let has = |t: &&&str| asked.iter().any(|a| a == **t);
@@ -183,7 +201,10 @@ pub fn compile(job: &Job) -> Result<Report, Failure> {
         ..Report::default()
     };
     progress.say("optimising the graph");
-    report.rules = optimise(job, &mut loaded.graph)?;
+    let mut passed = optimise(job, &mut loaded.graph)?;
+    report.precision = precision(job, &mut passed);
+    let fired = passed.fired.into_iter();
+    report.rules = fired.map(|(rule, n)| (rule.to_string(), n as usize)).collect();
     report.after = nodes(&loaded.graph);
     if job.emit_ir {
         println!("{}", hub_ir::text::print(&loaded.graph));
@@ -203,13 +224,14 @@ pub fn compile(job: &Job) -> Result<Report, Failure> {
     report.bytes = write(job, &job.output, &loaded, compiled)?;
     if job.verify {
         progress.say("checking parity with the reference");
-        report.parity = verify::parity(&job.output, &job.tiers, job.run)?;
+        report.parity =
+            verify::parity(&job.output, &job.tiers, report.precision.is_some(), job.run)?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// Compiles a graph for tiers. `choices` are for the first of these.
+/// Compiles a graph for tiers. `choices` are for the first of these that runs here.
 pub fn kernels(
     job: &Job,
     tiers: &[String],
@@ -217,18 +239,31 @@ pub fn kernels(
     g: &mut Graph,
 ) -> Result<place::Compiled, Failure> {
     let mut backends = vec![];
+    let here = tiers.iter().position(|t| hub_runtime::supports(t));
     for (i, tier) in tiers.iter().enumerate() {
         let one = X86Backend::of_tier(tier)
             .ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
-        let mine = if i == 0 { choices.clone() } else { Choices::new() };
+        let mine = if Some(i) == here { choices.clone() } else { Choices::new() };
         backends.push(one.exact(job.exact).choose(mine));
     }
     let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
     Ok(place::compile(g, &backends)?)
 }
 
-/// Runs the passes; gives how often each rewrite fired.
-fn optimise(job: &Job, g: &mut Graph) -> Result<Vec<(String, usize)>, Failure> {
+/// What became bf16 and what did not; nothing where all is as the model says.
+fn precision(job: &Job, passed: &mut hub_passes::Report) -> Option<PrecisionReport> {
+    if job.precision == hub_passes::Precision::F32 {
+        return None;
+    }
+    let mut count = |what: &str| passed.fired.remove(what).unwrap_or(0) as usize;
+    let (contractions, values) = (count("bf16-contraction"), count("bf16-value"));
+    let kept = passed.refusals.iter().filter(|r| r.rule == hub_passes::narrow::RULE);
+    let kept = kept.map(|r| (r.node.clone(), r.why.to_string())).collect();
+    Some(PrecisionReport { name: "bf16", contractions, values, kept })
+}
+
+/// Runs the passes.
+fn optimise(job: &Job, g: &mut Graph) -> Result<hub_passes::Report, Failure> {
     let wanted = |pass: &str| job.print_after.iter().any(|p| p == pass || p == "all");
     let mut seen = vec![];
     let mut after = |pass: &str, g: &Graph| {
@@ -239,14 +274,14 @@ fn optimise(job: &Job, g: &mut Graph) -> Result<Vec<(String, usize)>, Failure> {
     };
     let mut options = hub_passes::Options::default();
     options.check_ir |= job.check_ir;
-    options.fold = job.fold;
+    (options.fold, options.precision) = (job.fold, job.precision);
     let r = hub_passes::run(g, &options, &mut after);
     let r = r.map_err(|e| Failure::new(INTERNAL, e.to_string()))?;
     if let Some(p) = job.print_after.iter().find(|p| *p != "all" && !seen.contains(p)) {
         let help = format!("passes: {}", seen.join(", "));
         return Err(Failure::new(USAGE, format!("there is no pass '{p}'")).help(help));
     }
-    Ok(r.fired.into_iter().map(|(rule, n)| (rule.to_string(), n as usize)).collect())
+    Ok(r)
 }
 
 /// Living nodes, constants and the insides of groups aside.
@@ -301,7 +336,7 @@ pub fn write(
 ) -> Result<u64, Failure> {
     let name = job.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut manifest = Manifest::of(&name, &c.graph);
-    manifest.precision = "f32".into();
+    manifest.precision = precision_name(job).into();
     manifest.provenance = Provenance {
         format: loaded.provenance.format.clone(),
         producer: loaded.provenance.producer.clone(),
@@ -317,6 +352,13 @@ pub fn write(
     w.write(path).map_err(|e| Failure::io(path, e))
 }
 
+fn precision_name(job: &Job) -> &'static str {
+    match job.precision {
+        hub_passes::Precision::F32 => "f32",
+        hub_passes::Precision::Bf16 => "bf16",
+    }
+}
+
 /// Options that shape the bundle, for its provenance.
 fn options(job: &Job) -> BTreeMap<String, String> {
     let mut o = BTreeMap::new();
@@ -326,6 +368,9 @@ fn options(job: &Job) -> BTreeMap<String, String> {
     }
     if let Some(s) = job.tune {
         o.insert("tune".into(), s.to_string());
+    }
+    if job.precision != hub_passes::Precision::F32 {
+        o.insert("precision".into(), precision_name(job).into());
     }
     for (n, (lo, hi)) in &job.load.bounds {
         o.insert(format!("dim {n}"), format!("{lo}..{hi}"));

@@ -22,6 +22,19 @@ pub struct TierReport {
     pub host: Vec<(String, String)>,
 }
 
+/// What a low precision took in.
+#[derive(Clone, Debug, Default)]
+pub struct PrecisionReport {
+    /// `bf16`.
+    pub name: &'static str,
+    /// Convolutions and contractions whose operands are of that format.
+    pub contractions: usize,
+    /// Tensors between kernels that are stored in it.
+    pub values: usize,
+    /// Contractions that stay f32, and why.
+    pub kept: Vec<(String, String)>,
+}
+
 /// One export.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -33,6 +46,8 @@ pub struct Report {
     pub before: usize,
     /// Nodes after fusion, constants aside.
     pub after: usize,
+    /// What the precision asked for took in, if it is not f32.
+    pub precision: Option<PrecisionReport>,
     /// How often each rewrite fired.
     pub rules: Vec<(String, usize)>,
     /// Tiers, best first.
@@ -46,14 +61,44 @@ pub struct Report {
     /// With `--tune`: what was found.
     pub tuned: Option<Tuned>,
     /// With `--verify`: tier, and its greatest difference from the reference as a share of the
-    /// reference's greatest magnitude.
+    /// reference's greatest magnitude (at a low precision, one less the cosine).
     pub parity: Vec<(String, f64)>,
     /// What a user should know.
     pub warnings: Vec<String>,
 }
 
-/// Parity that `--verify` asks for.
+/// Parity that `--verify` asks for, and that of a low precision, as one less the cosine.
 pub const PARITY: f64 = 1e-4;
+const LOW_PARITY: f64 = 1e-3;
+
+impl PrecisionReport {
+    /// Lines of the report: what was taken in, then what was not, by reason.
+    fn lines(&self) -> Vec<String> {
+        let (name, n, v, f) = (self.name, self.contractions, self.values, self.kept.len());
+        let mut lines =
+            vec![format!("  precision  {n} contractions and {v} tensors {name}, {f} stay f32")];
+        let mut whys: Vec<&String> = self.kept.iter().map(|k| &k.1).collect();
+        whys.sort();
+        whys.dedup();
+        for why in whys {
+            let names: Vec<&str> =
+                self.kept.iter().filter(|k| k.1 == *why).map(|k| &k.0[..]).collect();
+            let more = match names.len() {
+                0..=3 => String::new(),
+                n => format!(" and {} more", n - 3),
+            };
+            let shown = names[..names.len().min(3)].join(", ");
+            lines.push(format!("             f32: {} ({why})", crate::plain(&(shown + &more))));
+        }
+        lines
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let kept = self.kept.iter().map(|(n, w)| json!({ "node": n, "why": w }));
+        json!({ "name": self.name, "contractions": self.contractions, "tensors": self.values,
+                "f32": kept.collect::<Vec<_>>() })
+    }
+}
 
 impl Report {
     /// Prints it to standard output.
@@ -82,6 +127,7 @@ impl Report {
         let rules: Vec<String> = self.rules.iter().map(|(r, n)| format!("{r} {n}")).collect();
         let rules = if rules.is_empty() { "none".into() } else { rules.join(", ") };
         lines.push(format!("  rewrites   {rules}"));
+        lines.extend(self.precision.iter().flat_map(PrecisionReport::lines));
         for t in &self.tiers {
             let host = match t.host.len() {
                 0 => String::new(),
@@ -99,7 +145,7 @@ impl Report {
         }
         lines.push(format!("  bundle     {}, {}", self.bundle, kib(self.bytes)));
         for (tier, e) in &self.parity {
-            lines.push(format!("  parity     {tier}: {e:.1e} (at most {PARITY:.0e})"));
+            lines.push(format!("  parity     {tier}: {e:.1e} (at most {:.0e})", self.most()));
         }
         lines.push(format!("  time       {:.2} s\n", self.seconds));
         lines.join("\n")
@@ -128,15 +174,21 @@ impl Report {
                 "operators_before": self.before, "operators_after": self.after,
                 "rewrites": rules, "tiers": tiers, "bundle": self.bundle,
                 "bundle_bytes": self.bytes, "seconds": self.seconds, "parity": parity,
+                "precision": self.precision.as_ref().map(PrecisionReport::json),
                 "warnings": self.warnings })
+    }
+
+    /// Parity asked for at this precision.
+    fn most(&self) -> f64 {
+        if self.precision.is_some() { LOW_PARITY } else { PARITY }
     }
 
     /// Fails where parity was asked for and is off.
     pub fn verdict(&self) -> Result<(), Failure> {
-        let off = self.parity.iter().find(|(_, e)| e.is_nan() || *e > PARITY);
+        let most = self.most();
+        let off = self.parity.iter().find(|(_, e)| e.is_nan() || *e > most);
         off.map_or(Ok(()), |(tier, e)| {
-            let what =
-                format!("{tier} differs from the reference by {e:.1e} (at most {PARITY:.0e})");
+            let what = format!("{tier} differs from the reference by {e:.1e} (at most {most:.0e})");
             Err(Failure::new(MISMATCH, what).help("please report this with the model: it is a bug"))
         })
     }

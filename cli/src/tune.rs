@@ -40,12 +40,17 @@ pub struct Tuned {
 /// Nanoseconds of a run, by group.
 type Times = HashMap<Region, f64>;
 
-/// Searches for so many seconds on the first of the job's tiers, which this machine must run.
+/// The tier that is tuned: the first that runs here (a bundle of bf16 leads with AMX).
+fn tuned_tier(job: &Job) -> &String {
+    job.tiers.iter().find(|t| hub_runtime::supports(t)).unwrap_or(&job.tiers[0])
+}
+
+/// Searches for so many seconds on the best of the job's tiers that this machine runs.
 ///
 /// # Errors
 /// The model does not compile or run; a model whose inputs cannot be made up.
 pub fn search(job: &Job, seconds: f64, loaded: &Loaded) -> Result<Tuned, Failure> {
-    let tier = &job.tiers[0];
+    let tier = tuned_tier(job);
     let known = |t: &str| compile::TIERS.iter().position(|x| *x == t);
     let here = hub_runtime::best_tier().and_then(known);
     if here.is_none() || here > known(tier) {
@@ -96,7 +101,7 @@ fn round(job: &Job, loaded: &Loaded, choice: usize, slice: Duration) -> Result<T
     let (mut graph, names) = named(&loaded.graph);
     let path = job.output.with_extension(format!("tune{}", std::process::id()));
     let choices = names.values().map(|r| (*r, choice)).collect();
-    let compiled = compile::kernels(job, &job.tiers[..1], &choices, &mut graph)?;
+    let compiled = compile::kernels(job, std::slice::from_ref(tuned_tier(job)), &choices, &mut graph)?;
     let done = compile::write(job, &path, loaded, compiled);
     let times = done.and_then(|_| measured(job, &path, &names, slice));
     // A file that cannot be removed is not worth losing the search for.

@@ -8,17 +8,23 @@ pub enum Tier {
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
+    /// AVX-512 BF16: dot products of bf16 pairs.
+    Avx512Bf16,
+    /// AMX: tile registers and products of bf16 tiles.
+    Amx,
 }
 
 impl Tier {
     /// All, smallest first.
-    pub const ALL: [Tier; 2] = [Tier::Avx2, Tier::Avx512];
+    pub const ALL: [Tier; 4] = [Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16, Tier::Amx];
 
     /// Name in schedules, bundles and options.
     pub fn name(self) -> &'static str {
         match self {
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
+            Tier::Avx512Bf16 => "avx512bf16",
+            Tier::Amx => "amx",
         }
     }
 }
@@ -51,12 +57,22 @@ impl Target {
         Target { tier, vector_bytes, vector_regs, l1, l2, exact: false, choice: 0 }
     }
 
+    /// Has it dot products of bf16 pairs?
+    pub fn has_dot2(&self) -> bool {
+        self.tier >= Tier::Avx512Bf16
+    }
+
+    /// Has it tile registers?
+    pub fn has_tiles(&self) -> bool {
+        self.tier >= Tier::Amx
+    }
+
     /// f32 lanes of a vector register.
     pub fn lanes(&self) -> usize {
         self.vector_bytes / 4
     }
 
-    /// The best tier that this host runs, if any.
+    /// The best tier that this host runs, if any; AMX, which a process has to ask for, aside.
     pub fn host_tier() -> Option<Tier> {
         #[cfg(target_arch = "x86_64")]
         {
@@ -64,6 +80,7 @@ impl Target {
             let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi2");
             let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             match (avx2, wide) {
+                (true, true) if has!("avx512bf16") => return Some(Tier::Avx512Bf16),
                 (true, true) => return Some(Tier::Avx512),
                 (true, false) => return Some(Tier::Avx2),
                 _ => {}

@@ -6,8 +6,9 @@
 use crate::kir::Kernel;
 use crate::lower::winograd::filter::Filter;
 use hub_abi::pgraph::Packing;
+use hub_abi::prim::Prim;
 use hub_abi::{Dim, Dtype};
-use hub_ir::{Graph, Region};
+use hub_ir::{Graph, Region, Value};
 
 /// How an operand's elements are stored.
 #[derive(Clone, PartialEq, Debug)]
@@ -131,6 +132,18 @@ pub enum Refused {
     /// No native kernel for this; the portable one runs.
     #[error("no native kernel: {0}")]
     Unsupported(String),
+}
+
+/// What a value is the widened form of, if it is one (of a small float, as f32): an anchor reads
+/// that, since loads widen.
+pub fn narrow_form(g: &Graph, v: Value) -> Value {
+    match g.as_prim(v) {
+        Some((n, Prim::Cast { to: Dtype::F32, .. })) => {
+            let narrow = g.nodes[n].inputs[0];
+            if matches!(g.dtype(narrow), Dtype::F16 | Dtype::BF16) { narrow } else { v }
+        }
+        _ => v,
+    }
 }
 
 impl Operand {

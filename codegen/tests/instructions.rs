@@ -6,6 +6,7 @@ use common::{Same, check};
 use hub_abi::Dtype;
 use hub_codegen::kir::interp::Arg;
 use hub_codegen::kir::*;
+use hub_codegen::target::Target;
 
 const TILES: usize = 24;
 
@@ -531,5 +532,43 @@ fn elementary_functions() {
             run_op(name, &[t], t, fix, |b, x| f(b, x[0]));
         }
         run_op("pow", &[t, t], t, fix, |b, x| math::pow(b, x[0], x[1]));
+    }
+}
+
+#[test]
+fn dot_products_of_pairs() {
+    let (f, i) = (RegTy::new(Elem::F32, 4), RegTy::new(Elem::I32, 4));
+    let tiers = common::tiers();
+    let have = tiers.iter().filter(|t| Target::of(**t).has_dot2()).count();
+    for lanes in [4u8, 8, 16] {
+        let (f, i) = (RegTy { lanes, ..f }, RegTy { lanes, ..i });
+        for order in 0..3 {
+            let mut b = KernelBuilder::new("dot2");
+            let ps: Vec<ParamId> =
+                [Dtype::I32, Dtype::I32, Dtype::F32].map(|d| b.ptr("x", d, Access::Read)).to_vec();
+            let d = b.ptr("d", Dtype::F32, Access::Write);
+            let g = b.grid("t", TILES as i64);
+            let at = |p: ParamId| Addr::param(p).plus(g, 4 * i64::from(lanes));
+            let c = b.load(f, at(ps[2]), Dtype::F32, None);
+            let acc = b.copy(c);
+            let x = b.load(i, at(ps[0]), Dtype::I32, None);
+            let y = match order {
+                0 => b.load(i, at(ps[1]), Dtype::I32, None),
+                _ => b.load_splat(i, at(ps[1]), Dtype::I32),
+            };
+            match order {
+                1 => b.dot2_acc(acc, y, x),
+                _ => b.dot2_acc(acc, x, y),
+            }
+            b.store(acc, at(d), Dtype::F32, None);
+            let k = b.finish();
+            let n = TILES * lanes as usize;
+            let bufs = [values(Elem::I32, n, 3), values(Elem::F32, n, 5), values(Elem::F32, n, 7)];
+            let mut bufs = bufs.to_vec();
+            bufs[0] = values(Elem::F32, n, 9);
+            bufs.push(vec![0xaa; n * 4]);
+            let args: Vec<Arg> = (0..4).map(|buf| Arg::Buf { buf, offset: 0 }).collect();
+            assert_eq!(check(&k, &args, &bufs, Same::F32), have, "{lanes} lanes, {order}");
+        }
     }
 }

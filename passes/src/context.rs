@@ -15,11 +15,28 @@ pub struct Options {
     pub fold: FoldLimits,
     /// Sweeps over the graph that one pass may make before it settles for what it has.
     pub sweeps: usize,
+    /// Number format of what contractions multiply.
+    pub precision: Precision,
+}
+
+/// Number format of operands of contractions and convolutions; sums are f32 in all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// What the model says.
+    #[default]
+    F32,
+    /// f32 operands are rounded to bf16 ([`crate::narrow`]).
+    Bf16,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check_ir: cfg!(debug_assertions), fold: FoldLimits::default(), sweeps: 40 }
+        Options {
+            check_ir: cfg!(debug_assertions),
+            fold: FoldLimits::default(),
+            sweeps: 40,
+            precision: Precision::F32,
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! of [`PASSES`]. Rewrite rules are data ([`rewrite::Rule`]); only the driver mutates the graph, and
 //! a rule that matches but must not fire says why ([`Report::refusals`]).
 //!
-//! Invariants: every pass keeps the meaning of the graph (within rounding) and the types of values;
+//! Invariants: every pass keeps the meaning of the graph (within rounding) and the types of values
+//! ([`narrow`] alone stores some in fewer bits, where that was asked for);
 //! it leaves the graph legal for its row's stage, which [`Options::check_ir`] verifies after each.
 #![forbid(unsafe_code)]
 
@@ -18,13 +19,16 @@ pub mod konst;
 pub mod labels;
 pub mod lower;
 pub mod movement;
+pub mod narrow;
 pub mod norm;
 pub mod order;
 pub mod raise;
 pub mod rewrite;
 pub mod simplify;
 
-pub use context::{Changed, Context, FoldLimits, Options, PassError, PassStat, Refusal, Report};
+pub use context::{
+    Changed, Context, FoldLimits, Options, PassError, PassStat, Precision, Refusal, Report,
+};
 
 use hub_ir::Graph;
 use hub_ir::verify::{Stage, verify};
@@ -65,6 +69,7 @@ pub const PASSES: &[Pass] = &[
     pass("labels", labels::run, Stage::Raised),
     pass("clean", dce::run, Stage::Raised),
     pass("fuse", fuse::run, Stage::Fused),
+    pass("narrow", narrow::run, Stage::Quantised),
 ];
 
 /// Runs every pass.

@@ -25,6 +25,48 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn random_graphs_stay_legal_at_bf16(choices in prop::collection::vec(any::<u32>(), 0..40)) {
+        let mut g = hub_ir::sample::graph(&choices);
+        let types: Vec<_> = g.regions[g.root()].results.iter().map(|v| g.ty(*v).clone()).collect();
+        let options = Options { precision: crate::Precision::Bf16, ..Options::default() };
+        run_until(&mut g, &options, "", &mut |_, _| {}).unwrap();
+        for (v, t) in g.regions[g.root()].results.iter().zip(&types) {
+            let dtype = |t: &hub_ir::Type| t.as_tensor().map(|t| t.dtype);
+            prop_assert_eq!(dtype(g.ty(*v)), dtype(t));
+        }
+    }
+}
+
+#[test]
+fn bf16_lies_between_groups_only() {
+    let mut g = parse("
+graph(%0: f32[1, 16, 8, 8] \"x\") {
+  %1: f32[16, 16, 3, 3] = const all 0.3
+  %2: f32[16, 16, 3, 3] = const all 0.3
+  %3: f32[1, 16, 8, 8] = @conv(%0, %1) {geo: {stride: [1, 1], dilation: [1, 1], before: [1, 1], after: [1, 1]}, groups: 1} \"c1\"
+  %4: f32[1, 16, 8, 8] = @activation(%3) {kind: relu}
+  %5: f32[1, 16, 8, 8] = @conv(%4, %2) {geo: {stride: [1, 1], dilation: [1, 1], before: [1, 1], after: [1, 1]}, groups: 1} \"c2\"
+  %6: f32[1, 16, 8, 8] = add(%5, %4)
+  %7: f32[1, 16, 8, 8] = @conv(%6, %2) {geo: {stride: [1, 1], dilation: [1, 1], before: [1, 1], after: [1, 1]}, groups: 1} \"c3\"
+  return %7 \"y\"
+}").unwrap();
+    let options = Options { precision: crate::Precision::Bf16, ..Options::default() };
+    let report = run_until(&mut g, &options, "", &mut |_, _| {}).unwrap();
+    // The first reads an input of the model, the last makes an output.
+    assert_eq!(report.fired.get("bf16-contraction"), Some(&1));
+    let why: Vec<&str> =
+        report.refusals.iter().filter(|r| r.rule == "bf16").map(|r| r.why).collect();
+    assert_eq!(why, ["the model's input", "it makes an output of the model"]);
+    let dtypes: Vec<_> = g.regions[g.root()].nodes.iter().map(|n| &g.nodes[*n]).collect();
+    let groups = dtypes.iter().filter(|n| matches!(n.op, hub_ir::Op::Group { .. }));
+    let made: Vec<hub_ir::Dtype> = groups.map(|n| g.dtype(n.outputs[0])).collect();
+    use hub_ir::Dtype::{BF16, F32};
+    assert_eq!(made, [BF16, F32, F32], "{}", print(&g));
+}
+
 #[test]
 fn a_residual_block_is_three_groups() {
     insta::assert_snapshot!(after("

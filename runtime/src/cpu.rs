@@ -1,13 +1,15 @@
 //! What this processor can run.
 
 /// Tiers that this build knows, best first.
-const TIERS: &[&str] = &["avx512", "avx2"];
+const TIERS: &[&str] = &["amx", "avx512bf16", "avx512", "avx2"];
 
 /// Does this processor (and its operating system) run code of that tier?
 pub fn supports(tier: &str) -> bool {
     match tier {
         "avx2" => avx2(),
         "avx512" => avx512(),
+        "avx512bf16" => avx512_bf16(),
+        "amx" => amx(),
         _ => false,
     }
 }
@@ -32,6 +34,63 @@ fn avx2() -> bool {
 fn avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;
     avx2() && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512_bf16() -> bool {
+    avx512() && std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+/// AMX with bf16: the processor has it, the operating system saves its state, and grants this process
+/// its use, which is asked for here, once.
+#[cfg(target_arch = "x86_64")]
+fn amx() -> bool {
+    static GRANTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *GRANTED.get_or_init(|| avx512_bf16() && has_amx() && ask_for_tiles())
+}
+
+/// What CPUID says (leaf 7: AMX-BF16 is bit 22 of EDX, AMX-TILE bit 24) and XCR0 (bits 17 and 18).
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const TILES: u32 = 1 << 22 | 1 << 24;
+    let saves = __cpuid(1).ecx & 1 << 27 != 0;
+    if __cpuid(0).eax < 7 || !saves || __cpuid_count(7, 0).edx & TILES != TILES {
+        return false;
+    }
+    let low: u32;
+    // SAFETY: OSXSAVE is on, so XGETBV of register 0 exists; it changes eax and edx alone.
+    unsafe {
+        std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _,
+            options(nomem, nostack, preserves_flags));
+    }
+    low & 3 << 17 == 3 << 17
+}
+
+/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`; refused where a thread has a signal stack
+/// that is too small for the state.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn ask_for_tiles() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and touches no memory of ours.
+    let r = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) };
+    r == 0
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn ask_for_tiles() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amx() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512_bf16() -> bool {
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -113,8 +172,11 @@ mod tests {
 
     #[test]
     fn better_tiers_rank_higher() {
+        assert!(rank("amx") > rank("avx512bf16"));
+        assert!(!supports("amx") || supports("avx512bf16"));
+        assert!(rank("avx512bf16") > rank("avx512"));
         assert!(rank("avx512") > rank("avx2"));
-        assert_eq!(rank("amx"), None);
+        assert_eq!(rank("avx1024"), None);
         assert!(!supports("avx512") || supports("avx2"));
     }
 }

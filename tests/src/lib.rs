@@ -20,9 +20,23 @@ pub fn tiers() -> Vec<&'static str> {
     native.chain(["portable"]).collect()
 }
 
+/// As [`tiers`], for bundles of `--precision bf16`.
+pub fn tiers_bf16() -> Vec<&'static str> {
+    let bf16 = ["avx512bf16"].into_iter().filter(|t| hub_runtime::supports(t));
+    bf16.chain(tiers()).collect()
+}
+
 /// Exports a case's model for every native tier.
 pub fn export(case: &Case, bundle: &Path) -> Result<Report, Failure> {
     export_for(&case.model, bundle, Some(&["avx512", "avx2"]))
+}
+
+/// Exports a case's model with `--precision bf16`, for every native tier.
+pub fn export_bf16(case: &Case, bundle: &Path) -> Result<Report, Failure> {
+    let mut job = Job::plain(&case.model, bundle);
+    job.set_bf16();
+    job.check_ir = true;
+    compile(&job)
 }
 
 /// Exports a model for native tiers (`None`: what an export without options takes; none at all: a

@@ -286,6 +286,11 @@ impl KernelBuilder {
         self.inst(Inst::Fma { dst: acc, a, b, c: acc })
     }
 
+    /// `acc = a · b + acc` on pairs of bf16.
+    pub fn dot2_acc(&mut self, acc: Reg, a: Reg, b: Reg) {
+        self.inst(Inst::Dot2 { dst: acc, a, b, c: acc })
+    }
+
     /// A comparison, as a mask.
     pub fn cmp(&mut self, op: CmpOp, a: Reg, b: Reg) -> Reg {
         let ty = self.ty(a).with(Elem::Mask);

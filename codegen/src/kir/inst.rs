@@ -155,6 +155,15 @@ pub enum Inst {
         b: Reg,
         c: Reg,
     },
+    /// `a.low × b.low + a.high × b.high + c`, where a lane of `a` and `b` (i32) holds two bf16, low
+    /// half first, and `c` and `dst` are f32: two multiply-adds, the high pair's first. Denormal
+    /// operands and results are zeros. A machine may round in between or sum in another order.
+    Dot2 {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+        c: Reg,
+    },
     /// `dst` is a mask of the operands' lanes.
     Cmp {
         op: CmpOp,
@@ -272,6 +281,35 @@ pub enum Inst {
     SetStatus {
         mask: Reg,
     },
+    /// Gives tile registers 0, 1, … their rows (at most 16) and bytes a row (at most 64, a multiple of
+    /// 4), and clears them. Comes before other tile instructions of a tile of the grid.
+    TileConfig {
+        shapes: Vec<(u8, u8)>,
+    },
+    /// Clears a tile register.
+    TileZero {
+        tile: u8,
+    },
+    /// Row `i` of a tile register from `addr + i × stride`.
+    TileLoad {
+        tile: u8,
+        addr: Addr,
+        stride: Coef,
+    },
+    /// Row `i` of a tile register to `addr + i × stride`.
+    TileStore {
+        tile: u8,
+        addr: Addr,
+        stride: Coef,
+    },
+    /// `acc[m][n] += Σ a[m][2k] × b[k][2n] + Σ a[m][2k+1] × b[k][2n+1]`, where rows of `a` and `b` are
+    /// bf16 and those of `acc` f32: the two sums by multiply-adds, then one addition each. Denormals
+    /// are zeros, as in [`Inst::Dot2`].
+    TileDot2 {
+        acc: u8,
+        a: u8,
+        b: u8,
+    },
 }
 
 /// A uniform condition on i64 values (unsigned comparisons allowed).
@@ -325,6 +363,7 @@ impl Inst {
             | Un { dst, .. }
             | Bin { dst, .. }
             | Fma { dst, .. }
+            | Dot2 { dst, .. }
             | Cmp { dst, .. }
             | Lanes { dst, .. }
             | Select { dst, .. }
@@ -340,6 +379,11 @@ impl Inst {
             | Shuffle { dst, .. }
             | CheckIndex { dst, .. } => Some(*dst),
             Store { .. } | StoreStrided { .. } | Prefetch { .. } | SetStatus { .. } => None,
+            TileConfig { .. }
+            | TileZero { .. }
+            | TileLoad { .. }
+            | TileStore { .. }
+            | TileDot2 { .. } => None,
         }
     }
 
@@ -363,7 +407,7 @@ impl Inst {
                 f(*a);
                 f(*b)
             }
-            Fma { a, b, c, .. } | Select { mask: a, a: b, b: c, .. } => {
+            Fma { a, b, c, .. } | Dot2 { a, b, c, .. } | Select { mask: a, a: b, b: c, .. } => {
                 f(*a);
                 f(*b);
                 f(*c)
@@ -374,7 +418,8 @@ impl Inst {
                 scalar_use(*bound, &mut f)
             }
             Load { mask, .. } | LoadStrided { mask, .. } => mask.iter().for_each(|m| f(*m)),
-            LoadSplat { .. } => {}
+            LoadSplat { .. } | TileConfig { .. } | TileZero { .. } | TileDot2 { .. } => {}
+            TileLoad { .. } | TileStore { .. } => {}
             Gather { idx, mask, .. } => {
                 f(*idx);
                 mask.iter().for_each(|m| f(*m))
@@ -403,6 +448,8 @@ impl Inst {
             | Gather { addr, .. }
             | Store { addr, .. }
             | StoreStrided { addr, .. }
+            | TileLoad { addr, .. }
+            | TileStore { addr, .. }
             | Prefetch { addr, .. } => Some(addr),
             _ => None,
         }
@@ -418,6 +465,8 @@ impl Inst {
             | Gather { addr, .. }
             | Store { addr, .. }
             | StoreStrided { addr, .. }
+            | TileLoad { addr, .. }
+            | TileStore { addr, .. }
             | Prefetch { addr, .. } => Some(addr),
             _ => None,
         }
@@ -434,7 +483,8 @@ impl Inst {
     /// Whether it writes memory.
     pub fn writes_memory(&self) -> bool {
         use Inst::*;
-        matches!(self, Store { .. } | StoreStrided { .. } | CheckIndex { .. } | SetStatus { .. })
+        let stores = matches!(self, Store { .. } | StoreStrided { .. } | TileStore { .. });
+        stores || matches!(self, CheckIndex { .. } | SetStatus { .. })
     }
 }
 

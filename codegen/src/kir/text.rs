@@ -103,6 +103,7 @@ impl Names<'_> {
             Un { op, a, .. } => format!("{} {a}", lower(op)),
             Bin { op, a, b, .. } => format!("{} {a}, {b}", lower(op)),
             Fma { a, b, c, .. } => format!("fma {a}, {b}, {c}"),
+            Dot2 { a, b, c, .. } => format!("dot2 {a}, {b}, {c}"),
             Cmp { op, a, b, .. } => format!("cmp.{} {a}, {b}", lower(op)),
             Lanes { count, .. } => format!("lanes {}", self.scalar(*count)),
             Select { mask, a, b, .. } => format!("select {mask}, {a}, {b}"),
@@ -134,6 +135,15 @@ impl Names<'_> {
             Prefetch { addr, level } => format!("prefetch.{level} {}", self.addr(addr)),
             CheckIndex { idx, bound, .. } => format!("check {idx} < {}", self.scalar(*bound)),
             SetStatus { mask } => format!("status {mask}"),
+            TileConfig { shapes } => format!("tile.config {shapes:?}"),
+            TileZero { tile } => format!("tile.zero t{tile}"),
+            TileLoad { tile, addr, stride } => {
+                format!("tile.load t{tile} = {} step {}", self.addr(addr), self.coef(*stride))
+            }
+            TileStore { tile, addr, stride } => {
+                format!("tile.store {} step {} = t{tile}", self.addr(addr), self.coef(*stride))
+            }
+            TileDot2 { acc, a, b } => format!("tile.dot2 t{acc} += t{a}, t{b}"),
         };
         match i.dst() {
             Some(d) => format!("{d}:{} = {body}", self.0.ty(d)),

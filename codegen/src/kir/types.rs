@@ -54,7 +54,8 @@ impl Elem {
     /// Whether a load or store of memory elements `d` may use a register of this kind: f32 takes
     /// f32, f16, bf16; f64 takes f64 and f32; i32 takes integers of at most 32 bits and bool; i64
     /// takes every integer and bool. Loads widen exactly (zero- or sign-extending as the dtype
-    /// says); stores round to nearest even (floats) or keep the low bits (integers, bool).
+    /// says); stores round to nearest even (floats; a bf16 that would be denormal may be a zero of its
+    /// sign) or keep the low bits (integers, bool).
     pub fn accepts(self, d: Dtype) -> bool {
         use Dtype::*;
         match self {

@@ -188,7 +188,7 @@ impl Verifier<'_> {
 
     fn memory_inst(&self, i: &Inst) -> Check {
         use Inst::*;
-        let write = matches!(i, Store { .. } | StoreStrided { .. });
+        let write = matches!(i, Store { .. } | StoreStrided { .. } | TileStore { .. });
         if let (Some(a), false) = (i.addr(), matches!(i, Prefetch { .. })) {
             self.addr(a, write)?;
         }
@@ -211,6 +211,10 @@ impl Verifier<'_> {
             StoreStrided { src, dtype, mask, stride, .. } => {
                 self.coef(*stride)?;
                 self.memory(self.ty(*src)?, *dtype, *mask)
+            }
+            TileLoad { tile, stride, .. } | TileStore { tile, stride, .. } => {
+                self.coef(*stride)?;
+                tile_exists(*tile)
             }
             _ => Ok(()),
         }
@@ -236,6 +240,12 @@ impl Verifier<'_> {
                 let t = self.ty(*dst)?;
                 ensure(t.elem.is_float(), || "fma of non-floats".into())?;
                 [a, b, c].into_iter().try_for_each(|r| self.same(*r, t))
+            }
+            Dot2 { dst, a, b, c } => {
+                let t = self.ty(*dst)?;
+                ensure(t.elem == Elem::F32, || "dot2 of non-floats".into())?;
+                self.same(*c, t)?;
+                [a, b].into_iter().try_for_each(|r| self.same(*r, t.with(Elem::I32)))
             }
             Cmp { op, dst, a, b } => {
                 let t = self.ty(*a)?;
@@ -303,6 +313,16 @@ impl Verifier<'_> {
                 ensure(self.ty(*dst)?.elem.is_int(), || "index of non-integers".into())?;
                 ensure(self.k.status().is_some(), || "no status parameter".into())
             }
+            TileConfig { shapes } => {
+                let fits = |(r, b): &(u8, u8)| (1..=16).contains(r) && *b <= 64 && b % 4 == 0;
+                ensure(shapes.len() <= 8 && shapes.iter().all(fits), || "tile shapes".into())
+            }
+            TileZero { tile } => tile_exists(*tile),
+            TileDot2 { acc, a, b } => {
+                let apart = acc != a && acc != b && a != b;
+                ensure(apart, || "a product of one tile register twice".into())?;
+                [acc, a, b].into_iter().try_for_each(|t| tile_exists(*t))
+            }
             SetStatus { mask } => {
                 ensure(self.ty(*mask)?.elem == Elem::Mask, || "status of a non-mask".into())?;
                 ensure(self.k.status().is_some(), || "no status parameter".into())
@@ -310,6 +330,10 @@ impl Verifier<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn tile_exists(tile: u8) -> Check {
+    ensure(tile < 8, || format!("there is no tile register {tile}"))
 }
 
 fn un_allowed(op: UnOp, e: Elem) -> bool {

@@ -1,10 +1,10 @@
 //! Contractions as multiply-accumulate problems: which operand is read in vectors, how a constant
 //! one is packed, and what each label is.
 
-use super::contract_mac::{Axis, Body, Mac, PANEL, lower_mac};
+use super::contract_mac::{Axis, Body, Mac, PANEL, both_bf16, lower_mac, step_of};
 use super::cx::{Made, unsupported};
 use crate::target::Target;
-use crate::task::{Format, Lowered, Operand, Refused, Task};
+use crate::task::{self, Format, Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
 use hub_abi::pgraph::Packing;
 use hub_abi::prim::Prim;
@@ -30,11 +30,12 @@ pub fn anchor<'g>(
     }
 }
 
-/// The region param that a value is.
+/// The region param that a value is, or is the widened form of: loads widen.
 ///
 /// # Errors
 /// The value is computed inside the group.
 pub fn param(task: &Task<'_>, v: Value) -> Result<usize, Refused> {
+    let v = task::narrow_form(task.g, v);
     match task.g.values[v].def {
         Def::Param(r, i) if r == task.region => Ok(i as usize),
         _ => Err(Refused::Unsupported("an anchor's operand computed inside its group".into())),
@@ -167,10 +168,14 @@ fn build(
         rows,
         n: Axis { dim: 1i64.into(), s: 0i64.into(), v: 0i64.into(), out: None },
         panel: None,
+        pairs: false,
         k: vec![],
         start: 0i64.into(),
         footprint: sdims.iter().map(super::contract_mac::likely).product(),
     };
+    let even = |k: &Axis| k.dim.as_const().is_some_and(|n| n % 2 == 0) && k.s.is(1);
+    let last = k.iter().map(|k| &k.1).rfind(|k| !k.dim.is(1));
+    mac.pairs = last.is_some_and(even) && both_bf16(task, anchor, s.input, v.input);
     let o = v.op(task);
     if s.op(task).format != Format::Strided {
         return unsupported("both operands of a contraction are packed");
@@ -259,7 +264,7 @@ fn packed(
         k_major: order != n_first,
         taps: 1,
         block: PANEL as u64,
-        v: 1,
+        v: step_of(mac.pairs),
     };
     if o.format != Format::Packed(packing.clone()) {
         return Err(Refused::Pack { input: v.input, packing }.into());

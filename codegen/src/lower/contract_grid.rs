@@ -46,7 +46,7 @@ fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<i64> {
         &cx.task.inputs[mac.vector.filter(|_| mac.body == super::contract_mac::Body::Broadcast)?];
     let Format::Packed(p) = &o.format else { return None };
     let bytes = (p.n * p.k) as i64 * o.dtype.size() as i64;
-    let row = PANEL * o.dtype.size() as i64;
+    let row = PANEL * p.v as i64 * o.dtype.size() as i64;
     let steps = CYCLES / (sch.th * sch.tw * sch.nv / 2).max(4);
     (bytes > cx.target.l1 as i64).then_some(steps * row)
 }

@@ -12,8 +12,8 @@ use super::value::{elem_of, with_lanes};
 use crate::kir::{Elem, Reg};
 use crate::target::Target;
 use crate::task::{Lowered, Operand, Refused, Task};
-use hub_abi::Dim;
 use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
+use hub_abi::{Dim, Dtype};
 use hub_ir::{Op, Value};
 
 /// An axis and how far operands move along it, in elements.
@@ -67,6 +67,9 @@ pub struct Mac {
     pub n: Axis,
     /// Elements of a panel of a packed vector operand.
     pub panel: Option<i64>,
+    /// The innermost summed axis (even, contiguous in the scalar operand) is walked in pairs of
+    /// bf16: a packed operand has them side by side.
+    pub pairs: bool,
     /// Summed axes, outermost first.
     pub k: Vec<Axis>,
     /// Elements from the scalar operand's origin to what the first product reads (a halo: negative).
@@ -110,7 +113,8 @@ impl Mac {
         let one = Dim::from(1i64);
         let w = self.rows.last().map_or(&one, |a| &a.dim);
         let h = if self.rows.len() > 1 { &self.rows[0].dim } else { &one };
-        let k = self.k.iter().map(|a| likely(&a.dim)).product();
+        let k: i64 = self.k.iter().map(|a| likely(&a.dim)).product();
+        let per = if self.pairs { 2 } else { 1 };
         let batch = self.batch.iter().map(|a| likely(&a.dim)).product();
         Shape {
             batch,
@@ -119,9 +123,9 @@ impl Mac {
             h_fixed: h.as_const().is_some(),
             w_fixed: w.as_const().is_some(),
             n: likely(&self.n.dim),
-            k,
-            a: self.footprint,
-            size,
+            k: k / per,
+            a: self.footprint / per,
+            size: size * per,
             panels: self.panel.is_some(),
         }
     }
@@ -181,6 +185,17 @@ pub fn elem_for(task: &Task<'_>, anchor: Value) -> Result<Elem, Refused> {
     }
 }
 
+/// Both operands are bf16 and what is summed is not, so that pairs of products may be.
+pub fn both_bf16(task: &Task<'_>, anchor: Value, a: usize, b: usize) -> bool {
+    let narrow = |i: usize| task.inputs[i].dtype == Dtype::BF16;
+    narrow(a) && narrow(b) && task.g.dtype(anchor) == Dtype::F32
+}
+
+/// Elements of a pair's side in packed form.
+pub fn step_of(pairs: bool) -> u64 {
+    if pairs { 2 } else { 1 }
+}
+
 /// A failure that narrower vectors would not mend.
 pub fn refused(f: Fail) -> Refused {
     match f {
@@ -206,7 +221,7 @@ pub fn store_results(
             if g.dims(r) != g.dims(anchor) {
                 return unsupported("a result of another shape than its anchor's");
             }
-            let v = cx.value(r, coords, lanes)?;
+            let v = cx.value(cx.unrounded(r), coords, lanes)?;
             cx.store(i, coords, v)?;
         }
         Ok(())
@@ -252,9 +267,16 @@ pub fn spare(task: &Task<'_>, mac: &Mac) -> i64 {
 /// The schedules of a problem, the most promising first.
 pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> Vec<Schedule> {
     let facts = Facts::of(target, lanes);
-    let shape = mac.shape(task.g.dtype(mac.anchor).size() as i64);
+    let shape = mac.shape(task.inputs[mac.scalar].dtype.size() as i64);
     match mac.body {
-        Body::Broadcast => schedule::candidates(&shape, &facts, heavy(task)),
+        Body::Broadcast => {
+            let mut all = vec![];
+            if target.has_tiles() {
+                all = super::amx::candidates(mac, &shape, &facts);
+            }
+            all.extend(schedule::candidates(&shape, &facts, heavy(task)));
+            all
+        }
         _ => schedule::tap_candidates(&shape, &facts, &mac.taps(), heavy(task)),
     }
 }

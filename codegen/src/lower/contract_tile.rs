@@ -101,9 +101,14 @@ impl Tiler<'_> {
         let size = self.v.dtype.size() as i64;
         let at = j * self.sch.lanes;
         match self.mac.panel {
-            Some(panel) => (at / PANEL * panel + at % PANEL) * size,
+            Some(panel) => (at / PANEL * panel + at % PANEL * self.step_k()) * size,
             None => at * size,
         }
+    }
+
+    /// Elements of the innermost summed axis in a step.
+    fn step_k(&self) -> i64 {
+        if self.mac.pairs { 2 } else { 1 }
     }
 
     /// Masks of the columns; none where a vector is whole, or `slack` lanes more may be touched.
@@ -129,6 +134,10 @@ impl Tiler<'_> {
 
     /// Computes `th × tw` rows by `cols` at a position: reduced loops, epilogue, stores.
     pub fn tile(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) -> Made {
+        if self.sch.amx {
+            self.amx_sums(cx, pos, th, tw, cols);
+            return self.epilogue(cx, pos, th, tw, cols);
+        }
         let acc = match self.mac.body {
             Body::Broadcast => self.accumulate(cx, pos, th, tw, cols),
             _ => self.taps(cx, pos, th, tw, cols),
@@ -175,6 +184,14 @@ impl Tiler<'_> {
                 cx.b.store(r, Addr::scratch().offset(at), dtype, None);
             }
         }
+        self.epilogue(cx, pos, th, tw, cols)
+    }
+
+    /// The epilogue of a tile whose sums lie in scratch, row by row.
+    fn epilogue(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) -> Made {
+        let bytes = self.sch.lanes * self.elem.size() as i64;
+        let nv = cols.vectors(self.sch.lanes);
+        let dtype = mem_dtype(self.elem);
         let (ah, aw) = (cx.b.axis("eh"), cx.b.axis("ew"));
         let h = cx.atom(AtomData::var(ah, th.into()));
         let w = cx.atom(AtomData::var(aw, tw.into()));
@@ -235,7 +252,7 @@ impl Tiler<'_> {
     /// Independent sums per accumulator: enough to hide the latency of a multiply-add where a tile
     /// is small and the innermost extent is known. One where nothing is unrolled: what fits always.
     fn ways(&self, accumulators: i64) -> i64 {
-        let known = self.mac.k.last().and_then(|k| k.dim.as_const()).unwrap_or(0);
+        let known = self.mac.k.last().and_then(|k| k.dim.as_const()).unwrap_or(0) / self.step_k();
         match accumulators {
             _ if self.sch.unroll <= 1 => 1,
             1 if known >= 64 => 8,
@@ -269,12 +286,14 @@ impl Tiler<'_> {
         };
         let last = depth + 1 == self.mac.k.len();
         let ways = if last { acc.len() as i64 } else { 1 };
-        let extent = match ax.dim.as_const() {
+        let step = if last { self.step_k() } else { 1 };
+        let dim = if step == 1 { ax.dim.clone() } else { ax.dim.div(&step.into()) };
+        let extent = match dim.as_const() {
             Some(n) => Scalar::Const(n / ways),
-            None => cx.scalar(&ax.dim),
+            None => cx.scalar(&dim),
         };
-        let s = cx.coef(&ax.s.times(self.s.dtype.size() as i64));
-        let v = cx.coef(&ax.v.times(self.v.dtype.size() as i64));
+        let s = cx.coef(&ax.s.times(step * self.s.dtype.size() as i64));
+        let v = cx.coef(&ax.v.times(step * self.v.dtype.size() as i64));
         let axis = cx.b.axis(format!("k{depth}"));
         let rows_in: Vec<Addr> = rows.iter().map(|r| r.clone().plus(axis, s.times(ways))).collect();
         let vs_in: Vec<_> =
@@ -288,11 +307,11 @@ impl Tiler<'_> {
             self.reduce(cx, depth + 1, &rows_in, &vs_in, acc);
         }
         let body = cx.b.end();
-        let unroll = self.unroll(&ax.dim, last, ways);
+        let unroll = self.unroll(&dim, last, ways);
         cx.b.push(Stmt::For { axis, extent, unroll, body });
-        let left = ax.dim.as_const().map_or(0, |n| n % ways);
+        let left = dim.as_const().map_or(0, |n| n % ways);
         for w in 0..left {
-            let at = likely_last(&ax.dim, left) + w;
+            let at = likely_last(&dim, left) + w;
             self.products(cx, &shift(rows, s, at), &shift_v(vs, v, at), &acc[w as usize]);
         }
     }
@@ -321,6 +340,9 @@ impl Tiler<'_> {
                 cx.b.prefetch(at.clone().offset(far), 1);
             }
         }
+        if self.mac.pairs {
+            return self.pair_products(cx, rows, vs, acc);
+        }
         let v: Vec<Reg> = vs.iter().map(|(at, m)| cx.b.load(ty, at.clone(), vd, *m)).collect();
         for (at, row) in rows.iter().zip(acc) {
             let a = cx.b.load_splat(ty, at.clone(), sd);
@@ -338,6 +360,58 @@ impl Tiler<'_> {
 
 /// Fewest accumulators of a tile whose loads leave room for fetching ahead.
 const FETCHING: usize = 12;
+
+impl Tiler<'_> {
+    /// A product of two pairs of bf16 a row and vector.
+    fn pair_products(
+        &self,
+        cx: &mut LowerCx<'_>,
+        rows: &[Addr],
+        vs: &[(Addr, Option<Reg>)],
+        acc: &[Vec<Reg>],
+    ) {
+        let ty = self.vec_ty().with(Elem::I32);
+        let v: Vec<Reg> = vs.iter().map(|(at, m)| self.pair_vector(cx, at, *m)).collect();
+        if cx.target.has_dot2() {
+            for (at, row) in rows.iter().zip(acc) {
+                let a = cx.b.load_splat(ty, at.clone(), Dtype::I32);
+                row.iter().zip(&v).for_each(|(&r, &x)| cx.b.dot2_acc(r, a, x));
+            }
+            return;
+        }
+        let v: Vec<[Reg; 2]> = v.into_iter().map(|x| halves(cx, x)).collect();
+        for (at, row) in rows.iter().zip(acc) {
+            let a = cx.b.load_splat(ty, at.clone(), Dtype::I32);
+            let a = halves(cx, a);
+            for half in 0..2 {
+                row.iter().zip(&v).for_each(|(&r, x)| cx.b.fma_acc(r, a[half], x[half]));
+            }
+        }
+    }
+
+    /// Pairs along the innermost summed axis, one a lane: as they are packed, or of two rows.
+    fn pair_vector(&self, cx: &mut LowerCx<'_>, at: &Addr, mask: Option<Reg>) -> Reg {
+        let ty = self.vec_ty().with(Elem::I32);
+        if self.mac.panel.is_some() {
+            return cx.b.load(ty, at.clone(), Dtype::I32, mask);
+        }
+        let row = self.mac.k.last().map_or(0i64.into(), |k| k.v.clone());
+        let next = cx.coef(&row.times(self.v.dtype.size() as i64));
+        let low = cx.b.load(ty, at.clone(), Dtype::U16, mask);
+        let high = cx.b.load(ty, at.clone().row(1, next), Dtype::U16, mask);
+        let bits = cx.b.const_i(ty, 16);
+        let high = cx.b.bin(BinOp::Shl, high, bits);
+        cx.b.bin(BinOp::Or, low, high)
+    }
+}
+
+/// The low and the high bf16 of each lane, as f32.
+fn halves(cx: &mut LowerCx<'_>, x: Reg) -> [Reg; 2] {
+    let ty = cx.b.ty(x);
+    let (bits, mask) = (cx.b.const_i(ty, 16), cx.b.const_i(ty, -0x1_0000));
+    let (low, high) = (cx.b.bin(BinOp::Shl, x, bits), cx.b.bin(BinOp::And, x, mask));
+    [cx.b.bitcast(low, Elem::F32), cx.b.bitcast(high, Elem::F32)]
+}
 
 /// Where the last `left` of a constant extent begin.
 fn likely_last(dim: &Dim, left: i64) -> i64 {

@@ -2,7 +2,7 @@
 //! overlapping rows, filters are packed by output channels. Any number of spatial axes.
 
 use super::contract::{anchor, param};
-use super::contract_mac::{Axis, Body, Mac, PANEL, likely, lower_mac, refused};
+use super::contract_mac::{Axis, Body, Mac, PANEL, both_bf16, likely, lower_mac, refused, step_of};
 use super::cx::Made;
 use super::depthwise;
 use super::winograd;
@@ -118,8 +118,10 @@ impl Conv<'_, '_> {
         };
         let packed = (w.constant || w.format != Format::Strided).then_some(wide).flatten();
         let (mut k, n_v, panel, group_v);
+        let even = c.as_const().is_some_and(|c| c % 2 == 0) && x.strides[1].is(1);
+        let pairs = even && packed.is_some() && both_bf16(self.task, self.out, self.x, self.w);
         if let Some(wide) = packed {
-            let (packing, sum) = self.packing(wide)?;
+            let (packing, sum) = self.packing(wide, pairs)?;
             if w.format != Format::Packed(packing.clone()) {
                 return Err(Refused::Pack { input: self.w, packing }.into());
             }
@@ -154,6 +156,7 @@ impl Conv<'_, '_> {
             rows,
             n: axis(&m, zero, n_v, Some((1, 1))),
             panel,
+            pairs,
             k,
             start: first_window(x, self.geo),
             footprint: x.dims[1..].iter().map(likely).product::<i64>() / self.groups,
@@ -163,7 +166,7 @@ impl Conv<'_, '_> {
     }
 
     /// How the filter is packed, and products a feature.
-    fn packing(&self, n: i64) -> Made<(Packing, i64)> {
+    fn packing(&self, n: i64, pairs: bool) -> Made<(Packing, i64)> {
         let w = &self.task.inputs[self.w];
         let of = |d: &[Dim]| Dim::product(d).as_const().filter(|&k| k > 0);
         let (Some(taps), Some(c)) = (of(&w.dims[2..]), of(&w.dims[1..2])) else {
@@ -176,7 +179,7 @@ impl Conv<'_, '_> {
             k_major: false,
             taps: taps as u64,
             block: PANEL as u64,
-            v: 1,
+            v: step_of(pairs),
         };
         Ok((packing, taps * c))
     }

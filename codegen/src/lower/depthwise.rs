@@ -93,6 +93,7 @@ pub fn window_mac(
             .collect(),
         n: axis(&dims[1], 1i64.into(), Some((1, 1))),
         panel: None,
+        pairs: false,
         k: spatial.map(|a| axis(&kernel[a].into(), s(a, geo.dilation[a]), None)).collect(),
         start: first_window(o, geo),
         footprint: o.dims[1..].iter().map(likely).product(),

@@ -57,7 +57,7 @@ fn effects(body: &[Stmt]) -> Effects {
     let mut e = Effects { assigned: HashSet::new(), stores: HashSet::new() };
     each_inst(body, &mut |i| {
         e.assigned.extend(i.dst());
-        if let Inst::Store { addr, .. } | Inst::StoreStrided { addr, .. } = i {
+        if let (Some(addr), true) = (i.addr(), i.writes_memory()) {
             e.stores.insert(addr.base);
         }
     });

@@ -185,7 +185,7 @@ fn describe(plans: &[Plan<'_>], lanes: usize) -> String {
 fn body(cx: &mut LowerCx<'_>, piece: &Piece, coords: &[Coord]) -> Made {
     let at: Vec<Coord> = coords.iter().zip(&piece.shift).map(|(c, s)| c.plus(s)).collect();
     for &(v, out) in &piece.stores {
-        let r = cx.value(v, coords, cx.lanes)?;
+        let r = cx.value(cx.unrounded(v), coords, cx.lanes)?;
         cx.store(out, &at, r)?;
     }
     Ok(())

@@ -6,6 +6,7 @@
 //! do not change in a loop are lifted out of it afterwards ([`hoist`]).
 
 mod accum;
+mod amx;
 pub mod contract;
 mod contract_grid;
 pub mod contract_mac;

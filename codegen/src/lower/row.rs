@@ -167,7 +167,7 @@ fn store(cx: &mut LowerCx<'_>, rows: &Rows, i: usize, at: &[Coord]) -> Made {
     if rows.is_reduced(cx.task.g.dims(v)) {
         coords = super::value::aligned(cx.task.g.dims(v), &coords);
     }
-    let r = cx.value(v, &coords, cx.lanes)?;
+    let r = cx.value(cx.unrounded(v), &coords, cx.lanes)?;
     cx.store(i, &coords, r)
 }
 
@@ -251,7 +251,7 @@ impl Plan {
         match staged.and_then(|s| s.output(i)) {
             Some(k) => {
                 let v = cx.task.g.regions[cx.task.region].results[i];
-                let r = cx.value(v, coords, cx.lanes)?;
+                let r = cx.value(cx.unrounded(v), coords, cx.lanes)?;
                 cx.put_scratch(k, coords, r);
                 Ok(())
             }

@@ -46,6 +46,8 @@ pub struct Schedule {
     pub block: i64,
     /// The epilogue is a second loop over the tile in scratch instead of running on registers.
     pub staged: bool,
+    /// Sums are made in tile registers ([`super::amx`]).
+    pub amx: bool,
 }
 
 impl fmt::Display for Schedule {
@@ -58,8 +60,10 @@ impl fmt::Display for Schedule {
             0 => write!(f, " rows")?,
             n => write!(f, " block {n}")?,
         }
-        if self.staged {
-            write!(f, " staged")?;
+        match (self.amx, self.staged) {
+            (true, _) => write!(f, " amx")?,
+            (_, true) => write!(f, " staged")?,
+            _ => {}
         }
         Ok(())
     }
@@ -116,6 +120,7 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
                     unroll: unroll(th * tw * nv),
                     block,
                     staged: heavy,
+                    amx: false,
                 };
                 let c = cost(s, f, &x);
                 if best.is_none_or(|b| c < b.0) {
@@ -143,6 +148,7 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
         unroll: 1,
         block: 0,
         staged: true,
+        amx: false,
     };
     out.push(last);
     out
@@ -207,7 +213,16 @@ pub fn tap_candidates(s: &Shape, f: &Facts, taps: &Taps, heavy: bool) -> Vec<Sch
             let block = tap_block(s, f, th, nv * f.lanes);
             found.push((
                 total,
-                Schedule { th, tw, nv, lanes: f.lanes, unroll: 1, block, staged: heavy },
+                Schedule {
+                    th,
+                    tw,
+                    nv,
+                    lanes: f.lanes,
+                    unroll: 1,
+                    block,
+                    staged: heavy,
+                    amx: false,
+                },
             ));
         }
     }
@@ -220,7 +235,7 @@ pub fn tap_candidates(s: &Shape, f: &Facts, taps: &Taps, heavy: bool) -> Vec<Sch
         }
     }
     let (nv, lanes) = (step, f.lanes);
-    out.push(Schedule { th: 1, tw: 1, nv, lanes, unroll: 1, block: 1, staged: true });
+    out.push(Schedule { th: 1, tw: 1, nv, lanes, unroll: 1, block: 1, staged: true, amx: false });
     out
 }
 
@@ -279,7 +294,8 @@ fn row_tiles(s: &Shape, most: i64) -> Vec<(i64, i64)> {
     out
 }
 
-fn blocks(s: &Shape, th: i64, tw: i64) -> Vec<i64> {
+/// Blocks of row tiles worth trying: all of them (0), or powers of two.
+pub fn blocks(s: &Shape, th: i64, tw: i64) -> Vec<i64> {
     let tiles = blocked_tiles(s, th, tw);
     let mut out = vec![0];
     let mut b = 1;
@@ -312,7 +328,6 @@ pub fn div_ceil(a: i64, b: i64) -> i64 {
 /// come from the second level or farther.
 fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
     let nr = x.nv * x.lanes;
-    let (th, tw, tn) = (div_ceil(s.h, x.th), div_ceil(s.w, x.tw), div_ceil(s.n, nr));
     // One vector of features takes every broadcast from memory, which does not keep up.
     let per_k = |rows: i64, nv: i64| -> f64 {
         let acc = (rows * nv) as f64;
@@ -325,6 +340,14 @@ fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
         let tile = per_k(h * w, nv) * s.k as f64;
         compute += count * (tile + TILE_OVERHEAD + (2 * h * w * nv) as f64);
     });
+    let moved = moved(s, f, x);
+    compute.max(moved) + 0.15 * compute.min(moved)
+}
+
+/// Estimated cycles of what one problem has to bring from the second level or farther.
+pub fn moved(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
+    let nr = x.nv * x.lanes;
+    let (th, tw, tn) = (div_ceil(s.h, x.th), div_ceil(s.w, x.tw), div_ceil(s.n, nr));
     let (a, b) = ((s.a * s.size) as f64, (s.n * s.k * s.size) as f64);
     let row_tiles = blocked_tiles(s, x.th, x.tw);
     let block = if x.block == 0 { row_tiles } else { x.block.min(row_tiles) };
@@ -346,8 +369,7 @@ fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
     let again_a = level(a_block + panel.min(l2 / 2.0)) * a * (tn - 1) as f64;
     // Within a block the panel is read once a row tile.
     let again_panel = level(panel) * panel * tn as f64 * ((th * tw) as f64 - nblocks).max(0.0);
-    let moved = again_b + again_a + again_panel;
-    compute.max(moved) + 0.15 * compute.min(moved)
+    again_b + again_a + again_panel
 }
 
 #[cfg(test)]

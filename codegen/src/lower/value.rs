@@ -60,6 +60,19 @@ impl LowerCx<'_> {
         Ok(r)
     }
 
+    /// What to compute where `v` is only stored: a store rounds to a small float by itself.
+    pub fn unrounded(&self, v: Value) -> Value {
+        let g = self.task.g;
+        match g.as_prim(v) {
+            Some((n, Prim::Cast { to: Dtype::F16 | Dtype::BF16, .. }))
+                if g.dtype(g.nodes[n].inputs[0]) == Dtype::F32 =>
+            {
+                g.nodes[n].inputs[0]
+            }
+            _ => v,
+        }
+    }
+
     /// The register type of a value of this dtype.
     pub fn reg_ty(&self, d: Dtype, lanes: usize) -> Made<RegTy> {
         self.vector(elem_of(d)?, lanes)

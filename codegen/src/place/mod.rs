@@ -365,7 +365,8 @@ fn anchor_halo(g: &Graph, region: Region) -> Option<(usize, Halo)> {
             }
             _ => return None,
         };
-        let at = params.iter().position(|p| *p == g.nodes[n].inputs[0])?;
+        let read = crate::task::narrow_form(g, g.nodes[n].inputs[0]);
+        let at = params.iter().position(|p| *p == read)?;
         Some((at, Halo::of(geo, fill)))
     })
 }

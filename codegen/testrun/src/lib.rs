@@ -3,6 +3,8 @@
 //!
 //! Invariant: memory is never writable and executable at once.
 
+pub mod amx;
+
 use std::ptr;
 
 /// Signature of every kernel: argument block, tile range, worker scratch.

@@ -7,7 +7,7 @@ pub mod problem;
 use hub_abi::{Dim, Dtype, SymEnv};
 use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::verify;
-use hub_codegen::target::Target;
+use hub_codegen::target::{Target, Tier};
 use hub_codegen::targets::x86;
 use hub_codegen::task::{Format, Lowered, Operand, Refused, Task, TaskArg, Which};
 use hub_ir::{Graph, Op, Region, Value};
@@ -328,7 +328,12 @@ impl Group {
     /// same bits but for NaN payloads, and nothing else written.
     fn native(&self, t: &Target, l: &Lowered, ins: &[Placed], outs: &[Placed], want: &[Vec<u8>]) {
         let code = x86::emit(&l.kernel, t).unwrap_or_else(|e| panic!("{}: {e}", l.schedule));
-        if Target::host_tier().is_none_or(|host| host < t.tier) {
+        let host = Target::host_tier();
+        // Tile instructions run by software.
+        let by_software = t.tier == Tier::Amx && host.is_some_and(|h| h >= Tier::Avx512Bf16);
+        if by_software {
+            hub_testrun::amx::install();
+        } else if host.is_none_or(|host| host < t.tier) {
             return;
         }
         let mut bufs: Vec<Aligned> =

@@ -112,8 +112,8 @@ pub fn typed(
     Made { group }
 }
 
-pub fn targets() -> [Target; 2] {
-    [Target::of(Tier::Avx512), Target::of(Tier::Avx2)]
+pub fn targets() -> [Target; 3] {
+    [Target::of(Tier::Avx512Bf16), Target::of(Tier::Avx512), Target::of(Tier::Avx2)]
 }
 
 pub const ENDS: [End; 3] = [End::Nothing, End::BiasRelu, End::ResidualSilu];

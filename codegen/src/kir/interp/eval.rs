@@ -63,6 +63,10 @@ pub(super) fn value(
             let (a, b, c) = (get(*a)?, get(*b)?, get(*c)?);
             each(&mut |l| Ok(fma(e, a[l], b[l], c[l])))?
         }
+        Dot2 { a, b, c, .. } => {
+            let (a, b, c) = (get(*a)?, get(*b)?, get(*c)?);
+            each(&mut |l| Ok(dot2(a[l], b[l], c[l])))?
+        }
         Cmp { op, a, b, .. } => {
             let (te, a, b) = (k.ty(*a).elem, get(*a)?, get(*b)?);
             each(&mut |l| Ok(cmp(*op, te, a[l], b[l]) as u64))?
@@ -201,6 +205,18 @@ fn fma(e: Elem, a: u64, b: u64, c: u64) -> u64 {
         Elem::F32 => f32_of(a).mul_add(f32_of(b), f32_of(c)).to_bits() as u64,
         _ => f64_of(a).mul_add(f64_of(b), f64_of(c)).to_bits(),
     }
+}
+
+/// Denormals are zeros of their sign.
+pub(super) fn flush(x: f32) -> f32 {
+    if x.is_subnormal() { 0f32.copysign(x) } else { x }
+}
+
+fn dot2(a: u64, b: u64, c: u64) -> u64 {
+    let high = |x: u64| flush(f32::from_bits(x as u32 & 0xffff_0000));
+    let low = |x: u64| flush(f32::from_bits((x as u32) << 16));
+    let sum = flush(high(a).mul_add(high(b), flush(f32_of(c))));
+    flush(low(a).mul_add(low(b), sum)).to_bits() as u64
 }
 
 /// A comparison of two lanes.

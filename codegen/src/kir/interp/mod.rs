@@ -6,6 +6,7 @@
 
 mod eval;
 mod memory;
+mod tile;
 
 use super::inst::*;
 use super::types::*;
@@ -80,12 +81,14 @@ pub fn run(
         regs: vec![],
         axes: vec![0; k.axes.len()],
         status: 0,
+        tiles: vec![],
         at: "",
         tile: 0,
     };
     for tile in range {
         m.tile = tile;
         m.regs = vec![None; k.regs.len()];
+        m.tiles.clear();
         m.mem.begin_tile(tile);
         let mut rest = tile;
         for g in k.grid.iter().rev() {
@@ -109,6 +112,7 @@ struct Machine<'a> {
     regs: Vec<Option<Lanes>>,
     axes: Vec<i64>,
     status: u32,
+    tiles: Vec<tile::Tile>,
     at: &'static str,
     tile: u64,
 }
@@ -183,6 +187,9 @@ impl Machine<'_> {
 
     fn inst(&mut self, i: &Inst) -> Result<(), String> {
         self.at = "";
+        if let Some(done) = self.tile_inst(i) {
+            return done;
+        }
         if i.addr().is_some() {
             return self.memory_inst(i);
         }

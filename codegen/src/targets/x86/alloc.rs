@@ -165,7 +165,7 @@ fn scan(
             hints.entry(d).or_insert(s);
         }
     }
-    let vecs = if t.tier == Tier::Avx512 { 32 } else { 16 };
+    let vecs = if t.tier >= Tier::Avx512 { 32 } else { 16 };
     let vec_order: Vec<u8> = (0..vecs.min(t.vector_regs as u8)).collect();
     let masks: Vec<u8> = (1..8).collect();
     let mut phys = vec![u8::MAX; p.classes.len()];

@@ -94,6 +94,7 @@ impl Sel<'_> {
             Un { op, dst, a } => self.un(*op, *dst, *a),
             Bin { op, dst, a, b } => self.bin(*op, *dst, *a, *b),
             Fma { dst, a, b, c } => self.fma(*dst, *a, *b, *c),
+            Dot2 { dst, a, b, c } => self.dot2(*dst, *a, *b, *c),
             Cmp { op, dst, a, b } => self.cmp(*op, *dst, *a, *b),
             Lanes { dst, count } => self.first_lanes(*dst, *count),
             Select { dst, mask, a, b } => self.select(*dst, *mask, *a, *b),
@@ -119,6 +120,11 @@ impl Sel<'_> {
             }
             CheckIndex { dst, idx, bound } => self.check_index(*dst, *idx, *bound),
             SetStatus { mask } => self.set_status(*mask),
+            TileConfig { .. }
+            | TileZero { .. }
+            | TileLoad { .. }
+            | TileStore { .. }
+            | TileDot2 { .. } => self.tile(i),
         }
     }
 
@@ -383,6 +389,31 @@ impl Sel<'_> {
         }
         self.vmov(d, start, w)?;
         self.op(code, &[modify(d, w), use_(second, w), third]);
+        Ok(())
+    }
+
+    fn dot2(&mut self, dst: Reg, a: Reg, b: Reg, c: Reg) -> Res<()> {
+        if !self.bf16 {
+            return self.unsupported("a dot product of bf16 pairs");
+        }
+        let w = self.w(self.ty(dst))?;
+        let (mut a, mut b) = (a, b);
+        if self.foldable(a) && !self.foldable(b) {
+            (a, b) = (b, a);
+        }
+        let x = self.src(a)?;
+        let y = self.src_mem(b)?;
+        let start = self.src(c)?;
+        let d = self.dst(dst);
+        let code = self.code(ops::DPBF16PS, w)?;
+        if start != d && (x == d || y == use_(d, w)) {
+            let t = self.vec();
+            self.vmov(t, start, w)?;
+            self.op(code, &[modify(t, w), use_(x, w), y]);
+            return self.vmov(d, t, w);
+        }
+        self.vmov(d, start, w)?;
+        self.op(code, &[modify(d, w), use_(x, w), y]);
         Ok(())
     }
 

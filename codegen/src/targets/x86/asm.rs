@@ -196,6 +196,10 @@ impl Asm<'_> {
                     x.set_op_kind(n, OpKind::NearBranch64);
                     x.set_near_branch64(*l as u64);
                 }
+                Op::T(t) => {
+                    x.set_op_kind(n, OpKind::Register);
+                    x.set_op_register(n, Register::TMM0 + *t as u32);
+                }
                 Op::M(m) => {
                     x.set_op_kind(n, OpKind::Memory);
                     self.memory(&mut x, m);

@@ -96,6 +96,8 @@ pub enum Op {
     M(Mem),
     /// A branch target.
     L(u32),
+    /// A tile register, by its number: kernels name them.
+    T(u8),
 }
 
 /// One machine instruction.
@@ -173,7 +175,7 @@ impl Item {
                                 f(v, Role::Use)
                             }
                         }
-                        Op::I(_) | Op::L(_) => {}
+                        Op::I(_) | Op::L(_) | Op::T(_) => {}
                     }
                 }
                 if let Some(m) = i.mask {

@@ -29,6 +29,9 @@ impl Sel<'_> {
         self.next_tile(top);
         self.depth = 0;
         self.place(end);
+        if self.tiled {
+            self.op(Code::VEX_Tilerelease, &[]);
+        }
         Ok(())
     }
 
@@ -111,7 +114,7 @@ impl Sel<'_> {
             if used {
                 let plain = match u {
                     Inst::Bin { op, .. } => !matches!(op, BinOp::Div) || t.elem.is_float(),
-                    Inst::Fma { .. } => true,
+                    Inst::Fma { .. } | Inst::Dot2 { .. } => true,
                     _ => false,
                 };
                 return plain;

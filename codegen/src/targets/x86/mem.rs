@@ -120,6 +120,12 @@ impl Sel<'_> {
             let row = if t.elem.size() == 8 { ops::PBROADCASTQ } else { ops::BROADCASTSS_M };
             return self.op2(row, w, d, Op::M(m));
         }
+        if dtype == Dtype::BF16 {
+            self.op2(ops::PBROADCASTW, w, d, Op::M(m))?;
+            let c = self.code(ops::PSLLD, w)?;
+            self.op(c, &[def(d, w), use_(d, w), Op::I(16)]);
+            return Ok(());
+        }
         let one = RegTy { lanes: 1, ..t };
         if t.elem == Elem::I64 {
             let g = self.gpr();
@@ -252,6 +258,12 @@ impl Sel<'_> {
         let w = self.w(t)?;
         let row = match (t.elem, dtype) {
             (Elem::F32, Dtype::F16) => ops::CVTPS2PH,
+            (Elem::F32, Dtype::BF16) if self.bf16 && t.lanes >= 8 => {
+                let x = self.vec();
+                self.op2_narrow(ops::CVTNEPS2BF16, w, x, v)?;
+                let half = if w == W::Z { W::Y } else { W::X };
+                return Ok((self.code(ops::MOVDQU16_ST, half)?, half, x));
+            }
             (Elem::F32, Dtype::BF16) => {
                 let b = self.bf16_bits(t, v)?;
                 return Ok((self.code(ops::PMOVDW, w)?, w, b));

@@ -24,6 +24,7 @@ mod ops;
 mod scalar;
 mod sel;
 mod strided;
+mod tile;
 
 pub use crate::target::{Target, Tier};
 pub use asm::Code;

@@ -23,6 +23,12 @@ const FRAME: i64 = 192;
 pub(super) struct Sel<'a> {
     pub k: &'a Kernel,
     pub wide: bool,
+    /// AVX-512 BF16.
+    pub bf16: bool,
+    /// Tile registers.
+    pub amx: bool,
+    /// They are used and have to be released.
+    pub tiled: bool,
     pub p: Program,
     pub depth: u8,
     /// Virtual register of each kernel register.
@@ -50,7 +56,10 @@ pub(super) struct Sel<'a> {
 pub(super) fn select(k: &Kernel, t: &Target) -> Res<Program> {
     let mut s = Sel {
         k,
-        wide: t.tier == Tier::Avx512,
+        wide: t.tier >= Tier::Avx512,
+        bf16: t.has_dot2(),
+        amx: t.has_tiles(),
+        tiled: false,
         p: Program { frame: FRAME, ..Program::default() },
         depth: 0,
         map: vec![None; k.regs.len()],
@@ -106,7 +115,12 @@ impl<'a> Sel<'a> {
         Err(Refused::Unsupported {
             kernel: self.k.name.clone(),
             what: what.into(),
-            tier: if self.wide { "avx512" } else { "avx2" },
+            tier: match (self.wide, self.bf16) {
+                _ if self.amx => "amx",
+                (_, true) => "avx512bf16",
+                (true, _) => "avx512",
+                _ => "avx2",
+            },
         })
     }
 

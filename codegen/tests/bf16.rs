@@ -1,0 +1,124 @@
+//! Contractions and convolutions of bf16 operands with f32 sums, against their portable meaning:
+//! every tier, packed and plain operands, tails, windows, images of few pixels. On AMX's tier
+//! machine code runs too, its tile instructions by software.
+
+mod placed;
+
+use hub_abi::prim::{BinaryOp, Geometry, Prim};
+use hub_abi::shape::{TensorType, Type};
+use hub_abi::{Dim, Dtype, SymEnv};
+use hub_codegen::lower::{contract, conv};
+use hub_codegen::target::{Target, Tier};
+use hub_ir::Graph;
+use hub_ir::build::Builder;
+use placed::{Group, Input, Layout, random, random_of};
+
+/// `prim` on bf16 operands of these sizes (the second a constant or not), widened; a bias along
+/// `feature` and max with 0; the result as f32 or rounded.
+fn group(
+    seed: &mut u64,
+    prim: Prim,
+    sizes: [&[usize]; 2],
+    constant: bool,
+    feature: usize,
+    round: bool,
+) -> Group {
+    let mut g = Graph::new();
+    let region = g.new_region();
+    let fixed = |s: &[usize]| s.iter().map(|&n| Dim::from(n)).collect::<Vec<_>>();
+    let mut inputs = vec![];
+    let mut params = vec![];
+    for (i, s) in sizes.iter().enumerate() {
+        let ty = TensorType { dtype: Dtype::BF16, dims: fixed(s) };
+        params.push(g.add_param(region, Type::Tensor(ty)));
+        let tensor = random_of(seed, Dtype::BF16, s);
+        inputs.push(Input { tensor, constant: constant && i == 1, layout: Layout::dense(s.len()) });
+    }
+    let types = sizes.map(|s| TensorType { dtype: Dtype::F32, dims: fixed(s) });
+    let out = prim.infer(&types, &mut Default::default()).unwrap().remove(0);
+    let rank = out.dims.len();
+    let n = out.dims[feature].as_const().unwrap() as usize;
+    let shape: Vec<usize> = (feature..rank).map(|a| if a == feature { n } else { 1 }).collect();
+    let bias = TensorType { dtype: Dtype::F32, dims: fixed(&shape) };
+    params.push(g.add_param(region, Type::Tensor(bias)));
+    let layout = Layout::dense(shape.len());
+    inputs.push(Input { tensor: random(seed, &shape), constant: true, layout });
+    let mut b = Builder::new(&mut g, "t");
+    let (x, w) = (b.cast(params[0], Dtype::F32).unwrap(), b.cast(params[1], Dtype::F32).unwrap());
+    let y = b.prim(prim, &[x, w]).unwrap();
+    let y = b.add(y, params[2]).unwrap();
+    let zero = b.scalar(Dtype::F32, 0.0);
+    let mut y = b.bin(BinaryOp::Max, y, zero).unwrap();
+    if round {
+        y = b.cast(y, Dtype::BF16).unwrap();
+    }
+    b.into_region(region);
+    g.regions[region].results.push(y);
+    let outputs = vec![Layout::unit(rank, feature)];
+    Group { g, region, inputs, outputs, fill: 0.0, env: SymEnv::new(0), poison: true }
+}
+
+fn targets() -> [Target; 4] {
+    Tier::ALL.map(Target::of)
+}
+
+#[test]
+fn products_of_bf16() {
+    let mut seed = 1;
+    for t in targets() {
+        for (m, k, n) in [(1, 40, 33), (5, 8, 16), (30, 20, 100), (40, 96, 48), (3, 5, 7)] {
+            for (constant, round) in [(true, false), (true, true), (false, true)] {
+                let prim = Prim::Contract { a: vec![0, 1], b: vec![1, 2], out: vec![0, 2] };
+                let mut g = group(&mut seed, prim, [&[m, k], &[k, n]], constant, 1, round);
+                let how = g.check(&t, contract::lower);
+                let tiles = t.tier == Tier::Amx && constant && m > 1 && k % 8 == 0;
+                assert_eq!(how.contains("amx"), tiles, "{how} for {m}x{k}x{n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_and_values_of_attention() {
+    let mut seed = 2;
+    for t in targets() {
+        for (a, b, out, sizes) in [
+            ([0, 1, 2, 3], [0, 1, 4, 3], [0, 1, 2, 4], [[2, 3, 9, 8], [2, 3, 11, 8]]),
+            ([0, 1, 2, 4], [0, 1, 4, 3], [0, 1, 2, 3], [[2, 3, 9, 12], [2, 3, 12, 20]]),
+        ] {
+            let prim = Prim::Contract { a: a.to_vec(), b: b.to_vec(), out: out.to_vec() };
+            let sizes = [&sizes[0][..], &sizes[1][..]];
+            group(&mut seed, prim, sizes, false, 3, true).check(&t, contract::lower);
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_bf16() {
+    let mut seed = 3;
+    // Channels, size, filters, taps, stride, groups.
+    let cases = [
+        (16, [6, 37], 40, 1, 1, 1),
+        (24, [7, 7], 20, 3, 1, 1),
+        (40, [9, 33], 18, 3, 2, 1),
+        (32, [5, 70], 64, 1, 2, 1),
+        (16, [8, 8], 32, 3, 1, 2),
+        (5, [8, 8], 16, 3, 1, 1),
+    ];
+    for t in targets() {
+        for (c, size, m, k, stride, groups) in cases {
+            let pad = Dim::from((k / 2) as i64);
+            let geo = Geometry {
+                stride: vec![stride; 2],
+                dilation: vec![1; 2],
+                before: vec![pad.clone(); 2],
+                after: vec![pad; 2],
+            };
+            let prim = Prim::Conv { geo, groups };
+            let sizes: [&[usize]; 2] = [&[2, c, size[0], size[1]], &[m, c / groups as usize, k, k]];
+            let how = group(&mut seed, prim, sizes, true, 1, c % 3 == 0).check(&t, conv::lower);
+            let tiles = t.tier == Tier::Amx && c % 2 == 0;
+            assert_eq!(how.contains("amx"), tiles, "{how} for {c} channels of {size:?}");
+        }
+    }
+}
