@@ -101,7 +101,8 @@ fn round(job: &Job, loaded: &Loaded, choice: usize, slice: Duration) -> Result<T
     let (mut graph, names) = named(&loaded.graph);
     let path = job.output.with_extension(format!("tune{}", std::process::id()));
     let choices = names.values().map(|r| (*r, choice)).collect();
-    let compiled = compile::kernels(job, std::slice::from_ref(tuned_tier(job)), &choices, &mut graph)?;
+    let compiled =
+        compile::kernels(job, std::slice::from_ref(tuned_tier(job)), &choices, &mut graph)?;
     let done = compile::write(job, &path, loaded, compiled);
     let times = done.and_then(|_| measured(job, &path, &names, slice));
     // A file that cannot be removed is not worth losing the search for.
