@@ -31,6 +31,8 @@ const L2_RATE: f64 = 32.0;
 const FAR_RATE: f64 = 8.0;
 /// At most so many plans of a form are tried.
 const MOST: usize = 6;
+/// Cores that should find a block each, where it costs little.
+const CORES: i64 = 8;
 /// A direct convolution must be slower by this factor.
 const GAIN: f64 = 1.15;
 /// Bytes of scratch that a worker may need.
@@ -191,7 +193,7 @@ fn pitch(n: i64) -> i64 {
     if whole % 1024 == 0 { whole + 16 } else { whole }
 }
 
-/// Estimated cycles of a plan on one core, tiles balanced over two.
+/// Estimated cycles of a plan on one core, blocks balanced over two.
 fn cost(s: &Sizes, p: &Plan) -> f64 {
     let (f, lanes) = (&p.filter, s.facts.lanes);
     let (down, across) = (div_ceil(s.h, f.m), div_ceil(s.w, f.m));
@@ -234,5 +236,7 @@ fn cost(s: &Sizes, p: &Plan) -> f64 {
     let block = into + back + products.max(moved) + 0.15 * products.min(moved);
     let total = blocks * parts;
     let balance = (div_ceil(total, 2) * 2) as f64 / total as f64;
-    block * total as f64 * (0.7 + 0.3 * balance)
+    // More cores than two want more blocks; what that may cost is bounded.
+    let few = 1.0 + 0.02 * (CORES - total).max(0) as f64;
+    block * total as f64 * (0.7 + 0.3 * balance) * few
 }
