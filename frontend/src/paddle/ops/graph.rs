@@ -81,7 +81,7 @@ pub fn send_recv(c: &mut Ctx<'_, '_>) -> Res {
     let to = c.b.cast(to, Dtype::I64)?;
     let size = c.dims_or("Out_size", "out_size", (0, DIM_MAX))?;
     let n = match size.as_deref() {
-        Some([n]) if !n.as_const().is_some_and(|n| n <= 0) => n.clone(),
+        Some([n]) if n.as_const().is_none_or(|n| n > 0) => n.clone(),
         _ => c.dims(x)[0].clone(),
     };
     let kind = c.text("reduce_op", "SUM").to_string();

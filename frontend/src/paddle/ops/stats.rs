@@ -30,7 +30,7 @@ pub fn median(c: &mut Ctx<'_, '_>) -> Res {
     let v = c.b.transpose(x, &[&kept[..], &axes[..]].concat())?;
     let lead: Vec<Dim> = kept.iter().map(|&i| d[i].clone()).collect();
     let n = Dim::product(axes.iter().map(|&i| &d[i]));
-    let v = c.b.reshape(v, [&lead[..], &[n.clone()]].concat())?;
+    let v = c.b.reshape(v, [&lead[..], std::slice::from_ref(&n)].concat())?;
     let v = match c.b.g.dtype(v).is_float() {
         true => v,
         false => c.b.cast(v, Dtype::F32)?,
