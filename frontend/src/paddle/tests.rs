@@ -30,7 +30,7 @@ fn graph_of(bytes: &[u8]) -> Result<Graph, FrontendError> {
         Ok(Tensor { dtype, dims, data: vec![0; n as usize].into() })
     });
     let zeros = zeros.collect::<Result<Vec<_>, FrontendError>>()?;
-    import::import(&program, zeros, &LoadOptions::default())
+    import::import(&program, zeros, &LoadOptions::default()).map(|(g, _)| g)
 }
 
 fn folder(name: &str) -> PathBuf {

@@ -211,7 +211,7 @@ pub fn same(t: &Tensor, dims: &[usize], want: &[f32]) {
 pub fn answers(program: &Program, data: Vec<Data>, feeds: Vec<Tensor>) -> Vec<Tensor> {
     let ops = &program.blocks[0].ops;
     let kind = ops.iter().map(|o| o.kind.clone()).collect::<Vec<_>>().join(" ");
-    let g = import::import(program, data, &LoadOptions::default())
+    let (g, _) = import::import(program, data, &LoadOptions::default())
         .unwrap_or_else(|e| panic!("{kind}: {e}"));
     verify(&g, Stage::Imported).unwrap_or_else(|e| panic!("{kind}: {e}"));
     let (p, store) = to_portable(&g).unwrap_or_else(|e| panic!("{kind}: {e}"));
