@@ -343,7 +343,6 @@ pub fn write(
         source: loaded.provenance.source,
         compiler: concat!("hub ", env!("CARGO_PKG_VERSION")).into(),
         options: options(job).into_iter().collect(),
-        ..Provenance::default()
     };
     let mut w = BundleWriter::new(manifest, Default::default());
     c.lay_out(&mut |b| w.add_const(b))?;
