@@ -20,6 +20,7 @@ mod generate;
 mod gradient;
 mod index;
 mod linalg;
+mod linear_attention;
 mod loss;
 mod ml;
 mod ml_forest;
@@ -65,6 +66,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     generate::OPS,
     index::OPS,
     linalg::OPS,
+    linear_attention::OPS,
     ml::OPS,
     ml_linear::OPS,
     ml_tree::OPS,
