@@ -136,7 +136,7 @@ fn scanned(
     b.into_region(region);
     let read = c.b.g.dims(results[1]).to_vec();
     c.b.g.regions[region].results = results.to_vec();
-    let whole = [&[trip.clone()], &read[..]].concat();
+    let whole = [std::slice::from_ref(&trip), &read[..]].concat();
     let types = vec![Type::tensor(Dtype::F32, state.to_vec()), Type::tensor(Dtype::F32, whole)];
     let control = Control::Scan { body: region.0, carried: 1, trip, reverse: false };
     let outs = c.b.control(control, &[&[start], scans].concat(), types);
