@@ -89,6 +89,11 @@ fn activations() {
         |x| x.is_nan() || x >= -87.0,
     );
     check("tanh", math::tanh, f64::tanh, 2.0, any);
+    let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let normal = |x: f32| x.is_nan() || x >= -87.0;
+    check("near sigmoid", math::near::sigmoid, logistic, 24.0, normal);
+    check("near sigmoid", math::near::sigmoid, logistic, 5.0, |x| x.abs() < 8.0);
+    check("near tanh", math::near::tanh, f64::tanh, 4.0, any);
     check("softplus", math::softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), 3.0, any);
     check("erf", math::erf, erf, 2.0, any);
 }

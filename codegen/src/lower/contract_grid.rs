@@ -1,12 +1,12 @@
 //! The kernel around a multiply-accumulate tile: grid axes, blocks of rows, and which code runs
 //! where a tile is not whole.
 
-use super::contract_mac::{Axis, Mac, PANEL, elem_for, spare};
-use super::contract_tile::{Cols, Pos, Side, Tiler};
+use super::contract_mac::{Axis, Body, Mac, PANEL, elem_for, spare};
+use super::contract_tile::{Ahead, Cols, Pos, Side, Tiler};
 use super::coord::{AtomData, Coord};
 use super::cx::{LowerCx, Made};
 use super::schedule::Schedule;
-use crate::kir::{BinOp, CmpOp, Cond, RegTy, Scalar};
+use crate::kir::{Base, BinOp, CmpOp, Cond, RegTy, Scalar};
 use crate::target::Target;
 use crate::task::{Format, Lowered, Task, Which};
 use hub_abi::Dim;
@@ -32,35 +32,36 @@ pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made
     let rank = dims.len();
     let pos = Pos { s: s_at, v: v_at, out: vec![Coord::zero(); rank] };
     let ahead = ahead(&cx, mac, sch);
-    let t = Tiler { mac, sch, elem, s, v, rows: [outer, inner], scratch, lane, slack, ahead };
+    let rows = [outer, inner];
+    let mut t = Tiler { mac, sch, elem, s, v, rows, scratch, lane, slack, ahead };
     let tiles = t.kernel(&mut cx, pos)?;
     let work = mac.work(task, tiles);
     Ok(cx.finish(work, format!("{} {sch}", mac.name)))
 }
 
-/// How far ahead a packed operand is fetched: where the first level does not hold it (from the layer before nothing of it is near), as many
-/// steps as outlast the memory's latency. The hardware's own fetching ends at every page.
-fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<i64> {
+/// How far ahead a packed operand is fetched: where the first level does not hold it (from the layer
+/// before nothing of it is near), as many steps as outlast the memory's latency. The hardware's own fetching ends at every page.
+fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<Ahead> {
     const CYCLES: i64 = 600;
     let o =
-        &cx.task.inputs[mac.vector.filter(|_| mac.body == super::contract_mac::Body::Broadcast)?];
+        &cx.task.inputs[mac.vector.filter(|_| mac.body == Body::Broadcast)?];
     let Format::Packed(p) = &o.format else { return None };
     let bytes = (p.n * p.k) as i64 * o.dtype.size() as i64;
     let row = PANEL * p.v as i64 * o.dtype.size() as i64;
     let steps = CYCLES / (sch.th * sch.tw * sch.nv / 2).max(4);
-    (bytes > cx.target.l1 as i64).then_some(steps * row)
+    (bytes > cx.target.l1 as i64).then_some(Ahead::Within(steps * row))
 }
 
 /// Pointer to the lowest address read, and where the first product's element is from there.
-fn scalar_side(cx: &mut LowerCx<'_>, mac: &Mac) -> (Side, Coord) {
+pub(super) fn scalar_side(cx: &mut LowerCx<'_>, mac: &Mac) -> (Side, Coord) {
     let dtype = cx.task.inputs[mac.scalar].dtype;
     let size = dtype.size() as i64;
     let (lo, extent) = mac.scalar_span(size);
     let ptr = cx.ptr_range(Which::In(mac.scalar), lo.clone(), extent);
-    (Side { ptr, dtype }, Coord::from(mac.start.times(size).sub(&lo)))
+    (Side { base: Base::Param(ptr), dtype }, Coord::from(mac.start.times(size).sub(&lo)))
 }
 
-fn vector_side(cx: &mut LowerCx<'_>, mac: &Mac, scalar: (Side, Coord)) -> (Side, Coord) {
+pub(super) fn vector_side(cx: &mut LowerCx<'_>, mac: &Mac, scalar: (Side, Coord)) -> (Side, Coord) {
     let Some(input) = mac.vector else { return scalar };
     let of = Which::In(input);
     let o = &cx.task.inputs[input];
@@ -69,10 +70,10 @@ fn vector_side(cx: &mut LowerCx<'_>, mac: &Mac, scalar: (Side, Coord)) -> (Side,
         let panels = p.n.div_ceil(p.block) * p.block * p.k.div_ceil(p.v) * p.v;
         let bytes = (p.outer * panels) as i64 * dtype.size() as i64;
         let ptr = cx.ptr_range(of, 0i64.into(), bytes.into());
-        return (Side { ptr, dtype }, Coord::zero());
+        return (Side { base: Base::Param(ptr), dtype }, Coord::zero());
     }
     let (ptr, origin) = cx.ptr(of);
-    (Side { ptr, dtype }, Coord::from(origin))
+    (Side { base: Base::Param(ptr), dtype }, Coord::from(origin))
 }
 
 /// A tile along an axis: its number and its first element.
@@ -87,13 +88,13 @@ struct Indices {
     n: Index,
 }
 
-fn index_reg(cx: &mut LowerCx<'_>, c: &Coord) -> Made<Scalar> {
+pub(super) fn index_reg(cx: &mut LowerCx<'_>, c: &Coord) -> Made<Scalar> {
     Ok(cx.index_reg(c, RegTy::INDEX)?.into())
 }
 
 impl Tiler<'_> {
     /// Grid and body; gives the number of tiles.
-    fn kernel(&self, cx: &mut LowerCx<'_>, mut pos: Pos) -> Made<Dim> {
+    fn kernel(&mut self, cx: &mut LowerCx<'_>, mut pos: Pos) -> Made<Dim> {
         let mut tiles = Dim::from(1i64);
         let mut grid = |cx: &mut LowerCx<'_>, name: &str, extent: &Dim| {
             tiles = tiles.mul(extent);
@@ -131,6 +132,15 @@ impl Tiler<'_> {
             [index(Coord::zero(), 1), index(blocked.clone(), t)]
         };
         let at = Indices { rows, n: index(n, nr) };
+        if let (true, Some(turns)) = (whole, self.turns(&counts, &n_tiles)) {
+            let wide = at.rows[1].tile.clone();
+            let turn = match outer_blocked {
+                true => blocked.times(&counts[1]).add(&wide),
+                false => wide,
+            };
+            let distance = self.column(self.sch.nv);
+            self.ahead = Some(Ahead::Next { turn, turns, distance });
+        }
         if whole || count.rem(&block).is(0) {
             self.outer_rows(cx, &pos, &at)?;
         } else {
@@ -139,6 +149,15 @@ impl Tiler<'_> {
             cx.if_else(cond(CmpOp::Lt, tile, bound), body, |_| Ok(()))?;
         }
         Ok(tiles)
+    }
+
+    /// Tiles that read one panel after another, where they are few enough, and panels many enough,
+    /// for them to fetch the next panel together.
+    fn turns(&self, counts: &[Dim; 2], panels: &Dim) -> Option<i64> {
+        let turns = counts[0].as_const()? * counts[1].as_const()?;
+        let rows = self.sch.th * self.sch.tw;
+        let few = turns <= 8 && rows > 4 && panels.as_const()? >= 4;
+        (few && self.mac.panel.is_some() && self.ahead.is_some()).then_some(turns)
     }
 
     fn outer_rows(&self, cx: &mut LowerCx<'_>, pos: &Pos, at: &Indices) -> Made {
@@ -231,7 +250,7 @@ impl Tiler<'_> {
     }
 }
 
-fn cond(op: CmpOp, a: Scalar, b: Scalar) -> Cond {
+pub(super) fn cond(op: CmpOp, a: Scalar, b: Scalar) -> Cond {
     Cond { op, a, b }
 }
 

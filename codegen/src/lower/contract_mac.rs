@@ -231,6 +231,11 @@ pub fn store_results(
 /// Whether the elementwise part of a group is better run as a loop of its own than once a register:
 /// transcendentals, or many operations.
 pub fn heavy(task: &Task<'_>) -> bool {
+    heavy_among(task, &task.g.regions[task.region].nodes)
+}
+
+/// As [`heavy`], of some of the group's nodes.
+pub fn heavy_among(task: &Task<'_>, nodes: &[hub_ir::Node]) -> bool {
     let weight = |n: &hub_ir::Node| match &task.g.nodes[*n].op {
         Op::Prim(Prim::Unary(op)) => match op {
             UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Sqrt => 1,
@@ -241,7 +246,7 @@ pub fn heavy(task: &Task<'_>) -> bool {
         Op::Prim(p) if p.is_elementwise() => 1,
         _ => 0,
     };
-    task.g.regions[task.region].nodes.iter().map(weight).sum::<i32>() > 8
+    nodes.iter().map(weight).sum::<i32>() > 8
 }
 
 /// Features past the last that all operands of the epilogue may be read or written at: the slack of

@@ -5,7 +5,7 @@ use super::contract_mac::{Axis, Body, Mac, PANEL};
 use super::coord::{Atom, AtomData, Coord};
 use super::cx::{LowerCx, Made};
 use super::schedule::{Schedule, div_ceil};
-use crate::kir::{Addr, Affine, Base, BinOp, Coef, Elem, ParamId, Reg, RegTy, Scalar, Stmt};
+use crate::kir::{Addr, Affine, Base, BinOp, Coef, Elem, Reg, RegTy, Scalar, Stmt};
 use hub_abi::{Dim, Dtype};
 
 /// Where a tile lies: its first row and feature.
@@ -43,13 +43,40 @@ impl Cols {
 /// An operand: its pointer, its element in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Side {
-    /// Pointer parameter.
-    pub ptr: ParamId,
+    /// What its addresses start from.
+    pub base: Base,
     /// In memory.
     pub dtype: Dtype,
 }
 
+/// What of a packed operand is fetched ahead of its use.
+#[derive(Clone, Debug)]
+pub enum Ahead {
+    /// So many bytes on in the same panel.
+    Within(i64),
+    /// The next panels, by the tiles that read these one after another, each its part.
+    Next {
+        /// Number of this tile among them.
+        turn: Coord,
+        /// How many there are.
+        turns: i64,
+        /// Bytes from these panels to the next.
+        distance: i64,
+    },
+}
+
+/// A line that is fetched at every step of the innermost reduced axis, so many bytes on in each.
+#[derive(Clone, Debug)]
+struct Fetch {
+    at: Addr,
+    step: i64,
+}
+
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+
 /// What every tile of a kernel shares: builds one kernel of a multiply-accumulate problem.
+#[derive(Clone)]
 pub struct Tiler<'m> {
     /// The problem.
     pub mac: &'m Mac,
@@ -69,8 +96,8 @@ pub struct Tiler<'m> {
     pub lane: Atom,
     /// Features past the last that every output may be given.
     pub slack: i64,
-    /// Bytes ahead at which a packed operand is fetched, where it comes from beyond the second level.
-    pub ahead: Option<i64>,
+    /// What is fetched ahead, if anything.
+    pub ahead: Option<Ahead>,
 }
 
 impl Tiler<'_> {
@@ -216,7 +243,7 @@ impl Tiler<'_> {
     }
 
     /// The sums of a tile: `[row][vector]`.
-    fn accumulate(
+    pub fn accumulate(
         &self,
         cx: &mut LowerCx<'_>,
         pos: &Pos,
@@ -229,7 +256,7 @@ impl Tiler<'_> {
         let rows: Vec<Addr> = (0..th * tw)
             .map(|i| {
                 let at = self.row(pos, i / tw, i % tw).s;
-                cx.address(Base::Param(self.s.ptr), &at).0
+                cx.address(self.s.base, &at).0
             })
             .collect();
         // A packed panel is padded with zeros, so only a strided operand needs masks here.
@@ -237,7 +264,7 @@ impl Tiler<'_> {
             Some(_) => vec![None; nv as usize],
             None => self.masks(cx, cols, 0),
         };
-        let first = cx.address(Base::Param(self.v.ptr), &pos.v).0;
+        let first = cx.address(self.v.base, &pos.v).0;
         let vs: Vec<(Addr, Option<Reg>)> =
             (0..nv).map(|j| (first.clone().offset(self.column(j)), masks[j as usize])).collect();
         let mut acc = vec![];
@@ -245,7 +272,8 @@ impl Tiler<'_> {
             let row = |_| (0..nv).map(|_| cx.b.zero(ty)).collect();
             acc.push((0..rows.len()).map(row).collect());
         }
-        self.reduce(cx, 0, &rows, &vs, &acc);
+        let fetch = self.fetched(cx, &first, nv);
+        self.reduce(cx, 0, &rows, &vs, &fetch, &acc);
         self.join(cx, acc)
     }
 
@@ -273,12 +301,31 @@ impl Tiler<'_> {
         acc.pop().unwrap_or_default()
     }
 
+    /// Lines of the next panels that this tile fetches, at the first step of the reduced axes.
+    fn fetched(&self, cx: &mut LowerCx<'_>, first: &Addr, nv: i64) -> Vec<Fetch> {
+        let known = |a: &Axis| a.dim.as_const();
+        let (Some(Ahead::Next { turn, turns, distance }), Some(k)) =
+            (&self.ahead, self.mac.k.iter().map(known).product::<Option<i64>>())
+        else {
+            return vec![];
+        };
+        let step = nv * self.sch.lanes * self.v.dtype.size() as i64 / turns;
+        let turn = cx.address(first.base, &turn.times(&(step * k).into())).0;
+        let mut at = first.clone().offset(distance + turn.at.offset);
+        for (var, coef) in turn.at.terms {
+            at = at.plus(var, coef);
+        }
+        let lines = 0..div_ceil(step, LINE);
+        lines.map(|i| Fetch { at: at.clone().offset(i * LINE), step }).collect()
+    }
+
     fn reduce(
         &self,
         cx: &mut LowerCx<'_>,
         depth: usize,
         rows: &[Addr],
         vs: &[(Addr, Option<Reg>)],
+        fetch: &[Fetch],
         acc: &[Vec<Vec<Reg>>],
     ) {
         let Some(ax) = self.mac.k.get(depth) else {
@@ -298,13 +345,21 @@ impl Tiler<'_> {
         let rows_in: Vec<Addr> = rows.iter().map(|r| r.clone().plus(axis, s.times(ways))).collect();
         let vs_in: Vec<_> =
             vs.iter().map(|(a, m)| (a.clone().plus(axis, v.times(ways)), *m)).collect();
+        let inner = self.mac.k[depth + 1..].iter().map(|a| a.dim.as_const().unwrap_or(0));
+        let inner: i64 = inner.product();
+        let by = |f: &Fetch| f.step * inner;
+        let moved = |f: &Fetch| Fetch { at: f.at.clone().plus(axis, by(f) * ways), step: f.step };
+        let fetch: Vec<Fetch> = fetch.iter().map(moved).collect();
         cx.b.begin();
         if last {
+            for f in &fetch {
+                (0..ways).for_each(|w| cx.b.prefetch(f.at.clone().offset(w as i64 * by(f)), 1));
+            }
             for (w, to) in acc.iter().enumerate() {
                 self.products(cx, &shift(&rows_in, s, w as i64), &shift_v(&vs_in, v, w as i64), to);
             }
         } else {
-            self.reduce(cx, depth + 1, &rows_in, &vs_in, acc);
+            self.reduce(cx, depth + 1, &rows_in, &vs_in, &fetch, acc);
         }
         let body = cx.b.end();
         let unroll = self.unroll(&dim, last, ways);
@@ -334,10 +389,11 @@ impl Tiler<'_> {
     ) {
         let ty = self.vec_ty();
         let (sd, vd) = (self.s.dtype, self.v.dtype);
-        if let Some(far) = self.ahead.filter(|_| rows.len() * vs.len() >= FETCHING) {
+        let fetches = rows.len() * vs.len() >= FETCHING;
+        if let (Some(Ahead::Within(far)), true) = (&self.ahead, fetches) {
             // Lines, not vectors: a panel's row may be two of these.
             for (at, _) in vs.iter().step_by((PANEL / self.sch.lanes).max(1) as usize) {
-                cx.b.prefetch(at.clone().offset(far), 1);
+                cx.b.prefetch(at.clone().offset(*far), 1);
             }
         }
         if self.mac.pairs {

@@ -1,6 +1,7 @@
 //! Convolutions as multiply-accumulate problems: output pixels are rows, the input is broadcast with
 //! overlapping rows, filters are packed by output channels. Any number of spatial axes.
 
+use super::chain;
 use super::contract::{anchor, param};
 use super::contract_mac::{Axis, Body, Mac, PANEL, both_bf16, likely, lower_mac, refused, step_of};
 use super::cx::Made;
@@ -18,6 +19,9 @@ use hub_ir::Value;
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
+    if let Some(c) = chain::find(task)? {
+        return chain::lower(&c, target);
+    }
     with_conv(task, |c| match winograd::lower(c, target)? {
         Ok(made) => Ok(made),
         Err(choice) => lower_mac(task, &Target { choice, ..*target }, &mac(c)?),
@@ -98,7 +102,8 @@ impl Conv<'_, '_> {
         known && self.groups > 1 && w.dims[1].is(1) && w.dims[0].is(self.groups)
     }
 
-    fn build(&self) -> Made<Mac> {
+    /// The problem of a convolution that is not depthwise.
+    pub fn build(&self) -> Made<Mac> {
         let (x, w) = (&self.task.inputs[self.x], &self.task.inputs[self.w]);
         let dims = self.task.g.dims(self.out);
         let zero = Dim::from(0i64);

@@ -424,8 +424,20 @@ impl<'t> LowerCx<'t> {
 
     /// The kernel with its arguments; tiles, work and schedule as given.
     pub fn finish(self, work: Work, schedule: String) -> Lowered {
+        let budget = self.target.vector_regs / 3;
+        self.hoisted(work, schedule, [budget; 2])
+    }
+
+    /// As [`LowerCx::finish`] where register tiles lie in loops: vectors are lifted out of innermost
+    /// loops only.
+    pub fn finish_inner(self, work: Work, schedule: String) -> Lowered {
+        let budget = self.target.vector_regs / 3;
+        self.hoisted(work, schedule, [budget, 0])
+    }
+
+    fn hoisted(self, work: Work, schedule: String, budget: [usize; 2]) -> Lowered {
         let mut kernel: Kernel = self.b.finish();
-        super::hoist::hoist(&mut kernel, self.target.vector_regs / 3);
+        super::hoist::hoist(&mut kernel, budget);
         let arg = |(i, p): (usize, &crate::kir::Param)| match p.kind {
             ParamKind::Status => TaskArg::Status,
             _ => self.args[&ParamId(i as u32)].clone(),

@@ -7,7 +7,7 @@ use super::contract_tile::{Cols, Pos, Tiler};
 use super::conv::{Conv, first_window};
 use super::cx::LowerCx;
 use crate::kir::{Addr, Base, BinOp, CmpOp, Coef, Elem, Reg, Stmt};
-use crate::task::{Format, Refused, Task};
+use crate::task::{Format, Operand, Refused, Task};
 use hub_abi::pgraph::Packing;
 use hub_abi::prim::Geometry;
 use hub_abi::{Dim, Dtype};
@@ -18,6 +18,14 @@ use hub_ir::Value;
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn problem(task: &Task<'_>, c: &Conv<'_, '_>) -> Result<Mac, Refused> {
+    problem_over(task, c, &task.inputs[c.x])
+}
+
+/// As [`problem`], of an image that lies as `x` says.
+///
+/// # Errors
+/// As [`problem`].
+pub fn problem_over(task: &Task<'_>, c: &Conv<'_, '_>, x: &Operand) -> Result<Mac, Refused> {
     let w = &task.inputs[c.w];
     let taps = Dim::product(&w.dims[2..]).as_const().filter(|&t| t > 0);
     let (Some(taps), Some(n)) = (taps, w.dims[0].as_const()) else {
@@ -33,7 +41,7 @@ pub fn problem(task: &Task<'_>, c: &Conv<'_, '_>) -> Result<Mac, Refused> {
         v: 1,
     };
     let kernel: Vec<i64> = w.dims[2..].iter().map(likely).collect();
-    let mac = window_mac(task, Body::Lanes, c.x, c.out, &kernel, c.geo)?;
+    let mac = window_mac(task, Body::Lanes, (c.x, x), c.out, &kernel, c.geo)?;
     if w.format != Format::Packed(packing.clone()) {
         return Err(Refused::Pack { input: c.w, packing });
     }
@@ -67,12 +75,11 @@ pub fn finish(mac: &mut Mac) {
 pub fn window_mac(
     task: &Task<'_>,
     body: Body,
-    x: usize,
+    (x, o): (usize, &Operand),
     out: Value,
     kernel: &[i64],
     geo: &Geometry,
 ) -> Result<Mac, Refused> {
-    let o = &task.inputs[x];
     let dims = task.g.dims(out);
     if !o.strides[1].is(1) && !o.dims[1].is(1) {
         return Err(Refused::Relayout { input: x, axis: 1 });
@@ -123,13 +130,16 @@ impl Tiler<'_> {
         let x = (0..th)
             .map(|h| {
                 let at = self.row(pos, h, 0).s;
-                let first = cx.address(Base::Param(self.s.ptr), &at).0;
+                let first = cx.address(self.s.base, &at).0;
                 (0..nv).map(|j| first.clone().offset(j * self.sch.lanes * size)).collect()
             })
             .collect();
-        let first = cx.address(Base::Param(self.v.ptr), &pos.v).0;
+        let first = cx.address(self.v.base, &pos.v).0;
         let w = (0..nv).map(|j| first.clone().offset(self.column(j))).collect();
-        let slack = cx.task.inputs[self.mac.scalar].slack;
+        let slack = match self.s.base {
+            Base::Param(_) => cx.task.inputs[self.mac.scalar].slack,
+            Base::Scratch => i64::MAX,
+        };
         let masks = self.masks(cx, cols, slack);
         let acc: Vec<Vec<Reg>> =
             (0..th * tw).map(|_| (0..nv).map(|_| self.start(cx)).collect()).collect();

@@ -8,8 +8,8 @@
 use crate::kir::{Affine, Base, Inst, Kernel, Reg, Stmt, Var};
 use std::collections::HashSet;
 
-/// Hoists in all loops of `k`.
-pub fn hoist(k: &mut Kernel, budget: usize) {
+/// Hoists in all loops of `k`; `budget` is that of innermost loops and of others.
+pub fn hoist(k: &mut Kernel, budget: [usize; 2]) {
     let mut body = std::mem::take(&mut k.body);
     let mut h = Hoister { k, budget, once: HashSet::new() };
     h.once = assigned_once(&body, h.k.regs.len());
@@ -19,7 +19,7 @@ pub fn hoist(k: &mut Kernel, budget: usize) {
 
 struct Hoister<'a> {
     k: &'a Kernel,
-    budget: usize,
+    budget: [usize; 2],
     once: HashSet<Reg>,
 }
 
@@ -88,21 +88,27 @@ impl Hoister<'_> {
     fn lift(&self, s: &mut Stmt) -> Vec<Inst> {
         let Stmt::For { axis, body, .. } = s else { return vec![] };
         let mut e = effects(body);
-        let (mut out, mut left) = (vec![], self.budget);
+        let inner = !body.iter().any(|s| matches!(s, Stmt::For { .. }));
+        let (mut out, mut left) = (vec![], self.budget[usize::from(!inner)]);
         let old = std::mem::take(body);
         for s in old {
             match s {
-                Stmt::Inst(i) if self.fixed(&i, *axis, &e) && left > 0 => {
+                Stmt::Inst(i) if self.fixed(&i, *axis, &e) && (left > 0 || self.cheap(&i)) => {
                     let d = i.dst().expect("only values are fixed");
                     e.assigned.remove(&d);
-                    let cheap = self.k.ty(d).is_scalar() || matches!(i, Inst::Const { .. });
-                    left -= usize::from(!cheap);
+                    left -= usize::from(!self.cheap(&i));
                     out.push(i);
                 }
                 s => body.push(s),
             }
         }
         out
+    }
+
+    /// Takes no vector register for long.
+    fn cheap(&self, i: &Inst) -> bool {
+        let scalar = i.dst().is_some_and(|d| self.k.ty(d).is_scalar());
+        scalar || matches!(i, Inst::Const { .. })
     }
 
     /// Does `i` give the same in every iteration, and may it run before the loop?

@@ -6,7 +6,10 @@ use hub_abi::prim::{BinaryOp, UnaryOp};
 
 /// A function of one float argument that takes more than a few instructions.
 pub fn unary(cx: &mut LowerCx<'_>, op: UnaryOp, x: Reg) -> Made<Reg> {
+    let near = !cx.target.exact;
     let f = match op {
+        UnaryOp::Tanh if near => math::near::tanh,
+        UnaryOp::Sigmoid if near => math::near::sigmoid,
         UnaryOp::Exp => math::exp,
         UnaryOp::Expm1 => math::expm1,
         UnaryOp::Log => math::log,

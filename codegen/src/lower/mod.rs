@@ -7,6 +7,8 @@
 
 mod accum;
 mod amx;
+pub mod chain;
+mod chain_plan;
 pub mod contract;
 mod contract_grid;
 pub mod contract_mac;

@@ -182,7 +182,7 @@ impl Taps {
     }
 
     /// Cycles of one tile: arithmetic, loads and latency of every row of taps, begin and end.
-    fn cycles(&self, th: i64, tw: i64, nv: i64, regs: i64) -> f64 {
+    pub fn cycles(&self, th: i64, tw: i64, nv: i64, regs: i64) -> f64 {
         let work = th * tw * self.across * nv;
         let columns = if self.step < self.across {
             (tw - 1) * self.step + self.across

@@ -9,9 +9,9 @@
 use super::coord::Coord;
 use super::cx::{Fail, LowerCx, Made, unsupported};
 use super::elem;
-use crate::kir::{Addr, BinOp, CmpOp, Elem, Reg, RegTy};
+use crate::kir::{Addr, BinOp, CmpOp, Elem, Reg, RegTy, math};
 use crate::task::{Format, Which};
-use hub_abi::prim::{PadMode, Prim};
+use hub_abi::prim::{BinaryOp, PadMode, Prim, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Def, Node, Op, Value};
 
@@ -116,6 +116,12 @@ impl LowerCx<'_> {
     ) -> Made<Reg> {
         let g = self.task.g;
         match p {
+            Prim::Binary(BinaryOp::Mul) if self.gate(v, ins).is_some() => {
+                let (x, of) = self.gate(v, ins).expect("just seen");
+                let (x, of) = (self.value(x, coords, lanes)?, self.value(of, coords, lanes)?);
+                let d = math::near::one_plus_exp_neg(&mut self.b, of);
+                Ok(self.b.div(x, d))
+            }
             Prim::Unary(_) | Prim::Binary(_) | Prim::Select | Prim::Cast { .. } => {
                 let regs = ins.iter().map(|&x| self.value(x, coords, lanes));
                 let regs = regs.collect::<Made<Vec<_>>>()?;
@@ -163,6 +169,24 @@ impl LowerCx<'_> {
             }
             p => unsupported(format!("{} inside a group", elem::prim_name(p))),
         }
+    }
+
+    /// `(a, b)` of a product `a × sigmoid(b)` of full-size f32 tensors that may be a quotient.
+    fn gate(&self, v: Value, ins: &[Value]) -> Option<(Value, Value)> {
+        let (g, region) = (self.task.g, &self.task.g.regions[self.task.region]);
+        let sigmoid = |s: Value| match g.as_prim(s) {
+            Some((n, Prim::Unary(UnaryOp::Sigmoid))) => Some(g.nodes[n].inputs[0]),
+            _ => None,
+        };
+        let once = |s: Value| {
+            let reads = |n: &Node| g.nodes[*n].inputs.iter().filter(|x| **x == s).count();
+            let inside: usize = region.nodes.iter().map(reads).sum();
+            inside == 1 && !region.results.contains(&s)
+        };
+        let fits = |s: Value| g.dims(s) == g.dims(v) && g.dtype(s) == Dtype::F32 && once(s);
+        let found = |x: Value, s: Value| sigmoid(s).filter(|_| fits(s)).map(|of| (x, of));
+        let (a, b) = (ins[0], ins[1]);
+        found(a, b).or_else(|| found(b, a)).filter(|_| !self.target.exact)
     }
 
     // ---- loads

@@ -31,7 +31,7 @@ pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
         ReduceOp::Max if ordered(task.g.dtype(out)) => Body::Max,
         _ => return Err(Refused::Unsupported(format!("a window of {op:?}"))),
     };
-    let mut mac = window_mac(task, body, x, out, kernel, geo)?;
+    let mut mac = window_mac(task, body, (x, &task.inputs[x]), out, kernel, geo)?;
     if mac.k.is_empty() {
         return Err(Refused::Unsupported("a window without spatial axes".into()));
     }

@@ -12,6 +12,7 @@
 //! - Whatever no kernel exists for becomes a `Host` step; nothing is dropped silently.
 
 pub mod backend;
+mod chain;
 mod consts;
 mod control;
 mod emit;
@@ -84,6 +85,7 @@ pub struct Compiled {
 /// Compiles a fused graph for every backend given.
 pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, PlaceError> {
     wrap_singles(g);
+    chain::chains(g);
     let portable = hub_ir::portable::lower(g)?;
     let mut pool = ConstPool::new(g, &portable);
     let mut tiers = vec![];

@@ -9,6 +9,7 @@ use super::build::KernelBuilder;
 use super::inst::{BinOp, CmpOp, UnOp};
 use super::types::{Elem, Reg};
 
+pub mod near;
 mod trig;
 
 pub use trig::*;

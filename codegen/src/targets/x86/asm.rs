@@ -78,6 +78,8 @@ pub fn instructions(a: &Allocated) -> Vec<Instruction> {
     for item in &a.program.items {
         match item {
             Item::Label(l) => s.labels[*l as usize] = s.out.len() as u64,
+            // What coalescing put in one register needs no copy.
+            Item::Inst(_) if item.copy().is_some_and(|(x, d)| s.phys(x) == s.phys(d)) => {}
             Item::Inst(i) => {
                 let i = s.inst(i);
                 s.out.push(i)
@@ -116,6 +118,10 @@ pub(super) fn full_register(a: &Allocated, v: V) -> Register {
 }
 
 impl Asm<'_> {
+    fn phys(&self, v: V) -> u8 {
+        self.a.phys[v.0 as usize]
+    }
+
     fn push2(&mut self, code: X, a: Register, b: Register) {
         self.out.push(Instruction::with2(code, a, b).expect("a register form"))
     }
@@ -229,8 +235,9 @@ impl Asm<'_> {
             x.set_memory_displ_size(8);
         } else {
             x.set_memory_displacement64(m.disp as u64);
+            // One byte (scaled, under EVEX) where it fits, else four.
             let far = m.disp != 0 || matches!(base, Register::RBP | Register::R13);
-            x.set_memory_displ_size(if far { 8 } else { 0 });
+            x.set_memory_displ_size(u32::from(far));
         }
         x.set_is_broadcast(m.bcast);
     }

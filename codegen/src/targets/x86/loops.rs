@@ -164,6 +164,7 @@ impl Sel<'_> {
             return Ok(());
         }
         let copies = unroll.max(1) as i64;
+        self.pin(ext, body)?;
         self.open_level(Some(axis), body);
         let left = self.gpr();
         match ext {
@@ -199,6 +200,41 @@ impl Sel<'_> {
             }
         }
         self.close_level();
+        self.pinned.clear();
+        Ok(())
+    }
+
+    /// Loads the constants that a loop of plain instructions uses most, to be held in registers.
+    fn pin(&mut self, ext: Scalar, body: &[Stmt]) -> Res<()> {
+        self.pinned.clear();
+        let short = matches!(ext, Scalar::Const(n) if n < 4);
+        if !self.pins || short || body.iter().any(|s| !matches!(s, Stmt::Inst(_))) {
+            return Ok(());
+        }
+        let mut found: Vec<((RegTy, u64), usize)> = vec![];
+        for s in body {
+            let Stmt::Inst(i) = s else { continue };
+            // Shifts take theirs as immediates.
+            if matches!(i, Inst::Bin { op: BinOp::Shl | BinOp::Shr | BinOp::UShr, .. }) {
+                continue;
+            }
+            i.uses(|r| {
+                let t = self.ty(r);
+                let Some(bits) = self.consts[r.0 as usize].filter(|b| *b != 0) else { return };
+                if t.lanes == 1 || t.elem.size() != 4 {
+                    return;
+                }
+                match found.iter_mut().find(|f| f.0 == (t, bits)) {
+                    Some(f) => f.1 += 1,
+                    None => found.push(((t, bits), 1)),
+                }
+            });
+        }
+        found.sort_by_key(|f| std::cmp::Reverse(f.1));
+        for (key, _) in found.into_iter().take(if self.wide { 14 } else { 5 }) {
+            let v = self.splat_const(key.0, key.1)?;
+            self.pinned.insert(key, v);
+        }
         Ok(())
     }
 

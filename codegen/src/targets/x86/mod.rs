@@ -64,8 +64,10 @@ pub enum Refused {
 
 fn build(k: &Kernel, target: &Target) -> Result<alloc::Allocated, Refused> {
     verify(k)?;
-    let program = sel::select(k, target)?;
-    alloc::allocate(program, target)
+    if let Ok(done) = alloc::allocate(sel::select(k, target, true)?, target) {
+        return Ok(done);
+    }
+    alloc::allocate(sel::select(k, target, false)?, target)
         .map_err(|class| Refused::Registers { kernel: k.name.clone(), class })
 }
 

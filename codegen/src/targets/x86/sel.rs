@@ -41,6 +41,10 @@ pub(super) struct Sel<'a> {
     pub defs: Vec<u32>,
     /// Loads put off to be memory operands of their only use.
     pub deferred: HashMap<Reg, Inst>,
+    /// Registers that hold constants in the loop being selected.
+    pub pinned: HashMap<(RegTy, u64), V>,
+    /// May constants be held in registers?
+    pub pins: bool,
     /// Open loops, outermost (the tile) first.
     pub levels: Vec<Level>,
     /// Axes of loops being unrolled completely.
@@ -52,8 +56,9 @@ pub(super) struct Sel<'a> {
     pool: HashMap<Vec<u8>, i64>,
 }
 
-/// Selects instructions for a verified kernel.
-pub(super) fn select(k: &Kernel, t: &Target) -> Res<Program> {
+/// Selects instructions for a verified kernel. With `pins`, short loops hold their constants in
+/// registers, which may be more than there are.
+pub(super) fn select(k: &Kernel, t: &Target, pins: bool) -> Res<Program> {
     let mut s = Sel {
         k,
         wide: t.tier >= Tier::Avx512,
@@ -67,6 +72,8 @@ pub(super) fn select(k: &Kernel, t: &Target) -> Res<Program> {
         uses: vec![0; k.regs.len()],
         defs: vec![0; k.regs.len()],
         deferred: HashMap::new(),
+        pinned: HashMap::new(),
+        pins,
         levels: vec![],
         fixed: HashMap::new(),
         grid: HashMap::new(),
@@ -255,6 +262,9 @@ impl<'a> Sel<'a> {
                 self.mov_imm(v, bits as i64);
                 return Ok(v);
             }
+            if let Some(&v) = self.pinned.get(&(t, bits)) {
+                return Ok(v);
+            }
             return self.splat_const(t, bits);
         }
         if let Some(i) = self.deferred.remove(&r) {
@@ -308,8 +318,10 @@ impl<'a> Sel<'a> {
 
     /// Whether [`Sel::src_mem`] would give a memory operand.
     pub fn foldable(&self, r: Reg) -> bool {
-        let zero = self.consts[r.0 as usize] == Some(0);
-        (self.consts[r.0 as usize].is_some() && !zero) || self.deferred.contains_key(&r)
+        let constant = self.consts[r.0 as usize].is_some_and(|bits| {
+            bits != 0 && !self.pinned.contains_key(&(self.ty(r), bits))
+        });
+        constant || self.deferred.contains_key(&r)
     }
 
     /// A value as the last operand of an instruction on whole registers of its type (`scalar`: on
@@ -319,6 +331,9 @@ impl<'a> Sel<'a> {
         let w = self.w(t)?;
         let scalar = t.lanes == 1 && t.elem.is_float();
         if let Some(bits) = self.consts[r.0 as usize].filter(|b| *b != 0) {
+            if let Some(&v) = self.pinned.get(&(t, bits)) {
+                return Ok(use_(v, w));
+            }
             return Ok(Op::M(self.const_mem(t, bits, scalar)?));
         }
         match self.deferred.remove(&r) {
