@@ -48,7 +48,8 @@ fn convolution<'g>(task: &Task<'g>, n: Node) -> Option<(&'g Geometry, i64)> {
 /// As [`param`].
 pub fn find<'t, 'g>(task: &'t Task<'g>) -> Result<Option<Chain<'t, 'g>>, Refused> {
     let nodes = &task.g.regions[task.region].nodes;
-    let all: Vec<usize> = (0..nodes.len()).filter(|&i| convolution(task, nodes[i]).is_some()).collect();
+    let all: Vec<usize> =
+        (0..nodes.len()).filter(|&i| convolution(task, nodes[i]).is_some()).collect();
     let [a, b] = all[..] else { return Ok(None) };
     let conv = |at: usize, x: usize| -> Result<Conv<'t, 'g>, Refused> {
         let n = &task.g.nodes[nodes[at]];
@@ -74,7 +75,10 @@ pub fn lower(c: &Chain<'_, '_>, target: &Target) -> Result<Lowered, Refused> {
     padded(c.task, c.first.x, c.first.geo)?;
     let first = c.first.build().map_err(refused)?;
     let mut why = String::new();
-    for plan in c.plans(target, &first)? {
+    let mut plans = c.plans(target, &first)?;
+    let wanted = target.choice.min(plans.len() - 1);
+    plans[..=wanted].rotate_right(1);
+    for plan in plans {
         let made = c.lower_as(target, &first, &plan).map_err(refused)?;
         match x86::emit(&made.kernel, target) {
             Ok(_) => return Ok(made),
@@ -96,8 +100,7 @@ impl Chain<'_, '_> {
             self.task.inputs[self.second.w].dims[2..].iter().map(|d| d.as_const()).collect();
         let known = |d: &[Dim]| d.iter().map(|d| d.as_const()).collect::<Option<Vec<i64>>>();
         let geo = self.second.geo;
-        let (Some(taps), Some(before), Some(after)) =
-            (taps, known(&geo.before), known(&geo.after))
+        let (Some(taps), Some(before), Some(after)) = (taps, known(&geo.before), known(&geo.after))
         else {
             return Err(Refused::Unsupported("a chain with windows of unknown size".into()));
         };
@@ -155,13 +158,7 @@ impl Chain<'_, '_> {
             chain: self,
             plan,
             a: tiler(first, 0, s, v, axes(first)?),
-            b: tiler(
-                &second,
-                1,
-                Side { base: Base::Scratch, dtype: s.dtype },
-                w,
-                axes(&second)?,
-            ),
+            b: tiler(&second, 1, Side { base: Base::Scratch, dtype: s.dtype }, w, axes(&second)?),
             rows_at,
             lane,
         };
@@ -293,13 +290,7 @@ impl Builder<'_> {
     }
 
     /// All pixels of a row: sums a tile at a time; the elementwise part on them, or after the row.
-    fn row(
-        &self,
-        cx: &mut LowerCx<'_>,
-        pa: &Pos,
-        (y, row): (&Coord, &Coord),
-        cols: Cols,
-    ) -> Made {
+    fn row(&self, cx: &mut LowerCx<'_>, pa: &Pos, (y, row): (&Coord, &Coord), cols: Cols) -> Made {
         let p = self.plan;
         let (w, tw, staged) = (p.mid[3], p.tw[0], p.staged[0]);
         let first = row.plus(&(p.before[1] * p.pixel_bytes()).into());

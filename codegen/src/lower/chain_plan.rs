@@ -130,7 +130,9 @@ impl Plan {
         }
         // Smaller and smaller, down to what always fits.
         let best = out[0].clone();
-        for (most, staged) in [(8, best.staged), (6, [true; 2]), (4, [true; 2]), (2, [true; 2]), (1, [true; 2])] {
+        for (most, staged) in
+            [(8, best.staged), (6, [true; 2]), (4, [true; 2]), (2, [true; 2]), (1, [true; 2])]
+        {
             let tw = [best.tw[0].min(most), best.tw[1].min(most)];
             let nv = if most > 2 { best.nv } else { [unit.max(2); 2] };
             let mut p = Plan { tw, nv: [nv[0], nv[1].min(nv[0])], staged, ..base.clone() };
@@ -195,7 +197,14 @@ fn even(n: i64, most: i64) -> i64 {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tile = |at: usize| format!("{}x{}", self.tw[at], self.nv[at] * self.lanes);
-        write!(f, "chain {} rows of {} channels {} then {}", self.rows, self.channels(), tile(0), tile(1))?;
+        write!(
+            f,
+            "chain {} rows of {} channels {} then {}",
+            self.rows,
+            self.channels(),
+            tile(0),
+            tile(1)
+        )?;
         for (at, name) in ["first", "then"].iter().enumerate() {
             if self.staged[at] {
                 write!(f, " {name} staged")?;

@@ -43,8 +43,7 @@ pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made
 /// before nothing of it is near), as many steps as outlast the memory's latency. The hardware's own fetching ends at every page.
 fn ahead(cx: &LowerCx<'_>, mac: &Mac, sch: Schedule) -> Option<Ahead> {
     const CYCLES: i64 = 600;
-    let o =
-        &cx.task.inputs[mac.vector.filter(|_| mac.body == Body::Broadcast)?];
+    let o = &cx.task.inputs[mac.vector.filter(|_| mac.body == Body::Broadcast)?];
     let Format::Packed(p) = &o.format else { return None };
     let bytes = (p.n * p.k) as i64 * o.dtype.size() as i64;
     let row = PANEL * p.v as i64 * o.dtype.size() as i64;

@@ -65,7 +65,8 @@ fn partner(g: &Graph, r: Region, n: Node, uses: &[u32]) -> Option<Node> {
     let out = *g.nodes[n].outputs.first()?;
     let single = |v: Value| uses[v.0 as usize] == 1;
     let w = g.as_const(filter)?;
-    let depthwise = groups > 1 && w.ty.dims[0].is(groups) && w.ty.dims[1].is(1);
+    let f32s = |v: Value| g.as_const(v).is_some_and(|c| c.ty.dtype == Dtype::F32);
+    let depthwise = f32s(filter) && groups > 1 && w.ty.dims[0].is(groups) && w.ty.dims[1].is(1);
     let inside = g.regions[inner].params[at];
     let read = |m: &Node| g.nodes[*m].inputs.iter().filter(|v| **v == inside).count();
     let once = g.regions[inner].nodes.iter().map(read).sum::<usize>() == 1;
@@ -79,7 +80,7 @@ fn partner(g: &Graph, r: Region, n: Node, uses: &[u32]) -> Option<Node> {
     let (inner, conv, _, groups) = convolution(g, first)?;
     let (_, x) = outside(g, first, inner, g.nodes[conv].inputs[0])?;
     let (_, filter) = outside(g, first, inner, g.nodes[conv].inputs[1])?;
-    let dense = groups == 1 && g.as_const(filter).is_some() && g.nodes[first].outputs.len() == 1;
+    let dense = groups == 1 && f32s(filter) && g.nodes[first].outputs.len() == 1;
     (dense && plain(g, x) && g.regions[inner].results[0] != g.regions[inner].params[0])
         .then_some(first)
 }
@@ -87,7 +88,8 @@ fn partner(g: &Graph, r: Region, n: Node, uses: &[u32]) -> Option<Node> {
 /// Does a tile hold so many rows that few are computed twice?
 fn holds_rows(g: &Graph, mid: Value, geo: &Geometry, filter: &[hub_abi::Dim]) -> bool {
     let known = |d: &hub_abi::Dim| d.as_const();
-    let pads = [&geo.before, &geo.after].into_iter().flatten().all(|d| known(d).is_some_and(|k| k >= 0));
+    let pads =
+        [&geo.before, &geo.after].into_iter().flatten().all(|d| known(d).is_some_and(|k| k >= 0));
     let (Some(h), Some(w), Some(taps)) =
         (known(&g.dims(mid)[2]), known(&g.dims(mid)[3]), known(&filter[2]))
     else {
@@ -131,8 +133,7 @@ fn join(g: &mut Graph, r: Region, first: Node, second: Node) {
             let pairs = g.nodes[m].outputs.clone().into_iter().zip(g.nodes[copy].outputs.clone());
             inner.extend(pairs);
         }
-        g.regions[region].results =
-            g.regions[from].results.iter().map(|v| inner[v]).collect();
+        g.regions[region].results = g.regions[from].results.iter().map(|v| inner[v]).collect();
     }
     g.nodes[second].inputs = inputs;
     g.nodes[second].op = Op::Group { kind: GroupKind::Conv, region };

@@ -13,14 +13,8 @@ use super::{LOG2E, c, ci, clamp, poly};
 type B = KernelBuilder;
 
 /// 2^f for |f| ≤ ½, within 9.3e-8.
-const EXP2: [f64; 6] = [
-    1.0,
-    0.693_146_977_4,
-    0.240_222_417_6,
-    0.055_507_340_01,
-    0.009_671_533_905,
-    0.001_326_469_99,
-];
+const EXP2: [f64; 6] =
+    [1.0, 0.693_146_977_4, 0.240_222_417_6, 0.055_507_340_01, 0.009_671_533_905, 0.001_326_469_99];
 
 /// 1 + e^−x, x limited to ±87; relative error below 3.2e-7 where |x| < 8 (5 ulp),
 /// 1.5e-6 elsewhere. NaN stays.

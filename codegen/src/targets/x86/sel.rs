@@ -318,9 +318,8 @@ impl<'a> Sel<'a> {
 
     /// Whether [`Sel::src_mem`] would give a memory operand.
     pub fn foldable(&self, r: Reg) -> bool {
-        let constant = self.consts[r.0 as usize].is_some_and(|bits| {
-            bits != 0 && !self.pinned.contains_key(&(self.ty(r), bits))
-        });
+        let constant = self.consts[r.0 as usize]
+            .is_some_and(|bits| bits != 0 && !self.pinned.contains_key(&(self.ty(r), bits)));
         constant || self.deferred.contains_key(&r)
     }
 
