@@ -94,7 +94,7 @@ pub struct Build {
     /// avx2 and this machine's best; all of them for --precision bf16]
     #[arg(long, value_delimiter = ',')]
     pub cpu: Vec<String>,
-    /// Admit no algorithm that adds rounding error: no Winograd convolutions
+    /// Admit no algorithm that adds rounding error: no Winograd convolutions, no shorter sigmoid and tanh
     #[arg(long)]
     pub exact: bool,
     /// Measure other kernels on this machine for so many seconds and keep the fastest

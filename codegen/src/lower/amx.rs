@@ -7,7 +7,7 @@ use super::contract_mac::{Body, Mac};
 use super::contract_tile::{Cols, Pos, Tiler};
 use super::cx::LowerCx;
 use super::schedule::{Facts, Schedule, Shape, blocks, div_ceil, moved};
-use crate::kir::{Addr, AxisId, Base, Coef, Inst, Scalar, Stmt};
+use crate::kir::{Addr, AxisId, Coef, Inst, Scalar, Stmt};
 use hub_abi::Dim;
 
 /// Rows of a tile register, bf16 elements of its rows, and registers.
@@ -139,10 +139,10 @@ impl Tiler<'_> {
             .iter()
             .map(|(first, _)| {
                 let at = self.row(pos, first / tw, first % tw).s;
-                cx.address(Base::Param(self.s.ptr), &at).0
+                cx.address(self.s.base, &at).0
             })
             .collect();
-        let first = cx.address(Base::Param(self.v.ptr), &pos.v).0;
+        let first = cx.address(self.v.base, &pos.v).0;
         let vs: Vec<Addr> = (0..vectors).map(|j| first.clone().offset(self.column(j))).collect();
         self.amx_reduce(cx, 0, chunk, &r, &at, &vs);
         let pitch = vectors * 64;

@@ -413,6 +413,7 @@ impl Plan {
             unroll: if at == 0 { 2 } else { 1 },
             block: 0,
             staged: self.staged[at],
+            amx: false,
         }
     }
 }
