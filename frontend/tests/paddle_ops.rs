@@ -26,7 +26,11 @@ const WITHOUT: &[(Form, &str, &str)] = &[
     (Form::Legacy, "bernoulli exponential gaussian_inplace uniform_random_inplace", RANDOM),
     (Form::Legacy, "uniform_random_batch_size_like gaussian_random_batch_size_like", RANDOM),
     (Form::Legacy, "truncated_gaussian_random gumbel_softmax", RANDOM),
-    (Form::Legacy, "conditional_block_infer memcpy memcpy_d2h memcpy_h2d print", WALK),
+    (
+        Form::Legacy,
+        "conditional_block_infer memcpy memcpy_d2h memcpy_h2d print assert nop depend",
+        WALK,
+    ),
     (Form::Pir, "isclose allclose data_norm dequantize_linear dequantize_log fc l1_norm", UNBUILT),
     (Form::Pir, "sync_batch_norm grad_add", UNBUILT),
     (Form::Pir, "gaussian uniform multinomial empty empty_like randint randperm", RANDOM),
@@ -38,7 +42,11 @@ const WITHOUT: &[(Form, &str, &str)] = &[
     (Form::Pir, "decode_jpeg", FILES),
     (Form::Pir, "anchor_generator attention_lstm bipartite_match box_clip", UNBUILT),
     (Form::Pir, "legacy_matmul legacy_reshape lookup_table range_v2 soft_relu", UNBUILT),
-    (Form::Pir, "builtin.shadow_output memcpy memcpy_d2h memcpy_h2d select_input", WALK),
+    (
+        Form::Pir,
+        "builtin.shadow_output memcpy memcpy_d2h memcpy_h2d select_input assert nop depend",
+        WALK,
+    ),
     (Form::Pir, "ones ones_like zeros zeros_like", WRITTEN),
 ];
 

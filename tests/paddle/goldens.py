@@ -49,11 +49,14 @@ CASES = []
 
 
 class Lod:
-    """A tensor with offsets of sequences along its first axis."""
+    """A tensor with offsets of sequences along its first axis, or a list of them for each level."""
 
     def __init__(self, data, offsets):
         self.data, self.offsets = data, offsets
         self.shape, self.dtype = data.shape, data.dtype
+
+    def levels(self):
+        return self.offsets if isinstance(self.offsets[0], list) else [self.offsets]
 
 
 class Bf16:
@@ -228,7 +231,7 @@ def lods(desc, fed):
     for v in desc.blocks[0].vars:
         if isinstance(fed.get(v.name), Lod):
             t = v.type.dense_tensor if NEW else v.type.lod_tensor
-            setattr(t, t.DESCRIPTOR.fields_by_number[2].name, 1)
+            setattr(t, t.DESCRIPTOR.fields_by_number[2].name, len(fed[v.name].levels()))
 
 
 NOISE = {"op_role", "op_role_var", "op_namescope", "op_callstack", "op_device", "with_quant_attr",
@@ -257,7 +260,7 @@ def feed_value(a):
     if isinstance(a, Lod):
         t = core.DenseTensor() if NEW else core.LoDTensor()
         t.set(a.data, core.CPUPlace())
-        t.set_lod([a.offsets])
+        t.set_lod(a.levels())
         return t
     if isinstance(a, Bf16):
         return (a.data.view(np.uint32) >> 16).astype(np.uint16)

@@ -11,8 +11,18 @@ use hub_runtime::{Model, OpenOptions, Session, SessionOptions};
 use std::path::Path;
 
 /// One test a family, so that they run beside each other.
-const FAMILIES: &[&str] =
-    &["detection", "elementwise", "flow", "fused", "nn", "quant", "reduce", "sequence", "shape"];
+const FAMILIES: &[&str] = &[
+    "attention",
+    "detection",
+    "elementwise",
+    "flow",
+    "fused",
+    "nn",
+    "quant",
+    "reduce",
+    "sequence",
+    "shape",
+];
 
 /// Steps that ran as kernels, and on the host.
 #[derive(Default)]

@@ -121,7 +121,8 @@ impl Import<'_, '_> {
         };
         let declared = match out.map(|v| &self.program.vars[v].ty) {
             Some(VarType::Tensor(_, dims)) => dims.clone(),
-            _ => t.dims.iter().map(|d| d.as_const().unwrap_or(-1)).collect(),
+            // What the program leaves open is noted as 0.
+            _ => t.dims.iter().map(|d| d.as_const().filter(|&k| k > 0).unwrap_or(-1)).collect(),
         };
         let dim = |&d: &i64| match d {
             0.. => Dim::from(d),

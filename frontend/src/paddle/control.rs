@@ -21,7 +21,7 @@ impl Import<'_, '_> {
     /// Imports an operator that moves values between variables, or that holds blocks.
     pub fn control(&mut self, b: &mut Builder<'_>, op: &OpDesc) -> Res {
         match op.kind.as_str() {
-            "feed" | "data" => Ok(()),
+            "feed" | "data" | "assert" => Ok(()),
             "fetch" | "builtin.shadow_output" => self.fetch(op),
             "while" => self.while_loop(b, op),
             "if" => self.pir_if(b, op),
@@ -50,8 +50,8 @@ impl Import<'_, '_> {
                 self.set_outs(op, |k| list.get(first.saturating_add(k)).map(|&v| vec![v]));
                 Ok(())
             }
-            "assign" | "share_data" | "share_data_" | "print" | "memcpy" | "memcpy_d2h"
-            | "memcpy_h2d" | "assign_out_" => {
+            "nop" | "depend" | "assign" | "share_data" | "share_data_" | "print" | "memcpy"
+            | "memcpy_d2h" | "memcpy_h2d" | "assign_out_" => {
                 let v = self.operand(op, 0, if op.kind == "print" { "In" } else { "X" })?;
                 self.set_outs(op, |_| Some(vec![v]));
                 Ok(())

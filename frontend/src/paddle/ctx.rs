@@ -46,6 +46,8 @@ pub struct Ctx<'a, 'g> {
     pub outs: Vec<(&'static str, Vec<Value>)>,
     /// Offsets of the sequences that values hold (LoD).
     pub lods: &'a mut HashMap<Value, Value>,
+    /// Offsets of levels above those, outermost first: they count the sequences of the next level.
+    pub outer: &'a mut HashMap<Value, Vec<Value>>,
     /// Complex tensors, held as pairs along a last axis.
     pub pairs: &'a mut HashSet<Value>,
 }

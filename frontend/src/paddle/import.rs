@@ -41,6 +41,9 @@ pub const CONTROL: &[&str] = &[
     "share_data",
     "share_data_",
     "print",
+    "assert",
+    "nop",
+    "depend",
     "memcpy",
     "memcpy_d2h",
     "memcpy_h2d",
@@ -62,6 +65,8 @@ pub struct Import<'p, 'o> {
     pub builds: usize,
     /// Offsets of the sequences that values hold (LoD): int64 `[sequences + 1]`.
     pub lods: HashMap<Value, Value>,
+    /// Offsets of the levels above those, outermost first.
+    pub outer: HashMap<Value, Vec<Value>>,
     /// Complex tensors, held as pairs along a last axis.
     pub pairs: HashSet<Value>,
     /// Shapes that the program declares and that do not follow from its operands.
@@ -98,6 +103,7 @@ pub fn import(
         depth: 0,
         builds: 0,
         lods: HashMap::new(),
+        outer: HashMap::new(),
         pairs: HashSet::new(),
         odd: vec![],
         undo: vec![],
@@ -109,11 +115,16 @@ pub fn import(
     for (_, var, name) in inputs {
         let v = walk.input(&mut g, var, &name).map_err(|e| e.at(&name))?;
         walk.env[var] = Some(vec![v]);
-        if program.lods.contains(&var) {
-            let name = format!("{name}.lod0");
+        // Offsets of all levels, those of the rows last.
+        let mut levels = vec![];
+        for level in 0..program.lods.get(&var).copied().unwrap_or(0) {
+            let name = format!("{name}.lod{level}");
             let count = walk.names.dim(&mut g, &name, 0, None);
-            let offsets = g.add_input(&name, Type::tensor(Dtype::I64, vec![count]));
-            walk.lods.insert(v, offsets);
+            levels.push(g.add_input(&name, Type::tensor(Dtype::I64, vec![count])));
+        }
+        if let Some(rows) = levels.pop() {
+            walk.lods.insert(v, rows);
+            walk.outer.insert(v, levels);
         }
     }
     let mut b = Builder::new(&mut g, "");
@@ -172,12 +183,12 @@ impl Import<'_, '_> {
             }])
         })?;
         let (ins, declared) = (self.operands(op, &row), self.declared(op, &row));
-        let (lods, pairs) = (&mut self.lods, &mut self.pairs);
+        let (lods, outer, pairs) = (&mut self.lods, &mut self.outer, &mut self.pairs);
         let mut all = ins.iter().flat_map(|(_, o)| &o.values);
         if all.any(|v| pairs.contains(v)) && !ops::COMPLEX.contains(&op.kind.as_str()) {
             return Err(FrontendError::unsupported("complex operands"));
         }
-        let mut ctx = Ctx { b, op, dialect, ins, declared, outs: vec![], lods, pairs };
+        let mut ctx = Ctx { b, op, dialect, ins, declared, outs: vec![], lods, outer, pairs };
         (row.import)(&mut ctx)?;
         ctx.all_read()?;
         super::ops::lod::inherit(&mut ctx);

@@ -8,7 +8,7 @@ use super::proto;
 use crate::{FrontendError, Limits};
 use bytes::Bytes;
 use prost::Message;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 /// `VarType.Type` of what is not in a parameter file though it is persistable.
 const FEED_MINIBATCH: i32 = 9;
@@ -16,6 +16,9 @@ const FETCH_LIST: i32 = 10;
 const RAW: i32 = 17;
 const DENSE_TENSOR: i32 = 7;
 const TENSOR_ARRAY: i32 = 13;
+
+/// Most levels of sequences of sequences (LoD).
+const MOST_LEVELS: i32 = 4;
 
 /// Attributes that say where an operator came from, not what it does.
 const NOISE: [&str; 5] = ["op_callstack", "op_namescope", "op_role", "op_role_var", "op_device"];
@@ -40,7 +43,7 @@ pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), Fronten
     };
     let mut reader = Reader {
         vars: vec![],
-        lods: BTreeSet::new(),
+        lods: BTreeMap::new(),
         scopes: vec![],
         parents: vec![],
         depths: vec![],
@@ -83,7 +86,7 @@ pub fn parse(bytes: Bytes, limits: &Limits) -> Result<(Program, String), Fronten
 
 struct Reader {
     vars: Vec<VarInfo>,
-    lods: BTreeSet<Var>,
+    lods: BTreeMap<Var, usize>,
     scopes: Vec<HashMap<String, Var>>,
     parents: Vec<Option<usize>>,
     depths: Vec<usize>,
@@ -124,8 +127,12 @@ impl Reader {
                 params.push(Param { var, name: v.name.clone(), ty: (dtype, dims) });
             }
             let tensor = v.r#type.as_ref().and_then(|t| t.dense_tensor.as_ref());
-            if tensor.is_some_and(|t| t.lod_level.is_some_and(|n| n > 0)) {
-                self.lods.insert(var);
+            if let Some(levels @ 1..) = tensor.and_then(|t| t.lod_level) {
+                if levels > MOST_LEVELS {
+                    let what = format!("{levels} levels of sequences are over {MOST_LEVELS}");
+                    return Err(FrontendError::limit(what).at(&v.name));
+                }
+                self.lods.insert(var, levels as usize);
             }
             self.vars.push(VarInfo { name: v.name.clone(), ty });
             scope.insert(v.name.clone(), var);

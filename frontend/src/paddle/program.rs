@@ -3,7 +3,7 @@
 //! carry no name here and the operator table gives them one.
 
 use hub_ir::Dtype;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Index into [`Program::vars`].
 pub type Var = usize;
@@ -110,8 +110,8 @@ pub struct Program {
     pub blocks: Vec<Block>,
     /// Persistable parameters in the order of the combined file: by name, bytewise.
     pub params: Vec<Param>,
-    /// Variables that are declared with offsets of sequences (LoD).
-    pub lods: BTreeSet<Var>,
+    /// Variables that are declared with offsets of sequences (LoD), and in how many levels.
+    pub lods: BTreeMap<Var, usize>,
 }
 
 /// The dtype with number `n` in Paddle's `VarType.Type`.

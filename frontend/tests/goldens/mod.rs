@@ -114,13 +114,13 @@ impl Golden {
 
     /// What is given to the input of that name.
     pub fn input(&self, name: &str) -> Result<Value, String> {
-        if let Some(of) = name.strip_suffix(".lod0") {
-            let offsets: Vec<i64> = self.json["lod"][of]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Json::as_i64)
-                .collect();
+        if let Some((of, level)) = name.rsplit_once(".lod") {
+            // One list of offsets, or one a level.
+            let lod = &self.json["lod"][of];
+            let level: usize = level.parse().map_err(|_| format!("no input {name}"))?;
+            let lod = if lod[0].is_array() { &lod[level] } else { lod };
+            let offsets: Vec<i64> =
+                lod.as_array().into_iter().flatten().filter_map(Json::as_i64).collect();
             let t = Tensor::new(&[offsets.len()], offsets).map_err(|e| e.to_string())?;
             return Ok(t.into());
         }

@@ -87,3 +87,20 @@ op("attention_lstm", A, outs="Hidden Cell", pir=False)
 op("attention_lstm", {**A, "AttentionScalar": f(1, 1), "AttentionScalarBias": f(1, 1)}, {"candidate_activation": "relu"}, outs="Hidden Cell", pir=False)
 op("gru_unit", {"Input": f(2, 3 * D), "HiddenPrev": f(2, D), "Weight": f(D, 3 * D), "Bias": f(1, 3 * D)}, outs="Hidden")
 op("ctc_align", {"Input": np.array([[0, 1, 1, 0, 2], [3, 3, 0, 3, 0]], "int32"), "InputLength": np.array([[5], [4]], "int32")}, {"blank": 0, "merge_repeated": True, "padding_value": -1}, outs="Output OutputLength")
+TWO = [[0, 2, 3], [0, 2, 3, 7]]
+for kind in ("SUM", "LAST"):
+    op("sequence_pool", {"X": Lod(f(7, 2), TWO)}, {"pooltype": kind}, outs="Out", pir=False)
+for level in (0, 1, -1):
+    op("sequence_expand", {"X": f(2 if level == 0 else 3, 2), "Y": Lod(f(7, 1), TWO)}, {"ref_level": level}, pir=False)
+op("sequence_expand", {"X": Lod(f(4, 2), [0, 1, 4]), "Y": Lod(f(7, 1), TWO)}, {"ref_level": 0}, pir=False)
+
+
+def twice(x):
+    for k, kind in enumerate(("SUM", "MAX")):
+        v, m = (x.block.create_var(name=f"{n}{k}", dtype=d) for n, d in (("t", "float32"), ("m", "int32")))
+        x.block.append_op(type="sequence_pool", inputs={"X": [x]}, outputs={"Out": [v], "MaxIndex": [m]}, attrs={"pooltype": kind})
+        x = v
+    return x
+
+
+program("sequence_pool", {"x": Lod(f(7, 2), TWO)}, twice, pir=False, tag="twice")

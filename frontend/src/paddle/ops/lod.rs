@@ -13,11 +13,12 @@ pub fn inherit(c: &mut Ctx<'_, '_>) {
     let Some((&from, &offsets)) = operands.filter_map(|v| c.lods.get_key_value(v)).next() else {
         return;
     };
+    let upper = c.outer.get(&from).cloned().unwrap_or_default();
     let rows = |v: Value| c.b.g.ty(v).as_tensor().and_then(|t| t.dims.first().cloned());
     let want = rows(from);
     for &v in c.outs.iter().flat_map(|(_, vs)| vs) {
-        if rows(v) == want {
-            c.lods.entry(v).or_insert(offsets);
+        if rows(v) == want && *c.lods.entry(v).or_insert(offsets) == offsets {
+            c.outer.entry(v).or_insert_with(|| upper.clone());
         }
     }
 }
@@ -43,6 +44,26 @@ pub fn sequences(c: &mut Ctx<'_, '_>, x: Value) -> Res<Sequences> {
     };
     let rows = c.dims(x).first().cloned().unwrap_or(1i64.into());
     of_offsets(c, offsets, rows)
+}
+
+/// The sequences of a level of an operand's, 0 being the outermost, −1 that of the rows. Those of an
+/// upper level consist of the next level's sequences.
+pub fn level(c: &mut Ctx<'_, '_>, x: Value, level: i64) -> Res<Sequences> {
+    let upper = c.outer.get(&x).cloned().unwrap_or_default();
+    let at = if level < 0 { upper.len() } else { level as usize };
+    let Some(&offsets) = upper.get(at) else { return sequences(c, x) };
+    let next = upper.get(at + 1).or_else(|| c.lods.get(&x)).copied().unwrap_or(offsets);
+    let rows = c.dims(next)[0].plus(-1);
+    of_offsets(c, offsets, rows)
+}
+
+/// A result of one row for each sequence of `from` has the offsets of the levels above.
+pub fn raised(c: &mut Ctx<'_, '_>, from: Value, v: Value) {
+    let mut upper = c.outer.get(&from).cloned().unwrap_or_default();
+    if let Some(last) = upper.pop() {
+        c.lods.insert(v, last);
+        c.outer.insert(v, upper);
+    }
 }
 
 /// Sequences by their offsets.
@@ -185,8 +206,17 @@ pub fn scan(
     let (op, dialect) = (c.op, c.dialect);
     let mut nested = c.b.nested();
     let (ins, declared, outs) = (vec![], vec![], vec![]);
-    let mut inner =
-        Ctx { b: &mut nested, op, dialect, ins, declared, outs, lods: c.lods, pairs: c.pairs };
+    let mut inner = Ctx {
+        b: &mut nested,
+        op,
+        dialect,
+        ins,
+        declared,
+        outs,
+        lods: c.lods,
+        outer: c.outer,
+        pairs: c.pairs,
+    };
     let (state, rows) = params.split_at(carried.len());
     let (next, results) = step(&mut inner, state, rows)?;
     nested.into_region(body);

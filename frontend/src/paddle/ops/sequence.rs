@@ -9,6 +9,7 @@ use hub_ir::{BinaryOp, Dim, Dtype, PadMode, Prim, ReduceOp, Value};
 pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let v = pooled(c, x)?;
+    super::lod::raised(c, x, v);
     c.put("Out", v);
     Ok(())
 }
@@ -166,7 +167,7 @@ pub fn row_conv(c: &mut Ctx<'_, '_>) -> Res {
 /// sequence_expand, sequence_expand_as: sequence (or row) i of X as often as sequence i of Y is long.
 pub fn expand(c: &mut Ctx<'_, '_>) -> Res {
     let (x, y) = (c.tensor("X")?, c.tensor("Y")?);
-    let sy = sequences(c, y)?;
+    let sy = super::lod::level(c, y, c.int("ref_level", -1))?;
     let (owner, _) = sy.owners(c)?;
     let own = c.lods.contains_key(&x) && c.op.kind == "sequence_expand";
     if !own {
