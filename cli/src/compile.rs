@@ -275,8 +275,7 @@ fn optimise(job: &Job, g: &mut Graph) -> Result<hub_passes::Report, Failure> {
     let mut options = hub_passes::Options::default();
     options.check_ir |= job.check_ir;
     (options.fold, options.precision) = (job.fold, job.precision);
-    let r = hub_passes::run(g, &options, &mut after);
-    let r = r.map_err(|e| Failure::new(INTERNAL, e.to_string()))?;
+    let r = hub_passes::run(g, &options, &mut after)?;
     if let Some(p) = job.print_after.iter().find(|p| *p != "all" && !seen.contains(p)) {
         let help = format!("passes: {}", seen.join(", "));
         return Err(Failure::new(USAGE, format!("there is no pass '{p}'")).help(help));

@@ -76,6 +76,13 @@ impl From<hub_frontend::FrontendError> for Failure {
     }
 }
 
+impl From<hub_passes::PassError> for Failure {
+    fn from(e: hub_passes::PassError) -> Failure {
+        let code = if e.is_limit() { LIMIT } else { INTERNAL };
+        Failure::new(code, e.to_string())
+    }
+}
+
 impl From<hub_codegen::place::PlaceError> for Failure {
     fn from(e: hub_codegen::place::PlaceError) -> Failure {
         Failure::new(INTERNAL, format!("internal error: {e}"))

@@ -102,8 +102,13 @@ pub fn help() -> String {
     let line = |r: &Row| {
         let default = match (r.name, (r.get)(&defaults)) {
             ("arena", 0) => {
-                let per = hub_runtime::Limits::LIVE_PER_BYTE;
-                format!("{}, and {per} a byte of constants and inputs", short(run))
+                use hub_runtime::Limits as L;
+                let (per, most) = (L::LIVE_PER_BYTE, short(L::LIVE_MOST));
+                format!(
+                    "{}, and {per} a byte of constants and inputs up to {most}, or {} a byte",
+                    short(run),
+                    L::LIVE_PER_BYTE_LARGE
+                )
             }
             ("work", 0) => {
                 let (base, per) = (hub_runtime::Limits::WORK, hub_runtime::Limits::WORK_PER_BYTE);

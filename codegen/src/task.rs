@@ -8,7 +8,9 @@ use crate::lower::winograd::filter::Filter;
 use hub_abi::pgraph::Packing;
 use hub_abi::prim::Prim;
 use hub_abi::{Dim, Dtype};
-use hub_ir::{Graph, Region, Value};
+use hub_ir::{Graph, GroupKind, Op, Region, Type, Value};
+use std::collections::HashMap;
+use std::fmt::{Debug, Write};
 
 /// How an operand's elements are stored.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,6 +57,42 @@ pub struct Task<'g> {
     pub inputs: Vec<Operand>,
     /// One per region result.
     pub outputs: Vec<Operand>,
+}
+
+/// A larger constant in a group is not compared.
+const MOST_COMPARED: usize = 64;
+
+impl Task<'_> {
+    /// All that a lowering's answer depends on, as text: equal tasks of a graph have equal keys.
+    /// None for groups that hold what is not worth writing down.
+    pub fn key(&self, kind: GroupKind) -> Option<String> {
+        let region = &self.g.regions[self.region];
+        let mut numbers = HashMap::new();
+        let mut number = |v: &Value| {
+            let next = numbers.len();
+            *numbers.entry(*v).or_insert(next)
+        };
+        let mut key = format!("{kind:?} {:?} {:?}", self.inputs, self.outputs);
+        let mut add = |part: &dyn Debug, ins: &[Value], outs: &[Value]| {
+            let ins: Vec<usize> = ins.iter().map(&mut number).collect();
+            let types: Vec<&Type> = outs.iter().map(|&v| self.g.ty(v)).collect();
+            let outs: Vec<usize> = outs.iter().map(&mut number).collect();
+            write!(key, "\n{part:?} {ins:?} {outs:?} {types:?}").is_ok()
+        };
+        add(&"", &[], &region.params);
+        for &n in &region.nodes {
+            let node = &self.g.nodes[n];
+            match &node.op {
+                Op::Prim(p) => add(p, &node.inputs, &node.outputs),
+                Op::Const(c) if self.g.consts[*c].data.len() <= MOST_COMPARED => {
+                    add(&self.g.consts[*c], &[], &node.outputs)
+                }
+                _ => return None,
+            };
+        }
+        add(&"", &region.results, &[]);
+        Some(key)
+    }
 }
 
 /// Which operand of a task.

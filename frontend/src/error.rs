@@ -175,7 +175,8 @@ impl std::error::Error for FrontendError {}
 
 impl From<OpError> for FrontendError {
     fn from(e: OpError) -> FrontendError {
-        let mut error = FrontendError::invalid(e.what);
+        let of = if e.limit { FrontendError::limit } else { FrontendError::invalid };
+        let mut error = of(e.what);
         error.place.node = e.node.filter(|n| !n.is_empty());
         error
     }

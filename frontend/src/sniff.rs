@@ -15,14 +15,21 @@ pub(crate) enum Format {
     PaddlePir,
 }
 
+/// Opens a regular file. What else there is, is not opened: that alone may wait for ever (a pipe),
+/// or do something (a device).
+fn open(path: &Path) -> Result<File, FrontendError> {
+    let io = |e: std::io::Error| FrontendError::io(path, &e);
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(FrontendError::invalid("not a regular file").in_file(path));
+    }
+    File::open(path).map_err(io)
+}
+
 /// The whole of a file within the limit.
 pub(crate) fn read_file(path: &Path, limits: &Limits) -> Result<Bytes, FrontendError> {
     let io = |e: std::io::Error| FrontendError::io(path, &e);
-    let file = File::open(path).map_err(io)?;
+    let file = open(path)?;
     let meta = file.metadata().map_err(io)?;
-    if !meta.is_file() {
-        return Err(FrontendError::invalid("not a regular file").in_file(path));
-    }
     let too_long = || {
         FrontendError::limit(format!("the file is over {} bytes", limits.file_bytes)).in_file(path)
     };
@@ -70,8 +77,8 @@ pub(crate) fn model_file(path: &Path) -> Result<PathBuf, FrontendError> {
 
 fn starts_like_pir(path: &Path) -> bool {
     let mut head = vec![];
-    let read = File::open(path).and_then(|f| f.take(4096).read_to_end(&mut head));
-    read.is_ok() && String::from_utf8_lossy(&head).contains("\"base_code\"")
+    let read = open(path).map(|f| f.take(4096).read_to_end(&mut head));
+    matches!(read, Ok(Ok(_))) && String::from_utf8_lossy(&head).contains("\"base_code\"")
 }
 
 /// The format, by the first bytes: JSON is PIR; in protobuf field 1 is ONNX's `ir_version` (a
@@ -100,7 +107,7 @@ pub(crate) fn format(path: &Path, limits: &Limits) -> Result<Format, FrontendErr
 /// The first bytes; fields before ONNX's first tell-tale one are short (names and versions).
 fn head(path: &Path, limits: &Limits) -> Result<Vec<u8>, FrontendError> {
     let io = |e: std::io::Error| FrontendError::io(path, &e);
-    let file = File::open(path).map_err(io)?;
+    let file = open(path)?;
     let mut head = vec![];
     file.take(limits.file_bytes.min(1 << 20)).read_to_end(&mut head).map_err(io)?;
     Ok(head)

@@ -248,6 +248,7 @@ impl<'g> Builder<'g> {
     /// Elements `start..start+len` of one axis.
     pub fn narrow(&mut self, x: Value, axis: usize, start: Dim, len: Dim) -> Built {
         let rank = self.g.dims(x).len();
+        within(axis, rank)?;
         let mut starts = vec![Dim::from(0i64); rank];
         let mut lens = self.g.dims(x).to_vec();
         starts[axis] = start;
@@ -274,6 +275,7 @@ impl<'g> Builder<'g> {
     /// x with an axis of size 1 put in at `axis`.
     pub fn unsqueeze(&mut self, x: Value, axis: usize) -> Built {
         let mut dims = self.g.dims(x).to_vec();
+        within(axis, dims.len() + 1)?;
         dims.insert(axis, 1i64.into());
         self.reshape(x, dims)
     }
@@ -281,6 +283,7 @@ impl<'g> Builder<'g> {
     /// x without axis `axis`, whose size is 1.
     pub fn squeeze(&mut self, x: Value, axis: usize) -> Built {
         let mut dims = self.g.dims(x).to_vec();
+        within(axis, dims.len())?;
         dims.remove(axis);
         self.reshape(x, dims)
     }
@@ -289,6 +292,13 @@ impl<'g> Builder<'g> {
     pub fn matmul(&mut self, a: Value, b: Value) -> Built {
         crate::ops::matmul::numpy(self, a, b)
     }
+}
+
+fn within(axis: usize, rank: usize) -> Built<()> {
+    if axis < rank {
+        return Ok(());
+    }
+    Err(OpError::new(format!("axis {axis} of rank {rank}")))
 }
 
 /// Short name of a primitive for messages: its variant.

@@ -91,6 +91,10 @@ impl<K: Entity, V> EntityMap<K, V> {
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
+    /// Forgets all items but the first `len`; nothing may name those that go.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.items.truncate(len);
+    }
     /// The item, if the key is in range.
     pub fn get(&self, k: K) -> Option<&V> {
         self.items.get(k.index())

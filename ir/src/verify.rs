@@ -1,12 +1,14 @@
 //! The verifier: what must hold of every graph, and which operations each stage admits.
 //!
 //! Checked: definitions before uses (a region sees what encloses it), one definition a value,
-//! operand counts, types against inference, regions of groups and control, names of inputs and
+//! operand counts, types against inference (source operators' by their expansion), regions of groups and control, names of inputs and
 //! outputs, and the stage's legality row. It asserts compiler bugs: frontends hand in only what the
 //! builder accepted.
 
 use crate::entity::{Node, Region, Value};
+use crate::expand::expand_checked;
 use crate::graph::{Def, Graph, GroupKind, Op};
+use crate::ops::OpError;
 use crate::text::print_node;
 use hub_abi::pgraph::Control;
 use hub_abi::prim::Prim;
@@ -91,9 +93,42 @@ pub fn verify(g: &Graph, stage: Stage) -> Result<(), VerifyError> {
             g.outputs.len()
         ));
     }
+    if let Some(s) = g.syms.iter().find(|s| s.min > s.max) {
+        return fail(format!("symbol {} has bounds {}..{}", s.name, s.min, s.max));
+    }
     let row = STAGES.iter().find(|r| r.stage == stage).expect("every stage has a row");
     let mut v = Verifier { g, row, defined: HashSet::new(), regions: HashSet::new() };
-    v.region(root, None)
+    v.region(root, None)?;
+    sources(g)
+}
+
+/// Source operators' results against their inference, which is their expansion. The graph is
+/// expanded as a whole, as everything that runs it does: an operand's type is then what expansion
+/// gives its maker, which may be more precise than what the graph says.
+fn sources(g: &Graph) -> Checked {
+    if !g.walk().iter().any(|&n| matches!(g.nodes[n].op, Op::Source(_))) {
+        return Ok(());
+    }
+    let mut whole = g.clone();
+    let fits = |g: &Graph, n: Node, outs: &[Value]| {
+        let want: Vec<Type> = outs.iter().map(|&v| g.ty(v).clone()).collect();
+        unlike(g, n, &want).map_or(Ok(()), |what| Err(OpError::new(what)))
+    };
+    match expand_checked(&mut whole, |_, _| true, fits) {
+        // Too much is not wrong; whoever expands the graph in earnest says so.
+        Err((n, e)) if !e.limit => Err(VerifyError { place: print_node(&whole, n), what: e.what }),
+        _ => Ok(()),
+    }
+}
+
+/// How a node's outputs differ from these types, if they do.
+fn unlike(g: &Graph, n: Node, want: &[Type]) -> Option<String> {
+    let got: Vec<&Type> = g.nodes[n].outputs.iter().map(|&v| g.ty(v)).collect();
+    if got.len() != want.len() {
+        return Some(format!("{} outputs expected", want.len()));
+    }
+    let differs = got.iter().zip(want).find(|(a, b)| !agree(a, b));
+    differs.map(|(a, b)| format!("inference gives {b:?}, not {a:?}"))
 }
 
 struct Verifier<'g> {
@@ -197,16 +232,7 @@ impl Verifier<'_> {
     }
 
     fn types(&self, n: Node, want: &[Type]) -> Checked {
-        let got: Vec<&Type> = self.g.nodes[n].outputs.iter().map(|&v| self.g.ty(v)).collect();
-        if got.len() != want.len() {
-            return self.fail(Some(n), format!("{} outputs expected", want.len()));
-        }
-        for (a, b) in got.iter().zip(want) {
-            if !agree(a, b) {
-                return self.fail(Some(n), format!("inference gives {b:?}, not {a:?}"));
-            }
-        }
-        Ok(())
+        unlike(self.g, n, want).map_or(Ok(()), |what| self.fail(Some(n), what))
     }
 
     fn prim(&self, n: Node, p: &Prim) -> Checked {
@@ -234,6 +260,10 @@ impl Verifier<'_> {
             if !given && !name.ends_with(['?', '*']) {
                 return self.fail(Some(n), format!("operand '{name}' is left out"));
             }
+        }
+        let tensor = |v: &Value| v.is_none() || self.g.ty(*v).as_tensor().is_some();
+        if !ins.iter().all(tensor) {
+            return self.fail(Some(n), "an operand is no tensor");
         }
         Ok(())
     }

@@ -133,9 +133,13 @@ enum Entry<'a> {
     Tensor { dtype: &'a str, shape: &'a [usize], data_offsets: [usize; 2] },
 }
 
-/// Reads a safetensors file.
+/// Reads a safetensors file. What is no regular file is not opened: that alone may wait for ever
+/// (a pipe), or never end (a device).
 pub fn read(path: impl AsRef<Path>) -> Result<TensorFile> {
     let path = path.as_ref();
+    if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
+        return Err(Error::malformed(path)("not a regular file"));
+    }
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     from_bytes(&bytes).map_err(|e| match e {
         Error::Malformed { problem, .. } => Error::malformed(path)(problem),

@@ -2,7 +2,7 @@
 
 use hub_ir::OpError;
 use hub_ir::verify::VerifyError;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -40,11 +40,13 @@ impl Default for Options {
     }
 }
 
-/// What one pass of constant folding may compute; what is over stays in the graph.
+/// What constant folding may compute, all its passes together; what is over stays in the graph. A
+/// run's own limits follow from the bytes of a bundle's constants, so these must follow from the
+/// model's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoldLimits {
-    /// Bytes of one folded constant (which also has no more than a few times its operands'), and,
-    /// with 16 times those of the model's constants, of all.
+    /// Bytes of folded constants (each of which also has no more than a few times its operands'),
+    /// beside 16 times those of the model's.
     pub bytes: u64,
     /// Elements and multiply-adds computed in all, as [`hub_portable::work`] counts them, and 16 a
     /// byte of the model's constants.
@@ -53,7 +55,7 @@ pub struct FoldLimits {
 
 impl Default for FoldLimits {
     fn default() -> FoldLimits {
-        FoldLimits { bytes: 256 << 20, work: 1 << 30 }
+        FoldLimits { bytes: 8 << 20, work: 1 << 30 }
     }
 }
 
@@ -88,6 +90,11 @@ impl From<OpError> for PassError {
 }
 
 impl PassError {
+    /// Does the model ask for more than is allowed?
+    pub fn is_limit(&self) -> bool {
+        matches!(self, PassError::Op { source, .. } if source.limit)
+    }
+
     pub(crate) fn in_pass(self, name: &'static str) -> PassError {
         match self {
             PassError::Op { pass: "", source } => PassError::Op { pass: name, source },
@@ -136,6 +143,8 @@ pub struct Context {
     /// What the caller wants.
     pub options: Options,
     report: RefCell<Report>,
+    /// What folding may still compute, once it has begun.
+    pub(crate) fold_left: Cell<Option<FoldLimits>>,
 }
 
 /// Refusals beyond this many are not kept.
@@ -144,7 +153,7 @@ const MOST_REFUSALS: usize = 2_000;
 impl Context {
     /// A context with nothing recorded.
     pub fn new(options: Options) -> Context {
-        Context { options, report: RefCell::default() }
+        Context { options, report: RefCell::default(), fold_left: Cell::new(None) }
     }
 
     /// Counts a change.

@@ -18,12 +18,10 @@ const MOST_GROWTH: u64 = 1 << 16;
 pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let root = g.root();
     let given = given_syms(g, root);
-    let more = g.consts.iter().fold(0u64, |n, (_, c)| n.saturating_add(c.data.len() as u64));
-    let more = more.saturating_mul(16);
-    let FoldLimits { bytes, work } = cx.options.fold;
-    let left = FoldLimits { bytes: bytes.saturating_add(more), work: work.saturating_add(more) };
-    let mut f = Fold { cx, map: HashMap::new(), given, left, folded: 0, branches: 0 };
+    let left = cx.fold_left.get().unwrap_or_else(|| allowed(g, cx.options.fold));
+    let mut f = Fold { map: HashMap::new(), given, left, folded: 0, branches: 0 };
     f.region(g, root);
+    cx.fold_left.set(Some(f.left));
     g.replace(&f.map);
     let changed = f.folded + f.branches > 0;
     cx.fired("fold", f.folded);
@@ -34,8 +32,14 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     Ok(changed)
 }
 
-struct Fold<'a> {
-    cx: &'a Context,
+/// What folding may compute for this model.
+fn allowed(g: &Graph, limits: FoldLimits) -> FoldLimits {
+    let given = g.consts.iter().fold(0u64, |n, (_, c)| n.saturating_add(c.data.len() as u64));
+    let more = given.saturating_mul(16);
+    FoldLimits { bytes: limits.bytes.saturating_add(more), work: limits.work.saturating_add(more) }
+}
+
+struct Fold {
     map: HashMap<Value, Value>,
     /// Symbols that the inputs bind.
     given: HashSet<Sym>,
@@ -45,7 +49,7 @@ struct Fold<'a> {
     branches: u32,
 }
 
-impl Fold<'_> {
+impl Fold {
     fn region(&mut self, g: &mut Graph, r: Region) {
         let mut out = vec![];
         for n in std::mem::take(&mut g.regions[r].nodes) {
@@ -113,7 +117,7 @@ impl Fold<'_> {
             let dims = t.const_dims()?;
             outs.push(dims.iter().map(|&d| d as usize).collect::<Vec<_>>());
         }
-        let most = self.cx.options.fold.bytes.min(self.left.bytes);
+        let most = self.left.bytes;
         if wanted > most || wanted > 4 * given + MOST_GROWTH {
             return None;
         }

@@ -33,8 +33,21 @@ typedef struct {
     size_t bytes;
 } hub_tensor;
 
-/* Opens a bundle: maps it and checks its structure, tables and code, but not its weights. */
+/* Opens a bundle: maps it and checks its structure, tables and code, but not its weights. While it is
+ * open the file must be neither cut (reading past its end is SIGBUS) nor written to: replace bundles
+ * by renaming. */
 int32_t hub_model_open(const char *path, hub_model **out);
+
+/* Options begin with their size (set struct_size to sizeof, everything else to 0 first) and only ever
+ * grow at their end; 0 means the default. A field that is set and that this library does not know is
+ * status 3. NULL options are the defaults. */
+typedef struct {
+    size_t struct_size;
+    int32_t copy; /* not 0: read the file into memory instead, so that nothing done to it matters */
+    int32_t reserved;
+} hub_open_options;
+
+int32_t hub_model_open_with(const char *path, const hub_open_options *, hub_model **out);
 
 /* Checks every hash, those of the weights included. */
 int32_t hub_model_verify(const hub_model *);
@@ -49,6 +62,22 @@ int32_t hub_model_io(const hub_model *, int32_t is_output, size_t index, const c
 
 /* Makes a session. device is "cpu" or NULL; threads <= 0 means the cores this process may use. */
 int32_t hub_session_new(const hub_model *, const char *device, int32_t threads, hub_session **out);
+
+/* As hub_session_new, with limits on what each run may use; above one it ends with status 9. */
+typedef struct {
+    size_t struct_size;
+    const char *device;
+    const char *tier; /* "avx512", "avx2", "portable" ...; NULL: HUB_CPU, else the best */
+    int32_t threads;
+    int32_t reserved;
+    uint64_t tensor_bytes; /* of one tensor [8 GiB] */
+    uint64_t live_bytes;   /* memory [follows from the bytes of constants and inputs] */
+    uint64_t steps;        /* portable nodes, each iteration counted [10 million] */
+    uint64_t work;         /* elements and multiply-adds [follows as live_bytes does] */
+    uint64_t sequence;     /* elements of a sequence [2^20] */
+} hub_session_options;
+
+int32_t hub_session_new_with(const hub_model *, const hub_session_options *, hub_session **out);
 
 /* Runs the model on all inputs and outputs in the model's order. Inputs may be unaligned and are
  * never written. Outputs are written to out[i].data (capacity out[i].bytes), and dtype, rank, dims

@@ -49,7 +49,7 @@ fn note(e: &Error) -> i32 {
 }
 
 /// Runs `f`, turning errors and panics into statuses.
-fn guard(f: impl FnOnce() -> Result<(), Error>) -> i32 {
+pub(crate) fn guard(f: impl FnOnce() -> Result<(), Error>) -> i32 {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(())) => 0,
         Ok(Err(e)) => note(&e),
@@ -64,7 +64,7 @@ fn guard(f: impl FnOnce() -> Result<(), Error>) -> i32 {
     }
 }
 
-fn usage<T>(what: &str) -> Result<T, Error> {
+pub(crate) fn usage<T>(what: &str) -> Result<T, Error> {
     Err(Error::Usage(what.into()))
 }
 
@@ -74,19 +74,35 @@ fn usage<T>(what: &str) -> Result<T, Error> {
 /// `path` is NULL or a C string, `out` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hub_model_open(path: *const c_char, out: *mut *mut hub_model) -> i32 {
-    guard(|| {
-        if path.is_null() || out.is_null() {
-            return usage("hub_model_open: path or out is NULL");
-        }
-        // SAFETY: not null, so writable by the caller's promise.
-        unsafe { *out = std::ptr::null_mut() };
-        // SAFETY: not null, so a C string by the caller's promise.
-        let path = unsafe { CStr::from_ptr(path) };
-        let model = Model::open(os_path(path)?, &OpenOptions::default())?;
-        // SAFETY: as above.
-        unsafe { *out = Box::into_raw(Box::new(hub_model(model))) };
-        Ok(())
-    })
+    // SAFETY: by the caller's promise.
+    guard(|| unsafe { open_model(path, &OpenOptions::default(), out) })
+}
+
+/// # Safety
+/// As [`hub_model_open`].
+pub(crate) unsafe fn open_model(
+    path: *const c_char,
+    options: &OpenOptions,
+    out: *mut *mut hub_model,
+) -> Result<(), Error> {
+    if path.is_null() || out.is_null() {
+        return usage("hub_model_open: path or out is NULL");
+    }
+    // SAFETY: not null, so writable by the caller's promise.
+    unsafe { *out = std::ptr::null_mut() };
+    // SAFETY: not null, so a C string by the caller's promise.
+    let path = unsafe { CStr::from_ptr(path) };
+    let model = Model::open(os_path(path)?, options)?;
+    // SAFETY: as above.
+    unsafe { *out = Box::into_raw(Box::new(hub_model(model))) };
+    Ok(())
+}
+
+/// # Safety
+/// `p` is NULL or a C string.
+pub(crate) unsafe fn text(p: *const c_char) -> Option<String> {
+    // SAFETY: not null, so a C string by the caller's promise.
+    (!p.is_null()).then(|| unsafe { CStr::from_ptr(p) }.to_string_lossy().into_owned())
 }
 
 #[cfg(unix)]
@@ -191,32 +207,40 @@ pub unsafe extern "C" fn hub_session_new(
 ) -> i32 {
     guard(|| {
         // SAFETY: by the caller's promise.
-        let (Some(m), false) = (unsafe { model.as_ref() }, out.is_null()) else {
-            return usage("hub_session_new: model or out is NULL");
-        };
-        // SAFETY: not null, so writable by the caller's promise.
-        unsafe { *out = std::ptr::null_mut() };
-        let device = match device.is_null() {
-            true => String::new(),
-            // SAFETY: not null, so a C string by the caller's promise.
-            false => unsafe { CStr::from_ptr(device) }.to_string_lossy().into_owned(),
-        };
+        let device = unsafe { text(device) }.unwrap_or_default();
         let threads = threads.max(0) as usize;
         let options = SessionOptions { threads, device, ..SessionOptions::default() };
-        let session = Session::new(&m.0, &options)?;
-        if !session.warning().is_empty() {
-            eprintln!("hub: warning: {}", session.warning());
-        }
-        let manifest = m.0.manifest();
-        let session = hub_session {
-            session,
-            dims: vec![[0; 8]; manifest.inputs.len()],
-            rooms: vec![Room::NONE; manifest.outputs.len()],
-        };
-        // SAFETY: as above.
-        unsafe { *out = Box::into_raw(Box::new(session)) };
-        Ok(())
+        // SAFETY: by the caller's promise.
+        unsafe { make_session(model, &options, out) }
     })
+}
+
+/// # Safety
+/// `model` is NULL or open, `out` NULL or writable.
+pub(crate) unsafe fn make_session(
+    model: *const hub_model,
+    options: &SessionOptions,
+    out: *mut *mut hub_session,
+) -> Result<(), Error> {
+    // SAFETY: by the caller's promise.
+    let (Some(m), false) = (unsafe { model.as_ref() }, out.is_null()) else {
+        return usage("hub_session_new: model or out is NULL");
+    };
+    // SAFETY: not null, so writable by the caller's promise.
+    unsafe { *out = std::ptr::null_mut() };
+    let session = Session::new(&m.0, options)?;
+    if !session.warning().is_empty() {
+        eprintln!("hub: warning: {}", session.warning());
+    }
+    let manifest = m.0.manifest();
+    let session = hub_session {
+        session,
+        dims: vec![[0; 8]; manifest.inputs.len()],
+        rooms: vec![Room::NONE; manifest.outputs.len()],
+    };
+    // SAFETY: as above.
+    unsafe { *out = Box::into_raw(Box::new(session)) };
+    Ok(())
 }
 
 /// Frees a session.

@@ -5,11 +5,12 @@
 //! portable interpreter. Invariants: opening does no work per weight; a run at a known binding
 //! allocates nothing and takes no lock; results are the same bits at every thread count; no bundle
 //! or argument crashes the process (machine code is trusted as [`Trust`] says); the library installs
-//! no signal handler. The C interface is in `include/hub.h`.
+//! no signal handler ([`program`] has one for programs that want it). The C interface is in `include/hub.h`.
 
 mod accept;
 mod bind;
 mod capi;
+mod capi_options;
 mod cpu;
 pub mod describe;
 mod error;
@@ -20,6 +21,7 @@ mod model;
 mod native;
 mod ops;
 mod pool;
+pub mod program;
 mod run;
 mod session;
 mod tensor;

@@ -1,8 +1,8 @@
 //! Memory from the operating system: mapped files, executable code, and large zeroed regions.
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 
 /// Maps a whole file for reading.
@@ -11,6 +11,14 @@ pub fn file(f: &File) -> io::Result<Mmap> {
     // reads would see other bytes or fault; bundles are replaced by rename, never in place, and what
     // memory safety depends on is decoded into memory of our own and checked there.
     unsafe { Mmap::map(f) }
+}
+
+/// A copy of a whole file of `len` bytes, in memory of this process.
+pub fn copied(f: &File, len: u64) -> io::Result<Mmap> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    let mut copy = MmapMut::map_anon(len)?;
+    (&*f).read_exact(&mut copy)?;
+    copy.make_read_only()
 }
 
 /// How code came to be executable.
@@ -58,7 +66,7 @@ fn exec(f: &File, offset: usize, len: usize) -> io::Result<Mmap> {
 
 #[cfg(target_os = "linux")]
 fn sealed(bytes: &[u8]) -> io::Result<File> {
-    use std::io::Write;
+    use std::io::Write as _;
     use std::os::fd::{AsRawFd, FromRawFd};
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string. MFD_EXEC is asked for first; older kernels refuse it as an

@@ -29,6 +29,10 @@ pub struct OpenOptions {
     /// Run code from sealed memory instead of the file's mapping, as where the file system refuses
     /// executable mappings.
     pub copy_code: bool,
+    /// Read the whole file into memory of this process instead of mapping it, for files that others
+    /// may write to or cut while they are open. Opening then takes as long as reading, and processes
+    /// do not share the weights.
+    pub copy: bool,
 }
 
 /// An open bundle. Clones share it; sessions keep it open.
@@ -72,11 +76,12 @@ impl Model {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::Io { path: path.clone(), source };
         let trust = options.trust.map_or_else(Trust::from_env, Ok)?;
-        let file = File::open(&path).map_err(io)?;
-        let meta = file.metadata().map_err(io)?;
-        if !meta.is_file() {
+        // What is no file is not opened: that alone may wait for ever (a pipe).
+        if !std::fs::metadata(&path).map_err(io)?.is_file() {
             return Err(io(std::io::Error::other("not a file")));
         }
+        let file = File::open(&path).map_err(io)?;
+        let meta = file.metadata().map_err(io)?;
         if meta.len() == 0 {
             let source = BundleError {
                 fault: Fault::Foreign,
@@ -85,7 +90,11 @@ impl Model {
             };
             return Err(Error::Bundle { path, source });
         }
-        let map = map::file(&file).map_err(io)?;
+        let map = match options.copy {
+            true => map::copied(&file, meta.len()),
+            false => map::file(&file),
+        };
+        let map = map.map_err(io)?;
         let bundle = BundleView::parse(map)
             .map_err(|source| Error::Bundle { path: path.clone(), source })?;
         let keys = match (&options.keys, trust) {
@@ -104,7 +113,7 @@ impl Model {
             path,
             file,
             bundle: Arc::new(bundle),
-            copy_code: options.copy_code,
+            copy_code: options.copy_code || options.copy,
             native,
             tiers,
             host: OnceLock::new(),

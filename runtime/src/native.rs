@@ -10,6 +10,7 @@ use crate::ops::{Bound, Place};
 use crate::pool::Pool;
 use crate::tensor::Given;
 use hub_abi::dim::SymEnv;
+use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{Buf, OutputSource, Plan};
 use hub_portable::Limits;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Native {
     pub direct: Vec<Option<u32>>,
     /// Addresses of input and output buffers in the present run.
     pub now: Vec<u64>,
+    /// Inputs that no buffer holds, and their values' names: they go by the heap.
+    pub heaped: Vec<(usize, u32)>,
     pub profile: Option<Profile>,
 }
 
@@ -67,6 +70,13 @@ fn direct_outputs(plan: &Plan) -> Vec<Option<u32>> {
         _ => None,
     };
     plan.bufs.iter().enumerate().map(of).collect()
+}
+
+fn heaped_inputs(plan: &Plan, g: &PGraph) -> Vec<(usize, u32)> {
+    let placed =
+        |i: usize| plan.bufs.iter().any(|b| matches!(b, Buf::Input(k) if *k as usize == i));
+    let params = &g.regions[g.root as usize].params;
+    params.iter().copied().enumerate().filter(|(i, _)| !placed(*i)).collect()
 }
 
 impl Native {
@@ -85,6 +95,7 @@ impl Native {
             work: 0,
             direct: direct_outputs(&tier.plan),
             now: vec![0; tier.plan.bufs.len()],
+            heaped: heaped_inputs(&tier.plan, model.graph()),
             tier,
             profile: None,
         }

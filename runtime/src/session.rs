@@ -137,27 +137,24 @@ impl Session {
             return Ok(self.values.clone());
         };
         let in_buffer = |v: &Value| matches!(v, Value::Tensor(t) if t.dtype() != Dtype::Str);
-        if !inputs.iter().all(in_buffer) {
+        if !n.heaped.is_empty() || !inputs.iter().all(in_buffer) {
             self.model.0.shared()?.check(inputs)?;
         }
-        let root = &self.model.graph().regions[self.model.graph().root as usize];
         n.host.clear();
-        let mut given = vec![];
-        for (&v, value) in root.params.iter().zip(inputs) {
-            // Strings have no bytes, but dims that bind symbols.
-            given.push(match value {
-                Value::Tensor(t) => Some(Given {
-                    dtype: t.dtype(),
-                    dims: t.dims(),
-                    at: t.bytes().as_ptr(),
-                    len: t.bytes().len(),
-                }),
-                _ => None,
-            });
-            if !in_buffer(value) {
-                n.host.set(self.model.graph(), v, value.clone());
-            }
+        for &(i, v) in &n.heaped {
+            n.host.set(self.model.graph(), v, inputs[i].clone());
         }
+        // Strings have no bytes, but dims that bind symbols.
+        let given = inputs.iter().map(|value| match value {
+            Value::Tensor(t) => Some(Given {
+                dtype: t.dtype(),
+                dims: t.dims(),
+                at: t.bytes().as_ptr(),
+                len: t.bytes().len(),
+            }),
+            _ => None,
+        });
+        let given: Vec<_> = given.collect();
         self.check_given(&given)?;
         let Mode::Native(n) = &mut self.mode else { return Ok(vec![]) };
         let _float = FloatState::set();
@@ -230,6 +227,12 @@ impl Session {
         match &mut self.mode {
             Mode::Native(n) => {
                 n.host.clear();
+                for k in 0..n.heaped.len() {
+                    let (i, v) = n.heaped[k];
+                    // SAFETY: by the caller's promise.
+                    let value = unsafe { value_of(inputs[i].as_ref())? };
+                    n.host.set(self.model.graph(), v, value);
+                }
                 // SAFETY: by the caller's promise.
                 unsafe { n.run(inputs, rooms, &mut self.made) }
             }
@@ -238,17 +241,9 @@ impl Session {
                 let mut env = SymEnv::new(g.syms.len());
                 accept::accept(g, &self.model.manifest().inputs, inputs, &mut env)?;
                 accept::check_constraints(g, &env)?;
-                let mut values = vec![];
-                for given in inputs {
-                    let Some(g) = given else {
-                        return Err(Error::Internal("a value without bytes".into()));
-                    };
-                    // SAFETY: by the caller's promise.
-                    let bytes = unsafe { g.bytes() };
-                    let bytes = &bytes[..g.need().unwrap_or(0)];
-                    let t = Tensor::from_bytes(g.dtype, g.dims, bytes);
-                    values.push(Value::from(t.map_err(|e| Error::Usage(e.to_string()))?));
-                }
+                // SAFETY: by the caller's promise.
+                let values = inputs.iter().map(|g| unsafe { value_of(g.as_ref()) });
+                let values = values.collect::<Result<_, Error>>()?;
                 self.run_portable(values)?;
                 check_rooms(rooms, &self.made, std::iter::repeat(true))?;
                 // SAFETY: by the caller's promise.
@@ -339,6 +334,20 @@ impl Session {
             Mode::Portable => None,
         }
     }
+}
+
+/// The value that lies in the caller's memory.
+///
+/// # Safety
+/// It is readable for its length.
+unsafe fn value_of(given: Option<&Given<'_>>) -> Result<Value, Error> {
+    let Some(g) = given else {
+        return Err(Error::Internal("a value without bytes".into()));
+    };
+    // SAFETY: by the caller's promise.
+    let bytes = unsafe { g.bytes() };
+    let t = Tensor::from_bytes(g.dtype, g.dims, &bytes[..g.need().unwrap_or(0)]);
+    Ok(Value::from(t.map_err(|e| Error::Usage(e.to_string()))?))
 }
 
 // SAFETY: a session's raw pointers lead to memory that it owns (arena, heap, status word) or are

@@ -13,6 +13,51 @@ static void check(int ok, const char *what, int line)
 }
 #define CHECK(x) check((x), #x, __LINE__)
 
+/* Structs of other lengths, and limits. */
+static void options(const hub_model *m, const char *path)
+{
+    struct { hub_session_options o; uint64_t more; } later;
+    hub_open_options how;
+    hub_model *copy = NULL;
+    hub_session *s = NULL;
+    hub_tensor in, out;
+    float x[4] = {1, 2, 3, 4};
+
+    memset(&how, 0, sizeof how);
+    CHECK(hub_model_open_with(path, &how, &copy) == 2 && copy == NULL); /* no size */
+    how.struct_size = sizeof how, how.copy = 1;
+    CHECK(hub_model_open_with(path, &how, &copy) == 0);
+    CHECK(hub_model_verify(copy) == 0);
+    hub_model_close(copy);
+    CHECK(hub_model_open_with(path, NULL, &copy) == 0);
+    hub_model_close(copy);
+
+    CHECK(hub_session_new_with(m, NULL, &s) == 0);
+    hub_session_free(s);
+    memset(&later, 0, sizeof later);
+    later.o.struct_size = sizeof(size_t);
+    CHECK(hub_session_new_with(m, &later.o, &s) == 0);
+    hub_session_free(s);
+    later.o.struct_size = sizeof later;
+    CHECK(hub_session_new_with(m, &later.o, &s) == 0);
+    hub_session_free(s);
+    later.more = 1;
+    CHECK(hub_session_new_with(m, &later.o, &s) == 3 && s == NULL);
+    later.more = 0, later.o.device = "toaster";
+    CHECK(hub_session_new_with(m, &later.o, &s) == 3);
+    later.o.device = NULL, later.o.tier = "portable", later.o.threads = 1, later.o.tensor_bytes = 15;
+    CHECK(hub_session_new_with(m, &later.o, &s) == 0);
+    memset(&in, 0, sizeof in);
+    memset(&out, 0, sizeof out);
+    in.dtype = 1, in.rank = 2, in.dims[0] = 1, in.dims[1] = 4, in.data = x, in.bytes = sizeof x;
+    CHECK(hub_session_run(s, &in, 1, &out, 1) == 9);
+    hub_session_free(s);
+    later.o.tensor_bytes = 16;
+    CHECK(hub_session_new_with(m, &later.o, &s) == 0);
+    CHECK(hub_session_run(s, &in, 1, &out, 1) == 0 && ((float *)out.data)[3] == 12);
+    hub_session_free(s);
+}
+
 int main(int argc, char **argv)
 {
     hub_model *m = NULL;
@@ -42,6 +87,7 @@ int main(int argc, char **argv)
     CHECK(hub_model_io(m, 1, 1, &name, &spec) == 2);
 
     CHECK(hub_session_new(m, "toaster", 1, &s) == 3 && s == NULL);
+    options(m, argv[1]);
     CHECK(hub_session_new(m, "cpu", 2, &s) == 0);
     hub_model_close(m); /* the session keeps it */
 

@@ -3,9 +3,14 @@
 use clap::{CommandFactory, Parser};
 use hub_cli::args::{Hubc, HubcCommand};
 use hub_cli::{commands, guarded};
+use hub_runtime::program::{Memory, catch_cut_files};
 use std::process::ExitCode;
 
+#[global_allocator]
+static MEMORY: Memory = Memory;
+
 fn main() -> ExitCode {
+    catch_cut_files();
     let args = Hubc::parse();
     guarded(|| match args.command {
         HubcCommand::Optimize(a) => commands::optimize::run(a),

@@ -61,6 +61,9 @@ fn bundle_of(path: &Path, limits: Limits) -> Result<(PathBuf, Option<Temporary>)
 /// Does the file begin as bundles (ELF files) do?
 pub fn is_bundle(path: &Path) -> bool {
     let mut head = [0; 4];
+    if !path.is_file() {
+        return false;
+    }
     let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head));
     read.is_ok() && head == *b"\x7fELF"
 }

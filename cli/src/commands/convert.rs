@@ -2,7 +2,7 @@
 
 use crate::args::Convert;
 use crate::compile::{load_options, same_file};
-use crate::failure::{Failure, INTERNAL, USAGE};
+use crate::failure::{Failure, USAGE};
 use crate::limits::Limits;
 use crate::plain;
 use crate::report::{SCHEMA, kib};
@@ -40,9 +40,8 @@ fn passes_until(g: &mut Graph, last: &str, fold: FoldLimits) -> Result<(), Failu
             .help(format!("passes: {}", names.join(", "))));
     }
     let options = hub_passes::Options { fold, ..hub_passes::Options::default() };
-    hub_passes::run_until(g, &options, last, &mut |_, _| {})
-        .map(|_| ())
-        .map_err(|e| Failure::new(INTERNAL, e.to_string()))
+    hub_passes::run_until(g, &options, last, &mut |_, _| {})?;
+    Ok(())
 }
 
 fn report(a: &Convert, w: &WriteReport) {

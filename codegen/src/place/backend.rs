@@ -3,12 +3,17 @@
 use crate::kir::Kernel;
 use crate::task::{Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
-use hub_ir::GroupKind;
+use hub_ir::{GroupKind, Region};
 
 /// A target: lowers tasks to kernels and emits them.
 pub trait Backend {
     /// Name of the tier, e.g. `avx512`.
     fn tier(&self) -> &str;
+
+    /// What a group's kernel depends on beside its task: which of several it is to be.
+    fn choice(&self, _region: Region) -> usize {
+        0
+    }
 
     /// A kernel for a group.
     fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused>;

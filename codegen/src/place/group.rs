@@ -3,7 +3,7 @@
 use super::consts::Form;
 use super::layout::{Halo, Place, Wish};
 use super::{Copied, PlaceError, Placer, anchor_halo};
-use crate::task::{Format, Operand, Refused, Task};
+use crate::task::{Format, Lowered, Operand, Refused, Task};
 use hub_abi::plan::Buf;
 use hub_ir::{ConstId, GroupKind, Node, Op, Region, Value};
 
@@ -47,6 +47,18 @@ impl Placer<'_> {
         let p = Place::dense(buf, self.g.tensor(v));
         self.places.insert(v, p.clone());
         Ok(p)
+    }
+
+    /// The backend's answer; asked once for equal tasks, since one network repeats its layers.
+    fn lowered(&mut self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
+        let Some(key) = task.key(kind) else { return self.backend.lower(task, kind) };
+        let key = (self.backend.choice(task.region), key);
+        if let Some(before) = self.answers.get(&key) {
+            return before.clone();
+        }
+        let answer = self.backend.lower(task, kind);
+        self.answers.insert(key, answer.clone());
+        answer
     }
 
     fn const_id(&self, v: Value) -> Option<ConstId> {
@@ -127,7 +139,7 @@ impl Placer<'_> {
                 inputs: o.ops.clone(),
                 outputs: outs.iter().map(|p| p.operand(false)).collect(),
             };
-            match self.backend.lower(&task, kind) {
+            match self.lowered(&task, kind) {
                 Ok(l) => {
                     self.settle_consts(&mut o)?;
                     let name = self.g.nodes[n].name.clone();

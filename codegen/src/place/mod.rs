@@ -28,6 +28,7 @@ pub use backend::Backend;
 pub use consts::ConstPool;
 
 use crate::kir::Kernel;
+use crate::task::{Lowered, Refused};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{BindFrom, Buf, BufId, Plan, Step};
 use hub_ir::{Graph, Op, OpError, Prim, Region, Sym, Type, Value};
@@ -111,23 +112,30 @@ impl Compiled {
 
 /// Makes groups of primitives that fusion left alone but that kernels are made for.
 fn wrap_singles(g: &mut Graph) {
+    let groups: HashSet<Region> = g.walk().into_iter().filter_map(|n| group_region(g, n)).collect();
     for r in g.live_regions() {
+        if groups.contains(&r) {
+            continue;
+        }
         for n in g.regions[r].nodes.clone() {
             let Op::Prim(p) = &g.nodes[n].op else { continue };
             let native = matches!(
                 p,
                 Prim::Pad { .. } | Prim::Gather { .. } | Prim::Iota { .. } | Prim::Dims { .. }
             );
-            if native && !group_region_of(g, r) {
+            if native {
                 wrap(g, n);
             }
         }
     }
 }
 
-/// Is this region a group's?
-fn group_region_of(g: &Graph, r: Region) -> bool {
-    g.walk().iter().any(|&n| matches!(g.nodes[n].op, Op::Group { region, .. } if region == r))
+/// The region of a group.
+fn group_region(g: &Graph, n: hub_ir::Node) -> Option<Region> {
+    match g.nodes[n].op {
+        Op::Group { region, .. } => Some(region),
+        _ => None,
+    }
 }
 
 fn wrap(g: &mut Graph, n: hub_ir::Node) {
@@ -164,6 +172,8 @@ struct Placer<'a> {
     ids: &'a HashMap<Value, u32>,
     tier: Tier,
     cache: emit::KernelCache,
+    /// The backend's answers so far, by choice and task.
+    answers: HashMap<(usize, String), Result<Lowered, Refused>>,
     places: HashMap<Value, Place>,
     /// Numbers of regions in the portable graph.
     regions: &'a HashMap<Region, u32>,
@@ -213,6 +223,7 @@ impl<'a> Placer<'a> {
             homes,
             tier: Tier::default(),
             cache: Default::default(),
+            answers: HashMap::new(),
             places: HashMap::new(),
             copies: vec![],
             halos: HashMap::new(),
@@ -250,7 +261,10 @@ impl<'a> Placer<'a> {
     fn node(&mut self, n: hub_ir::Node, index: usize) -> Result<(), PlaceError> {
         let node = &self.g.nodes[n];
         if matches!(node.op, Op::Const(_)) {
-            return Ok(());
+            return match self.answers_unplaced(n) {
+                true => self.host(n, index, "no buffer holds its elements"),
+                false => Ok(()),
+            };
         }
         if matches!(node.op, Op::Control(_)) {
             return self.control(n, index);
@@ -275,6 +289,12 @@ impl<'a> Placer<'a> {
             }
             _ => self.host(n, index, "no kernel for it"),
         }
+    }
+
+    /// Is a constant that no buffer holds (strings) what its region gives?
+    fn answers_unplaced(&self, n: hub_ir::Node) -> bool {
+        let v = self.g.nodes[n].outputs[0];
+        !self.is_placed(v) && self.g.regions[self.homes[&n]].results.contains(&v)
     }
 
     /// Does a node mention, itself or inside, sizes that are not known yet, though its operands'

@@ -1,6 +1,6 @@
 //! Convolutions with bias.
 
-use super::SourceOp;
+use super::{OpError, SourceOp};
 use crate::build::{Builder, Built};
 use crate::entity::Value;
 use hub_abi::Dim;
@@ -45,6 +45,9 @@ impl SourceOp for ConvTranspose {
 
 /// A per-channel vector as a tensor that broadcasts against `[N, C, spatial…]`.
 pub fn channel_vector(b: &mut Builder<'_>, v: Value, rank: usize) -> Built {
+    if rank < 2 {
+        return Err(OpError::new(format!("a tensor of rank {rank} has no channels")));
+    }
     let mut shape = vec![Dim::from(1i64); rank];
     shape[1] = b.g.tensor(v).count();
     b.reshape(v, shape)

@@ -27,13 +27,21 @@ pub struct OpError {
     pub node: Option<String>,
     /// What does not fit.
     pub what: String,
+    /// It makes sense, but is more than is allowed.
+    pub limit: bool,
 }
 
 impl OpError {
     /// An error that does not know its node yet.
     pub fn new(what: impl Into<String>) -> OpError {
-        OpError { node: None, what: what.into() }
+        OpError { node: None, what: what.into(), limit: false }
     }
+
+    /// More than is allowed.
+    pub fn limit(what: impl Into<String>) -> OpError {
+        OpError { limit: true, ..OpError::new(what) }
+    }
+
     /// Names the node, unless an inner one is named.
     pub fn at(mut self, node: &str) -> OpError {
         self.node.get_or_insert_with(|| node.to_string());

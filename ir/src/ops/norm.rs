@@ -89,7 +89,7 @@ impl SourceOp for LayerNorm {
         let mut y = b.mul(d, inv)?;
         for (at, op) in [(1, BinaryOp::Mul), (2, BinaryOp::Add)] {
             if let Some(v) = ins.get(at).and_then(|v| v.some()) {
-                let shape = b.g.dims(x)[self.axis..].to_vec();
+                let shape = b.g.dims(x).get(self.axis..).unwrap_or_default().to_vec();
                 let v = if b.g.dims(v).len() == 1 { b.reshape(v, shape)? } else { v };
                 y = b.bin(op, y, v)?;
             }

@@ -75,6 +75,9 @@ pub struct AdaptivePool {
     pub out: Vec<Option<i64>>,
 }
 
+/// Windows whose counts are a constant; those of more are computed.
+const MOST_COUNTS: i64 = 1 << 18;
+
 /// Bins of one adaptive axis are separate nodes; more than this many are refused.
 const MOST_BINS: i64 = 1 << 10;
 
@@ -142,17 +145,18 @@ impl AvgPool {
             let (k, stride, dil) = (self.kernel[i], self.geo.stride[i], self.geo.dilation[i]);
             let (size, before) = (d.as_const()?, self.geo.before[i].as_const()?);
             let out = self.geo.out(i, d, &Dim::from(k)).as_const()?;
-            total = total.checked_mul(out).filter(|&t| t <= 1 << 22 && out > 0)?;
+            total = total.checked_mul(out).filter(|&t| t <= MOST_COUNTS && out > 0)?;
             let (lo, hi) = match &self.count {
-                PoolCount::Padded(after) => (-before, size + after.get(i)?.as_const()?),
+                PoolCount::Padded(after) => (-before, size.checked_add(after.get(i)?.as_const()?)?),
                 _ => (0, size),
             };
             // Taps t with lo <= start + t*dil < hi.
             let upto = |bound: i64, start: i64| {
-                (bound.saturating_sub(start) + dil - 1).div_euclid(dil).clamp(0, k)
+                let reach = bound.saturating_sub(start).saturating_add(dil - 1);
+                reach.div_euclid(dil).clamp(0, k)
             };
             let at = |o: i64| {
-                let start = o * stride - before;
+                let start = o.saturating_mul(stride).saturating_sub(before);
                 (upto(hi, start) - upto(lo, start)).max(0)
             };
             axes.push((0..out).map(at).collect());

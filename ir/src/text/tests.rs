@@ -79,6 +79,45 @@ proptest! {
     }
 }
 
+/// The verifier infers source operators again, by their expansion.
+#[test]
+fn operators_that_do_not_fit_are_not_verified() {
+    let wrong = [
+        ("f32[2, 3]", "@batch_norm(%0, %1, %1, %1, %1) {eps: 0.1f}", "3"),
+        ("f32[2, 4]", "@batch_norm(%0, %2, %1, %1, %1) {eps: 0.1f}", "f16"),
+        ("f32[2, 4]", "@batch_norm(%1, %1, %1, %1, %1) {eps: 0.1f}", "rank"),
+        ("f32[2, 4]", "@layer_norm(%0, %1, %1) {axis: 9, eps: 0.1f}", ""),
+        ("f32[2, 4]", "@softmax(%0) {axis: 2, log: false}", ""),
+        ("f32[2, 5]", "@activation(%0) {kind: gelu}", "inference gives"),
+        ("f16[2, 4]", "@activation(%0) {kind: gelu}", "inference gives"),
+        ("f32[2, 4]", "@matmul(%0, %0) {trans_a: false, trans_b: false}", ""),
+        ("f32[2, 4]", "@softmax(%3) {axis: 0, log: false}", "no tensor"),
+    ];
+    for (ty, made, why) in wrong {
+        let text = format!(
+            "graph(%0: f32[2, 4] \"x\", %1: f32[4] \"s\", %2: f16[4] \"h\", %3: seq(f32[2]) \"q\") {{
+  %4: {ty} = {made}
+  return %4 \"y\"
+}}"
+        );
+        let g = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let e = verify(&g, Stage::Imported).expect_err(made);
+        assert!(e.place.starts_with("%4") && e.what.contains(why), "{made}: {e}");
+    }
+    let g = parse("sym N 12..4\ngraph(%0: f32[N] \"x\") {\n  return %0 \"y\"\n}").unwrap();
+    assert!(verify(&g, Stage::Imported).unwrap_err().what.contains("12..4"));
+    // What one operator gives is what the next takes, whatever the text says of it.
+    let text = "\
+sym N 0..9
+graph(%0: f32[2, 4] \"x\", %1: f32[3, 2] \"w\") {
+  %2: f32[2, N] = @softmax(%0) {axis: 1, log: false}
+  %3: f32[2, 2] = @matmul(%2, %1) {trans_a: false, trans_b: false}
+  return %3 \"y\"
+}";
+    let g = parse(text).unwrap();
+    assert!(verify(&g, Stage::Imported).is_err());
+}
+
 #[test]
 fn every_form_prints_and_parses() {
     let text = "\

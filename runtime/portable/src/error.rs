@@ -168,7 +168,8 @@ pub struct Limits {
     /// Bytes of one tensor.
     pub tensor_bytes: u64,
     /// Bytes of all values alive at once (storage shared by several counts for each), and of the
-    /// arena. 0: [`Limits::LIVE`] and [`Limits::LIVE_PER_BYTE`] a byte of constants and inputs.
+    /// arena. 0: [`Limits::LIVE`] and [`Limits::LIVE_PER_BYTE`] a byte of constants and inputs, up to
+    /// [`Limits::LIVE_MOST`], or [`Limits::LIVE_PER_BYTE_LARGE`] a byte where that is more.
     pub live_bytes: u64,
     /// Nodes run, loop iterations counted each time.
     pub steps: u64,
@@ -196,12 +197,16 @@ impl Limits {
     };
     /// Memory that every model may use.
     pub const LIVE: u64 = 1 << 30;
-    /// Memory more for each byte of constants and inputs.
+    /// Memory more for each byte of constants and inputs, up to [`Limits::LIVE_MOST`].
     pub const LIVE_PER_BYTE: u64 = 64;
+    /// Memory of models that this many bytes do not make large.
+    pub const LIVE_MOST: u64 = 3 << 29;
+    /// Memory of large models for each byte of constants and inputs.
+    pub const LIVE_PER_BYTE_LARGE: u64 = 16;
     /// Work that every model may do.
     pub const WORK: u64 = 1 << 32;
     /// Work more for each byte of constants and inputs.
-    pub const WORK_PER_BYTE: u64 = 1 << 20;
+    pub const WORK_PER_BYTE: u64 = 1 << 18;
 
     /// With what follows from so many bytes of constants and inputs filled in.
     pub fn given(self, bytes: u64) -> Limits {
@@ -209,8 +214,10 @@ impl Limits {
             0 => base.saturating_add(bytes.saturating_mul(per)),
             set => set,
         };
+        let small = or(0, Limits::LIVE, Limits::LIVE_PER_BYTE).min(Limits::LIVE_MOST);
+        let large = bytes.saturating_mul(Limits::LIVE_PER_BYTE_LARGE);
         Limits {
-            live_bytes: or(self.live_bytes, Limits::LIVE, Limits::LIVE_PER_BYTE),
+            live_bytes: if self.live_bytes == 0 { small.max(large) } else { self.live_bytes },
             work: or(self.work, Limits::WORK, Limits::WORK_PER_BYTE),
             ..self
         }

@@ -202,6 +202,46 @@ fn changed_while_open() {
     }
 }
 
+/// A program whose bundle is cut while it runs says so; it does not crash.
+#[test]
+fn cut_while_a_program_runs() {
+    for tier in tiers() {
+        let f = Folder::of("m.hub", whole());
+        let path = f.0.path().join("m.hub");
+        let cut = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let file = std::fs::OpenOptions::new().write(true).open(path).expect("a file");
+            file.set_len(0).expect("it can be cut");
+        });
+        let args = ["bench", "m.hub", "--seconds", "1", "--threads", "2", "--cpu", tier];
+        let r = ran(f.0.path(), "hubc", &args);
+        cut.join().expect("it is cut");
+        // Cut before it is opened, it is no bundle.
+        assert!(matches!(r.code, 0 | 4 | 7), "{r:?}");
+    }
+}
+
+/// A copy of the file does not care what becomes of it.
+#[test]
+fn copied_when_opened() {
+    let f = Folder::of("m.hub", whole());
+    let path = f.0.path().join("m.hub");
+    for tier in tiers() {
+        std::fs::write(&path, whole()).expect("writable");
+        let options = OpenOptions { copy: true, ..OpenOptions::default() };
+        let model = Model::open(&path, &options).expect("it opens");
+        std::fs::File::create(&path).expect("it can be cut");
+        model.verify().expect("the copy is whole");
+        let options = SessionOptions { threads: 1, tier: Some(tier.into()), ..Default::default() };
+        let mut s = Session::new(&model, &options).expect("a session");
+        let data: Vec<u8> = [0.5f32; 384].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let x = TensorView { dtype: Dtype::F32, dims: &[2, 3, 8, 8], data: &data };
+        let y = s.run(&[x]).expect("it runs");
+        let first = y.get(0);
+        assert_eq!(first.data[..4], 1.5f32.to_le_bytes());
+    }
+}
+
 #[test]
 fn trust_is_asked_for() {
     let f = Folder::of("m.hub", whole());

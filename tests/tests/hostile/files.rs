@@ -92,6 +92,42 @@ fn pickles_are_not_executed() {
     assert!(!f.0.path().join("pwned!").exists());
 }
 
+/// A pipe is not opened where a file is expected: nobody may ever write to it.
+#[test]
+fn pipes() {
+    let f = Folder::new();
+    let pipe = |name: &str| {
+        f.put(&format!("{name}.beside"), []);
+        let made = std::process::Command::new("mkfifo").arg(f.0.path().join(name)).status();
+        assert!(made.expect("mkfifo starts").success());
+    };
+    pipe("p");
+    f.export("p").refuses("a model", 4, &["p"]);
+    pipe("in/m.json");
+    pipe("in/m.onnx");
+    f.export("in").refuses("a folder of pipes", 4, &["no model"]);
+    pipe("external/data");
+    f.put("external/m.onnx", external(&[("location", "data")]));
+    f.export("external/m.onnx").refuses("external data", 4, &["'w'"]);
+    f.put("paddle/m.pdmodel", super::paddle::fc().0);
+    pipe("paddle/m.pdiparams");
+    f.export("paddle/m.pdmodel").refuses("parameters", 4, &["m.pdiparams"]);
+    f.put("sound.onnx", super::onnx_graphs::sound());
+    f.export("sound.onnx").succeeds("a sound model");
+    let refused = |args: &[&str], codes: &[i32]| {
+        let r = ran(f.0.path(), "hubc", args);
+        assert!(codes.contains(&r.code), "{args:?}: {r:?}");
+        r.refuses("a pipe", r.code, &["p"]);
+    };
+    refused(&["run", "p", "--inputs", "p"], &[4, 8]);
+    refused(&["bench", "p"], &[4, 8]);
+    refused(&["inspect", "p"], &[4, 8]);
+    refused(&["convert", "p", "-o", "q"], &[4, 8]);
+    refused(&["run", "m.hub", "--inputs", "p"], &[4]);
+    refused(&["run", "m.hub", "--inputs", "/dev/zero"], &[4]);
+    refused(&["compare", "m.hub", "--golden", "p"], &[4]);
+}
+
 #[test]
 fn what_is_no_file() {
     let f = Folder::new();

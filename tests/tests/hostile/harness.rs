@@ -71,7 +71,13 @@ fn program(name: &str) -> PathBuf {
 /// Runs a program in `folder`; a crash, a hang or too much memory fails the test.
 #[track_caller]
 pub fn ran(folder: &Path, name: &str, args: &[&str]) -> Ran {
-    let script = format!("ulimit -v {MEMORY}; ulimit -t {SECONDS}; ulimit -c 0; exec \"$@\"");
+    ran_within(MEMORY, folder, name, args)
+}
+
+/// As [`ran`], in so many KiB of address space.
+#[track_caller]
+pub fn ran_within(memory: u64, folder: &Path, name: &str, args: &[&str]) -> Ran {
+    let script = format!("ulimit -v {memory}; ulimit -t {SECONDS}; ulimit -c 0; exec \"$@\"");
     let (out, err) = (folder.join("stdout.txt"), folder.join("stderr.txt"));
     let file = |p: &Path| std::fs::File::create(p).expect("a file");
     let mut child = Command::new("sh")

@@ -4,6 +4,7 @@
 //!
 //! The files are made here by small builders; nothing is stored.
 
+mod blowups;
 mod bundles;
 mod files;
 mod harness;

@@ -249,6 +249,47 @@ fn operators() {
     refused("a stride of 0", "m.pdmodel", one(n), 4, &["pool2d"]);
 }
 
+/// Offsets of sequences that are none: an error or defined numbers, never a crash.
+#[test]
+fn wrong_sequences() {
+    let tensor = Pb::new().message(1, &desc(F32, &[-1, 2])).int(2, 1);
+    let ty = Pb::new().int(1, DENSE).message(3, &tensor);
+    let x = Pb::new().text(1, "x").message(2, &ty);
+    let list = [var_of("feed", 9, F32, &[], true), var_of("fetch", 10, F32, &[], true), x];
+    let rows = || NamedTensor::f32(&[5, 2], &[1.0; 10]);
+    for kind in ["sequence_pool", "sequence_softmax", "sequence_reverse"] {
+        let slot = if kind == "sequence_reverse" { "Y" } else { "Out" };
+        let ops = [feed(), op(kind, &[("X", "x")], &[(slot, "y")]), fetch("y")];
+        let out = [var("y", &[-1, 2], false)];
+        let f =
+            Folder::of("m.pdmodel", program(&[block(0, -1, &[&list[..], &out].concat(), &ops)]).0);
+        f.export("m.pdmodel").succeeds(kind);
+        for tier in super::harness::tiers() {
+            let run = |offsets: &[i64]| {
+                let given = NamedTensor::i64(&[offsets.len()], offsets);
+                f.run(tier, &[("x", rows()), ("x.lod0", given)])
+            };
+            run(&[0, 2, 5]).succeeds(kind);
+            let wrong: [&[i64]; 8] = [
+                &[],
+                &[0],
+                &[0, 4, 2, 5],
+                &[0, 9],
+                &[-3, 5],
+                &[0, i64::MAX],
+                &[i64::MIN, i64::MAX],
+                &[1 << 40, 1 << 41],
+            ];
+            for offsets in wrong {
+                let r = run(offsets);
+                assert!(matches!(r.code, 0 | 2 | 4 | 9), "{kind} of {offsets:?} on {tier}: {r:?}");
+            }
+            let none = f.run(tier, &[("x", rows())]);
+            none.refuses("no offsets", 2, &["x.lod0"]);
+        }
+    }
+}
+
 #[test]
 fn bombs() {
     let fill = with_ints(op("fill_constant", &[], &[("Out", "z")]), "shape", &[1 << 20, 1 << 20]);

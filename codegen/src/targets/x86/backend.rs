@@ -44,8 +44,12 @@ impl Backend for X86Backend {
         self.target.tier.name()
     }
 
+    fn choice(&self, region: Region) -> usize {
+        self.choices.get(&region).copied().unwrap_or(0)
+    }
+
     fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
-        let choice = self.choices.get(&task.region).copied().unwrap_or(0);
+        let choice = self.choice(task.region);
         lower::lower(task, kind, &Target { choice, ..self.target })
     }
 

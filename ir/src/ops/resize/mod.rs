@@ -107,9 +107,11 @@ struct Taps {
 }
 
 /// Elements of a static axis; longer ones are computed when the graph runs.
-const MOST: i64 = 1 << 20;
+const MOST: i64 = 1 << 18;
 /// Taps of a stretched filter.
 const MOST_TAPS: i64 = 1 << 12;
+/// Taps of all elements of an axis.
+const MOST_WEIGHTS: i64 = 1 << 22;
 
 impl SourceOp for Resize {
     fn expand(&self, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
@@ -226,8 +228,12 @@ impl Resize {
             ResizeMode::Linear => (1.0 / shrink).ceil() as i64,
             ResizeMode::Cubic { .. } => (2.0 / shrink).ceil() as i64,
         };
-        if !scale.is_finite() || scale <= 0.0 || radius * 2 > MOST_TAPS {
+        if !scale.is_finite() || scale <= 0.0 || radius > MOST_TAPS / 2 {
             return Err(OpError::new(format!("a scale of {scale}")));
+        }
+        if (radius * 2).saturating_mul(out) > MOST_WEIGHTS {
+            let what = format!("{} weights for each of {out} elements", radius * 2);
+            return Err(OpError::limit(what));
         }
         let count = (radius * 2).max(1) as usize;
         let mut taps =
