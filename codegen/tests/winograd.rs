@@ -63,6 +63,8 @@ fn whole_tiles_and_cut_ones() {
     check(s, [1, 32, 6, 5], 48, [0; 4], End::Nothing, false, 2);
     check(s, [1, 16, 3, 3], 16, [1; 4], End::BiasRelu, false, 0);
     check(s, [1, 20, 14, 14], 20, [1; 4], End::ResidualSilu, false, 3);
+    // Half a panel: with eight lanes its last vector has no features at all.
+    check(s, [1, 16, 8, 8], 24, [1; 4], End::BiasRelu, false, 0);
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn what_print_after_prints_parses_back() {
 fn every_pass_can_be_printed_and_others_are_named() {
     let all = optimize("digits/model.onnx", &["--print-after", "all"]).expect(0).out;
     let passes: Vec<&str> = all.lines().filter_map(|l| l.strip_prefix("// after ")).collect();
-    assert!(passes.contains(&"raise") && passes.last() == Some(&"fuse"), "{passes:?}");
+    assert!(passes.contains(&"raise") && passes.contains(&"fuse"), "{passes:?}");
     let one = optimize("digits/model.onnx", &["--print-after", "raise"]).expect(0).out;
     assert_eq!(one.lines().filter(|l| l.starts_with("// after ")).count(), 1);
     let r = optimize("digits/model.onnx", &["--print-after", "nonsense"]);

@@ -4,7 +4,7 @@
 use super::super::contract_mac::store_results;
 use super::super::coord::{Atom, AtomData, Coord};
 use super::super::cx::{LowerCx, Made};
-use super::filter::Emit;
+use super::filter::{Emit, PANEL};
 use super::kernel::{Block, Tile, Winograd, lanes_of};
 use super::tiles;
 use crate::kir::{Addr, Base, BinOp, CmpOp, Coef, Cond, ParamId, Reg, RegTy, Stmt};
@@ -162,10 +162,10 @@ impl Winograd<'_, '_, '_> {
         })
     }
 
-    /// Mask of the features that exist, where the last vector may lack some.
+    /// Mask of the features that exist, where panels of 16 hold more: vectors may lack some or all.
     fn features(&self, cx: &mut LowerCx<'_>, first: &Coord) -> Made<Option<Reg>> {
         let (n, lanes) = (self.p.filter.n, lanes_of(self.ty));
-        if n % lanes == 0 {
+        if n % PANEL as i64 == 0 {
             return Ok(None);
         }
         let left = first.times(&(-1i64).into()).plus(&n.into());
