@@ -95,6 +95,7 @@ unsafe fn execute(p: *const u8, regs: &[i64; 23]) -> Option<usize> {
     let (extend, vex, op, modrm) = (!byte(1) >> 5, byte(2), byte(3), byte(4));
     let (pp, other) = (vex & 3, (!vex >> 3) & 15);
     let (kind, reg, rm) = (modrm >> 6, (modrm >> 3 & 7) as usize, (modrm & 7) as usize);
+    // SAFETY: as for `byte`: `p` is at a whole instruction, whose operand these bytes name.
     let memory = || unsafe { operand(p, regs, extend) };
     TILES.with_borrow_mut(|tiles| match (op, pp, kind) {
         (0x49, 0, 3) if modrm == 0xc0 => {

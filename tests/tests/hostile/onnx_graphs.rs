@@ -73,7 +73,7 @@ fn tensors() {
     bad("too little data", add(), dims(&[2]), 4, &["'w'"]);
     bad("too much data", add(), vec![floats("w", &[1], &[1.0; 9])], 4, &["'w'"]);
     bad("65 axes", add(), dims(&[1; 65]), 9, &["'w'"]);
-    for (number, code) in [(0, 4), (-7, 4), (24, 3), (999, 3)] {
+    for (number, code) in [(0, 4), (-7, 4), (99, 3), (999, 3)] {
         let w = TensorProto { data_type: number, ..floats("w", &[1], &[1.0]) };
         bad("a bad element type", add(), vec![w], code, &["'w'"]);
     }
