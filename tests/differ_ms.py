@@ -98,6 +98,13 @@ def families(d):
         ms("BiasSoftmax", [f(2, h, 3, 4), f(2, 1, 1, 4)], axis=3, is_inner_broadcast=0)
         ms("GatedRMSNorm", [f(2, 3, 8), f(8), f(2, 3, 8)], epsilon=maybe(1e-4), activation=pick("silu", "sigmoid", None))
         ms("ScaledSiLU", [f(2, 3)], alpha=maybe(1.5))
+        rule = pick("linear", "gated", "delta", "gated_delta")
+        hk, share, dk, dv, t = pick(1, 2), pick(1, 2), 4, pick(4, 6), pick(1, 3)
+        decay = f(b, t, hk * pick(1, dk), lo=-2, hi=0) if "gated" in rule else None
+        beta = f(b, t, hk, lo=0, hi=1) if "delta" in rule else None
+        ms("LinearAttention", [f(b, t, hk * share * dk), f(b, t, hk * dk), f(b, t, hk * dv), maybe(f(b, hk, dk, dv)), decay, beta], outs=2, q_num_heads=hk * share, kv_num_heads=hk,
+           update_rule=rule, scale=maybe(0.3))
+        ms("CausalConvWithState", [f(b, 3, t), f(3, 1, 4), maybe(f(3)), maybe(f(b, 3, 3))], outs=2, activation=pick("none", "silu"))
         ms("GatedAdd", [f(2, 3), f(2, 3), f(2, 3)])
 
     def ms_products():

@@ -190,20 +190,8 @@ fn gather(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         }
     }
     if bytes {
-        data = unpacked(c, data, bits)?;
-        let own = match zero {
-            Some(z) => {
-                let z = unpacked(c, z, bits)?;
-                let last = c.rank(z) - 1;
-                let n = c.dims(scales)[last].clone();
-                c.b.narrow(z, last, 0i64.into(), n)?
-            }
-            None => {
-                let middle = c.scalar(Dtype::U8, (1 << (bits - 1)) as f64);
-                let shape = c.dims(scales);
-                c.b.broadcast(middle, shape)?
-            }
-        };
+        let own;
+        (data, own) = whole_bytes(c, data, [zero, Some(scales)], bits)?;
         zero = Some(own);
     }
     // The gathered axis became the indices' axes.
@@ -226,6 +214,25 @@ fn gather(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let inside = c.reshape(inside, shape)?;
     let nothing = c.scalar(to, 0.0);
     one(c.b.select(inside, y, nothing)?)
+}
+
+/// Packed numbers one by one, and their zero points `[zero, scales]` in the scales' shape (by default
+/// the middle of the range).
+fn whole_bytes(
+    c: &mut Cx<'_, '_, '_>,
+    data: Value,
+    [zero, scales]: [Option<Value>; 2],
+    bits: i64,
+) -> Got<(Value, Value)> {
+    let data = unpacked(c, data, bits)?;
+    let grid = scales.map_or(vec![], |s| c.dims(s));
+    let (Some(z), Some(n)) = (zero, grid.last().cloned()) else {
+        let middle = c.scalar(Dtype::U8, (1 << (bits - 1)) as f64);
+        return Ok((data, c.b.broadcast(middle, grid)?));
+    };
+    let z = unpacked(c, z, bits)?;
+    let last = c.rank(z) - 1;
+    Ok((data, c.b.narrow(z, last, 0i64.into(), n)?))
 }
 
 /// Indices that are in range, and which of the given ones were (none where all are known to be).

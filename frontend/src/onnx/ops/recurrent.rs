@@ -1,9 +1,10 @@
 //! LSTM, GRU and RNN: one source operator a direction.
 
+use super::contrib::MS;
 use crate::onnx::cx::{Cx, Got, invalid, unsupported};
-use crate::onnx::table::{Row, op};
-use hub_abi::Dim;
+use crate::onnx::table::{Row, op, op_of};
 use hub_abi::prim::BinaryOp;
+use hub_abi::{Dim, Dtype};
 use hub_ir::Value;
 use hub_ir::ops::rnn::{Gru, Lstm, Rnn, RnnAct};
 
@@ -11,6 +12,7 @@ pub(crate) const OPS: &[Row] = &[
     op("LSTM", 1, |c| layer(c, Kind::Lstm)),
     op("GRU", 1, |c| layer(c, Kind::Gru)),
     op("RNN", 1, |c| layer(c, Kind::Rnn)),
+    op_of(MS, "DynamicQuantizeLSTM", quantised),
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -18,6 +20,31 @@ enum Kind {
     Lstm,
     Gru,
     Rnn,
+}
+
+/// Weights of 8 bits `[directions, in, gates]` (which ONNX has the other way), with scales and zero
+/// points a direction or a gate. ONNX Runtime rounds what they are multiplied with to 8 bits too, as it
+/// comes; here it stays as it is.
+fn quantised(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
+    for (at, scale) in [(1, 8), (2, 10)] {
+        let (w, s, z) = (c.tensor(at)?, c.tensor(scale)?, c.tensor(scale + 1)?);
+        if c.rank(w) != 3 || !(1..=2).contains(&c.rank(s)) || c.rank(s) != c.rank(z) {
+            return invalid("W, R and their scales do not fit");
+        }
+        let mut parts = [c.cast(s, Dtype::F32)?, c.cast(z, Dtype::F32)?];
+        for v in &mut parts {
+            *v = c.b.unsqueeze(*v, 1)?;
+            if c.rank(*v) == 2 {
+                *v = c.b.unsqueeze(*v, 2)?;
+            }
+        }
+        let w = c.cast(w, Dtype::F32)?;
+        let w = c.bin(BinaryOp::Sub, w, parts[1])?;
+        let w = c.bin(BinaryOp::Mul, w, parts[0])?;
+        c.ins[at] = c.b.transpose(w, &[0, 2, 1])?;
+    }
+    c.ins.truncate(8);
+    layer(c, Kind::Lstm)
 }
 
 /// How many functions a direction has, and the default ones.

@@ -35,16 +35,7 @@ fn scan(c: &mut Cx<'_, '_, '_>, len: Option<Value>) -> Got<Vec<Value>> {
     let out_axes = list(c.ints("scan_output_axes")?, k)?;
     let out_back = list(c.ints("scan_output_directions")?, k)?;
     let start = inputs[..n].to_vec();
-    let mut rows = vec![];
-    for (i, &x) in inputs[n..].iter().enumerate() {
-        let axis = c.axis(in_axes[i], c.rank(x))?;
-        let x = moved(c, x, axis, 0)?;
-        rows.push(match (in_back[i] != 0, len) {
-            (false, _) => x,
-            (true, None) => reversed(c, x)?,
-            (true, Some(len)) => reversed_within(c, x, len)?,
-        });
-    }
+    let mut rows = rows_of(c, &inputs[n..], &in_axes, &in_back, len)?;
     let trip = c.dims(rows[0])[0].clone();
     for &r in &rows[1..] {
         let d = c.dims(r)[0].clone();
@@ -85,6 +76,27 @@ fn scan(c: &mut Cx<'_, '_, '_>, len: Option<Value>) -> Got<Vec<Value>> {
         outs[n + i] = moved(c, y, 0, axis)?;
     }
     Ok(outs)
+}
+
+/// What a scan goes over, the axis that it goes along first, in the order in which it goes.
+fn rows_of(
+    c: &mut Cx<'_, '_, '_>,
+    xs: &[Value],
+    axes: &[i64],
+    back: &[i64],
+    len: Option<Value>,
+) -> Got<Vec<Value>> {
+    let mut rows = vec![];
+    for ((&x, &axis), &back) in xs.iter().zip(axes).zip(back) {
+        let axis = c.axis(axis, c.rank(x))?;
+        let x = moved(c, x, axis, 0)?;
+        rows.push(match (back != 0, len) {
+            (false, _) => x,
+            (true, None) => reversed(c, x)?,
+            (true, Some(len)) => reversed_within(c, x, len)?,
+        });
+    }
+    Ok(rows)
 }
 
 /// Version 8: every operand has a batch axis first, and each batch scans for itself.

@@ -113,6 +113,18 @@ fn real_inverse(c: &mut Cx<'_, '_, '_>, x: Value, n: &Dim) -> Got {
     c.bin(BinaryOp::Div, y, size)
 }
 
+/// The transform's axis, where that is known.
+fn known_axis(c: &Cx<'_, '_, '_>) -> Got<Option<i64>> {
+    Ok(match c.opt(2) {
+        Some(a) => match c.known_ints(a).as_deref() {
+            Some([a]) => Some(*a),
+            _ => None,
+        },
+        None if c.version >= 20 => Some(-2),
+        None => Some(c.int("axis", 1)?),
+    })
+}
+
 fn dft(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let d = c.dims(x);
@@ -121,14 +133,7 @@ fn dft(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         return invalid(format!("a transform of {d:?}"));
     }
     let (inverse, onesided) = (c.flag("inverse", false)?, c.flag("onesided", false)?);
-    let axis = match c.opt(2) {
-        Some(a) => match c.known_ints(a).as_deref() {
-            Some([a]) => Some(*a),
-            _ => None,
-        },
-        None if c.version >= 20 => Some(-2),
-        None => Some(c.int("axis", 1)?),
-    };
+    let axis = known_axis(c)?;
     let length = match c.opt(1) {
         Some(v) => c.sizes(v, "dft_length")?.pop(),
         None => None,
