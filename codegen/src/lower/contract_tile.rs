@@ -353,7 +353,7 @@ impl Tiler<'_> {
         cx.b.begin();
         if last {
             for f in &fetch {
-                (0..ways).for_each(|w| cx.b.prefetch(f.at.clone().offset(w as i64 * by(f)), 1));
+                (0..ways).for_each(|w| cx.b.prefetch(f.at.clone().offset(w * by(f)), 1));
             }
             for (w, to) in acc.iter().enumerate() {
                 self.products(cx, &shift(&rows_in, s, w as i64), &shift_v(&vs_in, v, w as i64), to);
