@@ -213,9 +213,16 @@ impl<'g> Builder<'g> {
         self.prim(Prim::Select, &[cond, a, b])
     }
 
+    /// The type of an operand that must be a tensor.
+    fn tensor(&self, x: Value) -> Built<&TensorType> {
+        let ty = x.some().map(|v| self.g.ty(v));
+        let ty = ty.ok_or_else(|| OpError::new("a required input is left out"))?;
+        ty.as_tensor().ok_or_else(|| OpError::new(format!("a tensor expected, not {ty:?}")))
+    }
+
     /// Value conversion; none where the dtype is already right.
     pub fn cast(&mut self, x: Value, to: Dtype) -> Built {
-        if self.g.dtype(x) == to {
+        if self.tensor(x)?.dtype == to {
             return Ok(x);
         }
         self.prim(Prim::Cast { to, saturate: true }, &[x])
@@ -223,7 +230,7 @@ impl<'g> Builder<'g> {
 
     /// Same elements, other shape; none where the shape is already right.
     pub fn reshape(&mut self, x: Value, shape: Vec<Dim>) -> Built {
-        if self.g.dims(x) == shape {
+        if self.tensor(x)?.dims == shape {
             return Ok(x);
         }
         self.prim(Prim::Reshape { shape }, &[x])
@@ -231,7 +238,7 @@ impl<'g> Builder<'g> {
 
     /// Broadcast to a shape; none where it is already right.
     pub fn broadcast(&mut self, x: Value, shape: Vec<Dim>) -> Built {
-        if self.g.dims(x) == shape {
+        if self.tensor(x)?.dims == shape {
             return Ok(x);
         }
         self.prim(Prim::Broadcast { shape }, &[x])
@@ -239,7 +246,8 @@ impl<'g> Builder<'g> {
 
     /// Permuted axes; none for the identity.
     pub fn transpose(&mut self, x: Value, perm: &[usize]) -> Built {
-        if perm.iter().enumerate().all(|(i, &p)| i == p) && perm.len() == self.g.dims(x).len() {
+        let rank = self.tensor(x)?.rank();
+        if perm.iter().enumerate().all(|(i, &p)| i == p) && perm.len() == rank {
             return Ok(x);
         }
         self.prim(Prim::Transpose { perm: perm.iter().map(|&p| p as u32).collect() }, &[x])
@@ -247,7 +255,7 @@ impl<'g> Builder<'g> {
 
     /// Elements `start..start+len` of one axis.
     pub fn narrow(&mut self, x: Value, axis: usize, start: Dim, len: Dim) -> Built {
-        let rank = self.g.dims(x).len();
+        let rank = self.tensor(x)?.rank();
         within(axis, rank)?;
         let mut starts = vec![Dim::from(0i64); rank];
         let mut lens = self.g.dims(x).to_vec();
@@ -274,7 +282,7 @@ impl<'g> Builder<'g> {
 
     /// x with an axis of size 1 put in at `axis`.
     pub fn unsqueeze(&mut self, x: Value, axis: usize) -> Built {
-        let mut dims = self.g.dims(x).to_vec();
+        let mut dims = self.tensor(x)?.dims.clone();
         within(axis, dims.len() + 1)?;
         dims.insert(axis, 1i64.into());
         self.reshape(x, dims)
@@ -282,7 +290,7 @@ impl<'g> Builder<'g> {
 
     /// x without axis `axis`, whose size is 1.
     pub fn squeeze(&mut self, x: Value, axis: usize) -> Built {
-        let mut dims = self.g.dims(x).to_vec();
+        let mut dims = self.tensor(x)?.dims.clone();
         within(axis, dims.len())?;
         dims.remove(axis);
         self.reshape(x, dims)

@@ -321,8 +321,21 @@ impl Verifier<'_> {
                 return self.fail(Some(n), format!("{r} has {params} params, {results} results"));
             }
             self.region(r, Some(n))?;
+            let mut pairs = g.regions[r].results.iter().zip(&g.nodes[n].outputs);
+            if matches!(c, Control::If { .. }) && !pairs.all(|(&v, &o)| alike(g.ty(v), g.ty(o))) {
+                return self.fail(Some(n), format!("{r} gives values of other types"));
+            }
         }
         Ok(())
+    }
+}
+
+/// Equal but for sizes.
+fn alike(a: &Type, b: &Type) -> bool {
+    match (a, b) {
+        (Type::Tensor(a), Type::Tensor(b)) => a.dtype == b.dtype && a.rank() == b.rank(),
+        (Type::Seq(a), Type::Seq(b)) | (Type::Opt(a), Type::Opt(b)) => alike(a, b),
+        _ => false,
     }
 }
 
