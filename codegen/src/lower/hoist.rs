@@ -93,16 +93,21 @@ impl Hoister<'_> {
         let old = std::mem::take(body);
         for s in old {
             match s {
-                Stmt::Inst(i) if self.fixed(&i, *axis, &e) && (left > 0 || self.cheap(&i)) => {
+                Stmt::Inst(i) if self.fixed(&i, *axis, &e) && (left > 0 || self.free(&i)) => {
                     let d = i.dst().expect("only values are fixed");
                     e.assigned.remove(&d);
-                    left -= usize::from(!self.cheap(&i));
+                    left -= usize::from(left > 0 && !self.cheap(&i));
                     out.push(i);
                 }
                 s => body.push(s),
             }
         }
         out
+    }
+
+    /// Moves whatever the budget, unless there is none at all: every register counts then.
+    fn free(&self, i: &Inst) -> bool {
+        self.budget[0] > 0 && self.cheap(i)
     }
 
     /// Takes no vector register for long.
