@@ -41,7 +41,7 @@ static void options(const hub_model *m, const char *path)
     later.o.struct_size = sizeof later;
     CHECK(hub_session_new_with(m, &later.o, &s) == 0);
     hub_session_free(s);
-    later.more = 1;
+    later.more = 1, s = NULL;
     CHECK(hub_session_new_with(m, &later.o, &s) == 3 && s == NULL);
     later.more = 0, later.o.device = "toaster";
     CHECK(hub_session_new_with(m, &later.o, &s) == 3);

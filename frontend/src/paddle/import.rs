@@ -120,6 +120,11 @@ pub fn import(
         for level in 0..program.lods.get(&var).copied().unwrap_or(0) {
             let name = format!("{name}.lod{level}");
             let count = walk.names.dim(&mut g, &name, 0, None);
+            // Offsets begin with a zero even where there is no sequence.
+            if let Some(s) = count.as_sym() {
+                let bounds = &mut g.syms[s.0 as usize];
+                bounds.min = bounds.min.max(1);
+            }
             levels.push(g.add_input(&name, Type::tensor(Dtype::I64, vec![count])));
         }
         if let Some(rows) = levels.pop() {
