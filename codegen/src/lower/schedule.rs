@@ -99,9 +99,10 @@ pub struct Shape {
 const MAX: usize = 10;
 /// Cycles that beginning and ending a tile costs.
 const TILE_OVERHEAD: f64 = 24.0;
-/// Bytes a cycle from the second level and from beyond it.
-const L2_RATE: f64 = 32.0;
-const FAR_RATE: f64 = 8.0;
+/// Bytes a cycle from the second level.
+pub const L2_RATE: f64 = 32.0;
+/// Bytes a cycle from beyond the second level.
+pub const FAR_RATE: f64 = 8.0;
 
 /// Candidates, the most promising first. `heavy` epilogues are staged from the start; others are
 /// tried on registers first.
@@ -324,16 +325,18 @@ pub fn div_ceil(a: i64, b: i64) -> i64 {
     (a + b - 1) / b.max(1)
 }
 
+/// Cycles of one reduced step of a register tile: arithmetic or loads.
+pub fn per_k(rows: i64, nv: i64) -> f64 {
+    let acc = (rows * nv) as f64;
+    // One vector of features takes every broadcast from memory, which does not keep up.
+    let loads = if nv == 1 { 1.4 * acc + 1.0 } else { (rows + nv) as f64 };
+    (acc / 2.0).max(loads / 2.0).max(4.0)
+}
+
 /// Estimated cycles of one problem on one core: arithmetic and loads of every tile, and what has to
 /// come from the second level or farther.
 fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
     let nr = x.nv * x.lanes;
-    // One vector of features takes every broadcast from memory, which does not keep up.
-    let per_k = |rows: i64, nv: i64| -> f64 {
-        let acc = (rows * nv) as f64;
-        let loads = if nv == 1 { 1.4 * acc + 1.0 } else { (rows + nv) as f64 };
-        (acc / 2.0).max(loads / 2.0).max(4.0)
-    };
     let mut compute = 0.0;
     each_tile(s, (x.th, x.tw, nr), &mut |count, h, w, n| {
         let nv = div_ceil(n, x.lanes);

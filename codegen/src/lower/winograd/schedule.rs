@@ -3,7 +3,7 @@
 
 use super::super::contract_mac::likely;
 use super::super::conv::Conv;
-use super::super::schedule::{self, Facts, Shape, div_ceil};
+use super::super::schedule::{self, FAR_RATE, Facts, L2_RATE, Shape, div_ceil, per_k};
 use super::filter::Filter;
 use crate::target::Target;
 
@@ -26,9 +26,6 @@ pub struct Plan {
     pub staged: bool,
 }
 
-/// Bytes a cycle from the second level and from beyond it.
-const L2_RATE: f64 = 32.0;
-const FAR_RATE: f64 = 8.0;
 /// At most so many plans of a form are tried.
 const MOST: usize = 6;
 /// Cores that should find a block each, where it costs little.
@@ -204,15 +201,11 @@ fn cost(s: &Sizes, p: &Plan) -> f64 {
     let into = ahead * tiles * div_ceil(f.c, lanes) as f64;
     let back = behind * tiles * (p.features / lanes) as f64;
     // Products: every register tile of a point.
-    let per_k = |rows: i64| -> f64 {
-        let acc = (rows * p.nv) as f64;
-        let loads = if p.nv == 1 { 1.4 * acc + 1.0 } else { (rows + p.nv) as f64 };
-        (acc / 2.0).max(loads / 2.0).max(4.0)
-    };
     let (whole, left) = (p.tiles() / p.rows, p.tiles() % p.rows);
     let chunks = p.chunks() as f64;
-    let tile =
-        |rows: i64| per_k(rows) * f.c as f64 + (24.0 + (2 * rows * p.nv) as f64 * 1.5) * chunks;
+    let tile = |rows: i64| {
+        per_k(rows, p.nv) * f.c as f64 + (24.0 + (2 * rows * p.nv) as f64 * 1.5) * chunks
+    };
     let rows = whole as f64 * tile(p.rows) + if left > 0 { tile(left) } else { 0.0 };
     let turns = (p.features / (p.nv * lanes)) as f64;
     let products = points * turns * rows;

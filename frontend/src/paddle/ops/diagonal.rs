@@ -35,8 +35,8 @@ pub fn diag(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
-/// The diagonal of two axes, as the last axis.
-fn diagonal_of(c: &mut Ctx<'_, '_>, x: Value, a: i64, b: i64, offset: i64) -> Res<Value> {
+/// A tensor with two axes moved to its end, and the permutation that did it.
+fn axes_last(c: &mut Ctx<'_, '_>, x: Value, a: i64, b: i64) -> Res<(Value, Vec<usize>)> {
     let rank = c.rank(x);
     let (a, b) = (axis_of(a, rank)?, axis_of(b, rank)?);
     if a == b {
@@ -44,7 +44,13 @@ fn diagonal_of(c: &mut Ctx<'_, '_>, x: Value, a: i64, b: i64, offset: i64) -> Re
     }
     let rest: Vec<usize> = (0..rank).filter(|&i| i != a && i != b).collect();
     let perm = [&rest[..], &[a, b]].concat();
-    let v = c.b.transpose(x, &perm)?;
+    Ok((c.b.transpose(x, &perm)?, perm))
+}
+
+/// The diagonal of two axes, as the last axis.
+fn diagonal_of(c: &mut Ctx<'_, '_>, x: Value, a: i64, b: i64, offset: i64) -> Res<Value> {
+    let rank = c.rank(x);
+    let (v, _) = axes_last(c, x, a, b)?;
     let d = c.dims(v);
     let (rows, columns) = (d[rank - 2].clone(), d[rank - 1].clone());
     let (up, down) = (offset.max(0), (-offset).max(0));
@@ -155,13 +161,7 @@ pub fn fill_diagonal(c: &mut Ctx<'_, '_>) -> Res {
 pub fn fill_diagonal_tensor(c: &mut Ctx<'_, '_>) -> Res {
     let (x, y) = (c.tensor("X|x")?, c.tensor("Y|y")?);
     let rank = c.rank(x);
-    let (a, b) = (axis_of(c.int("dim1", 0), rank)?, axis_of(c.int("dim2", 1), rank)?);
-    if a == b {
-        return c.refuse("the diagonal of one axis");
-    }
-    let rest: Vec<usize> = (0..rank).filter(|&i| i != a && i != b).collect();
-    let perm = [&rest[..], &[a, b]].concat();
-    let v = c.b.transpose(x, &perm)?;
+    let (v, perm) = axes_last(c, x, c.int("dim1", 0), c.int("dim2", 1))?;
     let d = c.dims(v);
     let (rows, columns) = (&d[rank - 2], &d[rank - 1]);
     let offset = c.int("offset", 0);
