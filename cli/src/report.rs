@@ -203,9 +203,13 @@ pub fn kib(bytes: u64) -> String {
     }
 }
 
-/// A session's arena in a few words: its bytes, what no placement goes below, and what it would be
-/// without results in the room of operands.
+/// A session's arena in a few words: its bytes with the workers' scratch, the largest live set of
+/// tensors, and what they would need without results in the room of operands.
 pub fn arena(s: &hub_runtime::Summary) -> String {
     let (all, bound, apart) = (kib(s.arena), kib(s.arena_bound), kib(s.arena_apart));
-    format!("{all} (lower bound {bound}); {} in place, without that {apart}", s.in_place)
+    let scratch = kib(s.scratch);
+    format!(
+        "{all} (largest live set {bound}, {apart} without {} results in place; scratch of a step up to {scratch})",
+        s.in_place
+    )
 }

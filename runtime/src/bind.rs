@@ -6,12 +6,14 @@
 use crate::error::Error;
 use crate::flow::Flow;
 use crate::ops::{Bound, Known, LoopOp, Op, Place};
+use crate::pool::Scratch;
 use crate::work;
 use hub_abi::Dtype;
 use hub_abi::arena;
 use hub_abi::dim::{Dim, DimError, SymEnv};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{self, Arg, BindFrom, Block, Buf, OutputSource, Plan, Step};
+use std::collections::HashMap;
 
 /// Steps cheaper than this many nanoseconds run on the caller alone.
 const WIDE_COST: i64 = 4000;
@@ -43,9 +45,12 @@ pub struct Layout {
     /// Offsets of the stage's buffers in its region, by buffer.
     offsets: Vec<Option<u64>>,
     lens: Vec<u64>,
+    /// Offsets of the scratch of the stage's kernel calls, by the step's number.
+    scratch: HashMap<u32, u64>,
+    /// Most of them at one step.
+    most_scratch: u64,
     /// Bytes of the region.
     pub total: u64,
-    arena: u64,
     bound: u64,
 }
 
@@ -61,6 +66,8 @@ pub struct Binder<'a> {
     pub consts: u64,
     /// Address of the status word.
     pub status: u64,
+    /// Workers that a step may run on.
+    pub workers: u64,
 }
 
 impl Binder<'_> {
@@ -103,24 +110,53 @@ impl Binder<'_> {
                 }
             }
         }
-        let arena::Rooms { blocks, of } = arena::rooms(self.plan, &arenas);
+        let arena::Rooms { mut blocks, mut of } = arena::rooms(self.plan, &arenas);
+        // Outputs stay until the next run; what comes before the step that makes them may lie there.
+        for b in outputs {
+            of[b] = Some(blocks.len());
+            let first = self.flow.output_first[b];
+            blocks.push(arena::Block { bytes: lens[b], first, last: u32::MAX });
+        }
+        let bound = arena::lower_bound(&blocks);
+        let scratch = self.scratch(stage, env, &mut blocks);
         let placed = arena::place(&blocks).ok_or_else(too_big)?;
         debug_assert_eq!(arena::check(&blocks, &placed), Ok(()));
-        let mut offsets: Vec<Option<u64>> =
-            of.iter().map(|r| r.map(|r| placed.offsets[r])).collect();
-        let mut total = placed.total;
-        for b in outputs {
-            total = total.checked_next_multiple_of(arena::ALIGN).ok_or_else(too_big)?;
-            offsets[b] = Some(total);
-            total = total.checked_add(lens[b]).ok_or_else(too_big)?;
-        }
+        let offsets = of.iter().map(|r| r.map(|r| placed.offsets[r])).collect();
+        let total = placed.total;
         if total > limit {
             return Err(Error::Limit(format!(
                 "the arena needs {total} bytes, the limit is {limit}: raise the session's limits"
             )));
         }
-        let bound = arena::lower_bound(&blocks);
-        Ok(Layout { offsets, lens, total, arena: placed.total, bound })
+        let most_scratch = scratch.iter().map(|(_, room)| blocks[*room].bytes).max().unwrap_or(0);
+        let scratch = scratch.into_iter().map(|(n, room)| (n, placed.offsets[room])).collect();
+        Ok(Layout { offsets, lens, scratch, most_scratch, total, bound })
+    }
+
+    /// Adds blocks for the scratch of a stage's kernel calls: the steps' numbers and their blocks.
+    fn scratch(
+        &self,
+        stage: usize,
+        env: &SymEnv,
+        blocks: &mut Vec<arena::Block>,
+    ) -> Vec<(u32, usize)> {
+        let steps = self.flow.stages[stage].clone();
+        let first = plan::count(&self.plan.steps[..steps.start]);
+        let mut rooms = vec![];
+        plan::each_kernel(&self.plan.steps[steps], first, &mut |number, step| {
+            let Some(pitch) = self.pitch(step) else { return };
+            let bytes = pitch * if wide(step, env) { self.workers } else { 1 };
+            rooms.push((number, blocks.len()));
+            blocks.push(arena::Block { bytes, first: number, last: number });
+        });
+        rooms
+    }
+
+    /// Bytes of a worker's scratch at a kernel call that has any.
+    fn pitch(&self, step: &Step) -> Option<u64> {
+        let Step::Kernel { kernel, .. } = step else { return None };
+        let bytes = self.plan.kernels[*kernel as usize].scratch;
+        (bytes > 0).then(|| bytes.next_multiple_of(arena::ALIGN))
     }
 
     /// Fills a stage's argument blocks. `region` is the address of its memory, `before` the places
@@ -135,8 +171,9 @@ impl Binder<'_> {
     ) -> Result<Bound, Error> {
         let mut b = Bound {
             key: env.0.clone(),
-            arena: layout.arena,
+            arena: layout.total,
             arena_bound: layout.bound,
+            scratch: layout.most_scratch,
             places: before.to_vec(),
             ..Bound::default()
         };
@@ -154,7 +191,14 @@ impl Binder<'_> {
         }
         let steps = self.flow.stages[stage].clone();
         let before = &self.plan.steps[..steps.start];
-        let mut at = Cursor { number: plan::count(before), slot: slots(before), ..Cursor::new() };
+        let mut at = Cursor {
+            number: plan::count(before),
+            slot: slots(before),
+            trip: 1,
+            bumps: vec![],
+            scratch: &layout.scratch,
+            region,
+        };
         for i in steps {
             self.steps(&self.plan.steps[i..=i], env, &mut b, &mut at)?;
             b.ends.push(b.ops.len() as u32);
@@ -171,7 +215,7 @@ impl Binder<'_> {
         steps: &[Step],
         env: &SymEnv,
         b: &mut Bound,
-        at: &mut Cursor,
+        at: &mut Cursor<'_>,
     ) -> Result<(), Error> {
         for s in steps {
             let (number, slot) = (at.number, at.slot);
@@ -188,7 +232,13 @@ impl Binder<'_> {
     }
 
     /// One step; the cursor is at its number, and is moved on by the caller.
-    fn step(&self, s: &Step, env: &SymEnv, b: &mut Bound, at: &mut Cursor) -> Result<(), Error> {
+    fn step(
+        &self,
+        s: &Step,
+        env: &SymEnv,
+        b: &mut Bound,
+        at: &mut Cursor<'_>,
+    ) -> Result<(), Error> {
         let entry = self.flow.tables.get(&at.number).copied().unwrap_or(u32::MAX);
         match s {
             Step::Kernel { .. } => return self.kernel(s, env, b, at),
@@ -237,7 +287,7 @@ impl Binder<'_> {
         info: u32,
         env: &SymEnv,
         b: &mut Bound,
-        at: &mut Cursor,
+        at: &mut Cursor<'_>,
     ) -> Result<(), Error> {
         let Step::Loop { trip, cond, first, iteration, most, count, body, .. } = s else {
             return Ok(());
@@ -272,7 +322,7 @@ impl Binder<'_> {
         (number, trip): (u32, u64),
         env: &SymEnv,
         b: &mut Bound,
-        at: &mut Cursor,
+        at: &mut Cursor<'_>,
     ) -> (u32, (u32, u32)) {
         at.number += 1;
         let outer = (std::mem::take(&mut at.bumps), std::mem::replace(&mut at.trip, trip));
@@ -291,7 +341,7 @@ impl Binder<'_> {
         key: (u32, usize),
         env: &SymEnv,
         b: &mut Bound,
-        at: &mut Cursor,
+        at: &mut Cursor<'_>,
     ) -> u32 {
         let (first, end) = (b.ops.len(), (at.number + plan::count(&block.steps)));
         let slot = at.slot + slots(&block.steps);
@@ -328,8 +378,14 @@ impl Binder<'_> {
     }
 
     /// One kernel call, made once in each iteration of the innermost loop around it.
-    fn kernel(&self, s: &Step, env: &SymEnv, b: &mut Bound, cur: &mut Cursor) -> Result<(), Error> {
-        let Step::Kernel { kernel, args, tiles, cost, node, .. } = s else { return Ok(()) };
+    fn kernel(
+        &self,
+        s: &Step,
+        env: &SymEnv,
+        b: &mut Bound,
+        cur: &mut Cursor<'_>,
+    ) -> Result<(), Error> {
+        let Step::Kernel { kernel, args, tiles, node, .. } = s else { return Ok(()) };
         let my_slot = cur.slot;
         let tiles = size(tiles, env)?;
         if tiles == 0 {
@@ -367,8 +423,17 @@ impl Binder<'_> {
             };
             b.base.push(word);
         }
-        let wide = tiles > 1 && cost.eval(env).unwrap_or(0) >= WIDE_COST;
-        b.ops.push(Op::Call { kernel: *kernel, args: at, tiles, wide, status, slot: my_slot });
+        let scratch = cur.scratch.get(&cur.number).zip(self.pitch(s));
+        let scratch = scratch.map(|(at, pitch)| Scratch { base: cur.region + at, pitch });
+        b.ops.push(Op::Call {
+            kernel: *kernel,
+            args: at,
+            tiles,
+            scratch: scratch.unwrap_or_default(),
+            wide: wide(s, env),
+            status,
+            slot: my_slot,
+        });
         Ok(())
     }
 
@@ -391,8 +456,15 @@ impl Binder<'_> {
     }
 }
 
+/// Is a kernel call worth waking the workers?
+fn wide(s: &Step, env: &SymEnv) -> bool {
+    let Step::Kernel { tiles, cost, .. } = s else { return false };
+    let over = |d: &Dim, least: i64| d.eval(env).is_ok_and(|v| v >= least);
+    over(tiles, 2) && over(cost, WIDE_COST)
+}
+
 /// Where binding is in the plan.
-struct Cursor {
+struct Cursor<'a> {
     /// The step's number.
     number: u32,
     /// Its profile slot.
@@ -400,12 +472,9 @@ struct Cursor {
     /// Iterations of the innermost loop, and what they bump.
     trip: u64,
     bumps: Vec<(u32, u64)>,
-}
-
-impl Cursor {
-    fn new() -> Cursor {
-        Cursor { number: 0, slot: 0, trip: 1, bumps: vec![] }
-    }
+    /// Offsets of scratch by the step's number, in the region at that address.
+    scratch: &'a HashMap<u32, u64>,
+    region: u64,
 }
 
 /// Profile slots of steps: one a kernel or host step.

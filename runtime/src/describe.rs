@@ -33,19 +33,20 @@ pub struct StepInfo {
 /// Memory and work of a binding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Bytes of the arena that kernels share.
+    /// Bytes of the arena that kernels share, workers' scratch and outputs included.
     pub arena: u64,
-    /// No placement could be smaller.
+    /// Bytes of the largest set of tensors that live at one step, outputs included: no placement of
+    /// them is smaller.
     pub arena_bound: u64,
-    /// Bytes that the arena would have if no result took the room of an operand.
+    /// Bytes that tensors would need if no result took the room of an operand.
     pub arena_apart: u64,
     /// Results that do.
     pub in_place: u64,
-    /// Bytes of arena and outputs as allocated.
+    /// Bytes of arenas as allocated.
     pub memory: u64,
     /// Bytes of constants.
     pub constants: u64,
-    /// Bytes of scratch a worker.
+    /// Most bytes of scratch that a step has for all its workers.
     pub scratch: u64,
 }
 
@@ -147,7 +148,7 @@ pub(crate) fn summary(n: &Native) -> Summary {
         in_place: n.tier.plan.bufs.iter().filter(|b| over(b)).count() as u64,
         memory: n.memory() as u64,
         constants: n.model.0.bundle.consts().len() as u64,
-        scratch: n.tier.plan.scratch,
+        scratch: bounds().map(|b| b.scratch).max().unwrap_or(0),
     }
 }
 
@@ -155,12 +156,16 @@ fn over(b: &Buf) -> bool {
     matches!(b, Buf::Arena { over: Some(_), .. })
 }
 
-/// Bytes of a stage's arena if every buffer had its own room.
+/// Bytes of a stage's tensors if every buffer had its own room.
 fn apart(n: &Native, stage: usize) -> u64 {
     let Some(bound) = n.stages[stage].bounds.last() else { return 0 };
     let block = |(i, b): (usize, &Buf)| match b {
         Buf::Arena { first, last, .. } if n.tier.flow.buf_stage[i] == stage => {
             Some(Block { bytes: bound.places[i].len, first: *first, last: *last })
+        }
+        Buf::Output { .. } if n.tier.flow.buf_stage[i] == stage => {
+            let first = n.tier.flow.output_first[i];
+            Some(Block { bytes: bound.places[i].len, first, last: u32::MAX })
         }
         _ => None,
     };

@@ -10,7 +10,7 @@ use crate::error::Error;
 use hub_abi::Sym;
 use hub_abi::dim::Dim;
 use hub_abi::pgraph::{Control, PGraph, PNode, POp, RegionId, ValueId};
-use hub_abi::plan::{Block, Buf, BufId, Carried, OutputSource, Plan, Source, Step};
+use hub_abi::plan::{self, Block, Buf, BufId, Carried, OutputSource, Plan, Source, Step};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -46,6 +46,8 @@ pub struct Flow {
     pub known: Vec<usize>,
     /// The stage of each buffer.
     pub buf_stage: Vec<usize>,
+    /// Number of the first step that touches each output's buffer (0 for other buffers).
+    pub output_first: Vec<u32>,
     /// Heap values that no later step needs, by top-level step.
     pub drops: Vec<Vec<ValueId>>,
     /// Host steps, by [`Flow::tables`].
@@ -66,12 +68,23 @@ pub struct Flow {
     pub freed: Vec<Vec<ValueId>>,
 }
 
+/// From when on outputs are kept. The plan was checked: its buffers exist.
+fn output_firsts(plan: &Plan) -> Vec<u32> {
+    let lives = plan::lives(&plan.steps, plan.bufs.len());
+    let first = |(b, life): (&Buf, Option<(u32, u32)>)| match b {
+        Buf::Output { .. } => life.map_or(0, |(first, _)| first),
+        _ => 0,
+    };
+    plan.bufs.iter().zip(lives).map(first).collect()
+}
+
 impl Flow {
     /// Analyses a checked plan.
     pub fn of(plan: &Plan, g: &PGraph) -> Result<Flow, Error> {
         let mut flow = Flow { known: vec![usize::MAX; g.syms.len()], ..Flow::default() };
         let starts = flow.cut(plan, g);
         flow.assign(plan, &starts)?;
+        flow.output_first = output_firsts(plan);
         let consts = constants(g);
         let mut walk = Walk { g, consts: &consts, flow: &mut flow, next: 0 };
         let mut touched = vec![];

@@ -112,7 +112,7 @@ impl Native {
         Ok(())
     }
 
-    /// Bytes of arenas, outputs kept by the session included.
+    /// Bytes of arenas.
     pub fn memory(&self) -> usize {
         self.stages.iter().filter_map(|s| s.region.as_ref()).map(Region::len).sum()
     }
@@ -137,6 +137,7 @@ impl Native {
             graph: g,
             consts: self.model.0.bundle.consts().as_ptr().addr() as u64,
             status: self.status.as_ptr().addr() as u64,
+            workers: self.pool.workers() as u64,
         };
         binder.work(k, &self.env, self.limits.work)?;
         let layout = binder.layout(k, &self.env, self.limits.live_bytes)?;

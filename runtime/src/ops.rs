@@ -1,5 +1,6 @@
 //! What binding makes of a stage's steps: a flat list that a run walks.
 
+use crate::pool::Scratch;
 use hub_abi::dim::Sym;
 
 /// What a run does, in order.
@@ -13,6 +14,8 @@ pub enum Op {
         args: u32,
         /// Number of tiles, at least 1.
         tiles: u64,
+        /// The workers' scratch.
+        scratch: Scratch,
         /// Worth waking the workers.
         wide: bool,
         /// It has a status word to look at.
@@ -122,10 +125,12 @@ pub struct Bound {
     pub patches: Vec<(u32, u32, u64)>,
     /// Places of all buffers known so far.
     pub places: Vec<Place>,
-    /// Bytes of this stage's arena (outputs kept by the session not counted).
+    /// Bytes of this stage's arena.
     pub arena: u64,
-    /// No placement could be smaller than this.
+    /// Bytes of the largest set of tensors that live at one step.
     pub arena_bound: u64,
+    /// Most bytes of scratch at one step.
+    pub scratch: u64,
     /// Loops, by [`Op::Loop`].
     pub loops: Vec<LoopOp>,
     /// Symbols that ops bind.

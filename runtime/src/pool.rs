@@ -6,7 +6,6 @@
 //! one atomic. Which worker runs a tile never shows in results: tiles are independent.
 
 use crate::cpu::FloatState;
-use crate::map::Region;
 use std::cell::UnsafeCell;
 use std::io;
 use std::sync::Arc;
@@ -24,6 +23,22 @@ struct Job {
     kernel: Kernel,
     args: *const u64,
     tiles: u64,
+    scratch: Scratch,
+}
+
+/// Where the workers of a call have their scratch: worker `i` from `base + i × pitch` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scratch {
+    /// Address of the first worker's, a multiple of 64.
+    pub base: u64,
+    /// Bytes from one worker's to the next's, a multiple of 64.
+    pub pitch: u64,
+}
+
+impl Scratch {
+    fn of(self, worker: u64) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut((self.base + worker * self.pitch) as usize)
+    }
 }
 
 /// Next tile of a worker's share; a cache line each.
@@ -52,13 +67,12 @@ unsafe impl Send for Shared {}
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<std::thread::JoinHandle<()>>,
-    scratch: Region,
     pid: u32,
 }
 
 impl Pool {
-    /// A pool of `workers` (at least 1), the caller included, each with `scratch` bytes.
-    pub fn new(workers: usize, scratch: usize) -> io::Result<Pool> {
+    /// A pool of `workers` (at least 1), the caller included.
+    pub fn new(workers: usize) -> io::Result<Pool> {
         let workers = workers.max(1);
         let mut pool = Pool {
             shared: Arc::new(Shared {
@@ -71,14 +85,13 @@ impl Pool {
                 cursors: (0..workers).map(|_| Cursor(AtomicU64::new(0))).collect(),
             }),
             threads: vec![],
-            scratch: Region::new(scratch.next_multiple_of(64))?,
             pid: std::process::id(),
         };
         for w in 1..workers {
             let shared = pool.shared.clone();
             let t = std::thread::Builder::new()
                 .name(format!("hub-{w}"))
-                .spawn(move || work(&shared, w, scratch))?;
+                .spawn(move || work(&shared, w))?;
             pool.threads.push(t);
         }
         Ok(pool)
@@ -89,38 +102,51 @@ impl Pool {
         self.threads.is_empty() || self.pid == std::process::id()
     }
 
-    /// Runs all tiles on the caller.
+    /// Workers, the caller included.
+    pub fn workers(&self) -> usize {
+        self.shared.cursors.len()
+    }
+
+    /// Runs all tiles on the caller, who is worker 0.
     ///
     /// # Safety
-    /// `kernel` may be called with this argument block and any of these tiles.
-    pub unsafe fn call(&self, kernel: Kernel, args: *const u64, tiles: u64) {
-        // SAFETY: by the caller's promise; the scratch is worker 0's own.
-        unsafe { kernel(args, 0, tiles, self.scratch.base()) };
+    /// `kernel` may be called with this argument block, any of these tiles, and that scratch.
+    pub unsafe fn call(&self, kernel: Kernel, args: *const u64, tiles: u64, scratch: Scratch) {
+        // SAFETY: by the caller's promise.
+        unsafe { kernel(args, 0, tiles, scratch.of(0)) };
     }
 
     /// Runs all tiles on all workers and returns when they are done.
     ///
     /// # Safety
-    /// As for [`Pool::call`], tiles may run at once and in any order, and the pool is `usable`.
-    pub unsafe fn call_all(&mut self, kernel: Kernel, args: *const u64, tiles: u64) {
+    /// As for [`Pool::call`], every worker has scratch, tiles may run at once and in any order, and
+    /// the pool is `usable`.
+    pub unsafe fn call_all(
+        &mut self,
+        kernel: Kernel,
+        args: *const u64,
+        tiles: u64,
+        scratch: Scratch,
+    ) {
         let s = &*self.shared;
         let n = s.cursors.len() as u64;
         if n == 1 || tiles < 2 {
             // SAFETY: by the caller's promise.
-            return unsafe { self.call(kernel, args, tiles) };
+            return unsafe { self.call(kernel, args, tiles, scratch) };
         }
         for (w, c) in s.cursors.iter().enumerate() {
             c.0.store(share(tiles, n, w as u64), Relaxed);
         }
+        let job = Job { kernel, args, tiles, scratch };
         // SAFETY: no worker reads the job now: the last call waited for all of them.
-        unsafe { *s.job.get() = Some(Job { kernel, args, tiles }) };
+        unsafe { *s.job.get() = Some(job) };
         s.pending.store(n as u32 - 1, Relaxed);
         s.generation.fetch_add(1, SeqCst);
         if s.sleepers.load(SeqCst) > 0 {
             futex::wake(&s.generation, i32::MAX);
         }
-        // SAFETY: by the caller's promise; the scratch is worker 0's own.
-        unsafe { drain(s, Job { kernel, args, tiles }, 0, self.scratch.base()) };
+        // SAFETY: by the caller's promise; worker 0 is the caller.
+        unsafe { drain(s, job, 0) };
         wait_until_done(s);
     }
 }
@@ -149,8 +175,8 @@ fn share(tiles: u64, n: u64, w: u64) -> u64 {
 /// Takes chunks of its own share, then of the others'.
 ///
 /// # Safety
-/// The job may run on this worker with this scratch.
-unsafe fn drain(s: &Shared, job: Job, me: u64, scratch: *mut u8) {
+/// The job may run on worker `me`, and nobody else is that worker.
+unsafe fn drain(s: &Shared, job: Job, me: u64) {
     let n = s.cursors.len() as u64;
     for i in 0..n {
         let w = (me + i) % n;
@@ -163,7 +189,7 @@ unsafe fn drain(s: &Shared, job: Job, me: u64, scratch: *mut u8) {
                 break;
             }
             // SAFETY: by the caller's promise; the cursor gives out each tile once.
-            unsafe { (job.kernel)(job.args, at, hi.min(at + chunk), scratch) };
+            unsafe { (job.kernel)(job.args, at, hi.min(at + chunk), job.scratch.of(me)) };
         }
     }
 }
@@ -199,11 +225,8 @@ fn spin(done: impl Fn() -> bool) -> bool {
 }
 
 /// A worker's life.
-fn work(s: &Shared, me: usize, scratch: usize) {
+fn work(s: &Shared, me: usize) {
     let _float = FloatState::set();
-    // Memory of its own pages, touched first by this thread. Without it (out of memory) the worker
-    // claims nothing: the others run its share.
-    let scratch = Region::new(scratch.next_multiple_of(64)).ok();
     let mut seen = 0;
     loop {
         if !spin(|| s.generation.load(Acquire) != seen) {
@@ -219,9 +242,9 @@ fn work(s: &Shared, me: usize, scratch: usize) {
         }
         // SAFETY: the generation was raised for us, so the job is set and not written until we
         // report ourselves done below.
-        if let (Some(job), Some(scratch)) = (unsafe { *s.job.get() }, &scratch) {
+        if let Some(job) = unsafe { *s.job.get() } {
             // SAFETY: the pool's caller promised that the job may run on every worker.
-            unsafe { drain(s, job, me as u64, scratch.base()) };
+            unsafe { drain(s, job, me as u64) };
         }
         if s.pending.fetch_sub(1, SeqCst) == 1 && s.caller_sleeps.load(SeqCst) {
             futex::wake(&s.pending, 1);
@@ -265,6 +288,7 @@ mod futex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::Region;
 
     unsafe extern "C" fn count(args: *const u64, lo: u64, hi: u64, scratch: *mut u8) {
         assert_eq!(scratch.addr() % 64, 0);
@@ -278,16 +302,24 @@ mod tests {
         }
     }
 
+    /// A line of scratch for each worker, and where it is.
+    fn scratch(workers: usize) -> (Region, Scratch) {
+        let room = Region::new(workers * 64).unwrap();
+        let base = room.base().expose_provenance() as u64;
+        (room, Scratch { base, pitch: 64 })
+    }
+
     #[test]
     fn every_tile_runs_once_at_any_thread_count() {
         for workers in [1, 2, 3, 7] {
-            let mut pool = Pool::new(workers, 64).unwrap();
+            let mut pool = Pool::new(workers).unwrap();
+            let (_room, scratch) = scratch(workers);
             for tiles in [0usize, 1, 2, 3, 8, 100, 1001] {
                 let cells: Vec<AtomicU32> = (0..tiles).map(|_| AtomicU32::new(0)).collect();
                 let args = [cells.as_ptr() as u64];
                 for round in 1..=20 {
                     // SAFETY: `count` touches the cells of its tiles.
-                    unsafe { pool.call_all(count, args.as_ptr(), tiles as u64) };
+                    unsafe { pool.call_all(count, args.as_ptr(), tiles as u64, scratch) };
                     assert!(cells.iter().all(|c| c.load(Relaxed) == round));
                 }
             }
@@ -296,13 +328,14 @@ mod tests {
 
     #[test]
     fn workers_wake_after_they_slept() {
-        let mut pool = Pool::new(3, 64).unwrap();
+        let mut pool = Pool::new(3).unwrap();
+        let (_room, scratch) = scratch(3);
         let cells: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();
         let args = [cells.as_ptr() as u64];
         for round in 1..=5 {
             std::thread::sleep(Duration::from_millis(2));
             // SAFETY: as above.
-            unsafe { pool.call_all(count, args.as_ptr(), 64) };
+            unsafe { pool.call_all(count, args.as_ptr(), 64, scratch) };
             assert!(cells.iter().all(|c| c.load(Relaxed) == round));
         }
     }

@@ -65,7 +65,7 @@ impl Session {
         let mode = match tier {
             None => Mode::Portable,
             Some(tier) => {
-                let pool = Pool::new(threads, tier.plan.scratch as usize);
+                let pool = Pool::new(threads);
                 let pool = pool.map_err(|e| Error::Limit(format!("{threads} threads: {e}")))?;
                 Mode::Native(Box::new(Native::new(model, tier, pool, options.limits)))
             }

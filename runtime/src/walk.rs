@@ -176,16 +176,19 @@ impl Native {
     /// As for [`Native::execute`].
     unsafe fn call(&mut self, k: usize, at: usize) -> Result<(), Error> {
         let Some(b) = self.stages[k].bounds.last() else { return Ok(()) };
-        let Op::Call { kernel, args, tiles, wide, status, slot } = b.ops[at] else { return Ok(()) };
+        let Op::Call { kernel, args, tiles, scratch, wide, status, slot } = b.ops[at] else {
+            return Ok(());
+        };
         let args = b.words[args as usize..].as_ptr();
         let f = self.tier.kernel(kernel);
         let t = self.profile.is_some().then(Instant::now);
         // SAFETY: the block's addresses were checked against their buffers when the stage was
-        // bound, inputs and outputs are valid by our caller's promise, tiles are independent.
+        // bound, and scratch was placed for as many workers as take part; inputs and outputs are
+        // valid by our caller's promise, tiles are independent.
         unsafe {
             match wide {
-                true => self.pool.call_all(f, args, tiles),
-                false => self.pool.call(f, args, tiles),
+                true => self.pool.call_all(f, args, tiles, scratch),
+                false => self.pool.call(f, args, tiles, scratch),
             }
         }
         self.record(slot, t);

@@ -232,7 +232,25 @@ fn sessions_say_what_they_do() {
     let p = s.profile().unwrap();
     assert_eq!((p.nanos.len(), p.runs), (2, 3));
     let m = s.summary();
-    assert_eq!((m.arena, m.arena_bound), (160, 160));
+    assert_eq!((m.arena, m.arena_bound, m.scratch), (352, 320, 0));
+}
+
+#[test]
+fn scratch_lies_in_the_arena() {
+    if !native() {
+        return;
+    }
+    let dir = Scratch::new("scratch");
+    let mut w = triple();
+    w.tiers[0].plan.kernels[0].scratch = 100;
+    let mut s = session(&dir.write("m.hub", w), Some("avx2"), 3);
+    let data: Vec<u8> = (0..40).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let out = s.run(&[view(Dtype::F32, &[10, 4], &data)]).unwrap();
+    let want: Vec<u8> = (0..40).flat_map(|i| (3.0 * i as f32).to_le_bytes()).collect();
+    assert_eq!(out.get(0).data, want);
+    // Two lines for each of three workers at either step, beside the output and the tensor before it.
+    let m = s.summary();
+    assert_eq!((m.arena, m.arena_bound, m.scratch), (736, 320, 384));
 }
 
 #[test]

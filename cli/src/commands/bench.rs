@@ -101,7 +101,7 @@ fn print(
         let mut v = json!({ "schema": SCHEMA, "bundle": a.bundle, "tier": tier, "threads": threads,
             "median_ms": t.at(0.5), "min_ms": t.at(0.0), "p90_ms": t.at(0.9), "runs": t.0.len(),
             "open_ms": ms(open), "first_answer_ms": ms(first), "flops": flops,
-            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
+            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound, "scratch_bytes": s.scratch, "session_bytes": s.memory,
             "arena_apart_bytes": s.arena_apart, "in_place": s.in_place });
         if let Some(r) = rates {
             v["steps"] = steps.iter().map(|s| step_json(s, &r)).collect();

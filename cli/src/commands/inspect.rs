@@ -60,7 +60,7 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
             "inputs": io_json(&m.inputs, m), "outputs": io_json(&m.outputs, m),
             "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
             "tier": o.session.tier(), "signed_by": signer(o), "sections": sections, "steps": steps,
-            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound,
+            "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound, "scratch_bytes": s.scratch, "session_bytes": s.memory,
             "arena_apart_bytes": s.arena_apart, "in_place": s.in_place,
             "constant_bytes": s.constants })
 }

@@ -179,9 +179,9 @@ impl Placer<'_> {
         self.tier.code.resize(offset, 0xCC);
         self.tier.code.extend_from_slice(&code);
         let (offset, len) = (offset as u64, code.len() as u64);
+        let scratch = k.scratch_bytes;
         let shares = share::shared(&k).into_iter().map(|(r, w)| (r.0, w.0)).collect();
-        self.tier.plan.kernels.push(KernelInfo { name, offset, len, schedule, shares });
-        self.tier.plan.scratch = self.tier.plan.scratch.max(k.scratch_bytes);
+        self.tier.plan.kernels.push(KernelInfo { name, offset, len, schedule, shares, scratch });
         self.tier.kernels.push(named);
         self.cache.entry(key).or_default().push((k, at));
         Ok(at)

@@ -29,8 +29,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Where each model output lies, dense row-major, in order.
     pub outputs: Vec<OutputSource>,
-    /// Greatest per-worker scratch, in bytes.
-    pub scratch: u64,
 }
 
 /// Where an output is found after the last step.
@@ -91,6 +89,8 @@ pub struct KernelInfo {
     /// Arguments `(read, written)` that may be one address: each byte is read for the last time
     /// before it is written, by whoever writes it.
     pub shares: Vec<(u32, u32)>,
+    /// Bytes of scratch a worker. The arena has room for it at each step that calls the kernel.
+    pub scratch: u64,
 }
 
 /// One entry of an argument block (8 bytes).
@@ -329,6 +329,22 @@ impl Step {
 /// Steps in a list, those inside others included.
 pub fn count(steps: &[Step]) -> u32 {
     steps.iter().map(Step::count).sum()
+}
+
+/// Calls `f` with the number and the step of each kernel call, `next` being the number of the first
+/// step.
+pub fn each_kernel<'a>(steps: &'a [Step], mut next: u32, f: &mut impl FnMut(u32, &'a Step)) {
+    for s in steps {
+        if let Step::Kernel { .. } = s {
+            f(next, s);
+        }
+        let mut inner = next + 1;
+        for b in s.blocks() {
+            each_kernel(&b.steps, inner, f);
+            inner += count(&b.steps);
+        }
+        next += s.count();
+    }
 }
 
 /// Numbers of the first and last step at which each buffer holds something, `None` for those that no

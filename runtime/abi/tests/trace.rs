@@ -30,6 +30,7 @@ fn plan() -> Plan {
         len: 1,
         schedule: String::new(),
         shares: vec![(0, 1)],
+        scratch: 0,
     };
     Plan {
         tier: "t".into(),
@@ -48,7 +49,6 @@ fn plan() -> Plan {
             step(vec![ptr(3, false), ptr(4, true)]),
         ],
         outputs: vec![OutputSource::Buf(4)],
-        scratch: 0,
     }
 }
 

@@ -70,13 +70,14 @@ pub fn kernels() -> Vec<KernelInfo> {
         len,
         schedule: "scalar".into(),
         shares: vec![],
+        scratch: 0,
     };
     vec![k("add", 0, 52), k("take", 64, 57)]
 }
 
 pub fn plan(bufs: Vec<Buf>, steps: Vec<Step>, outputs: Vec<OutputSource>) -> Plan {
     let tier = "avx2".into();
-    Plan { tier, bufs, kernels: kernels(), steps, outputs, scratch: 256 }
+    Plan { tier, bufs, kernels: kernels(), steps, outputs }
 }
 
 pub fn ptr(buf: u32, extent: Dim, write: bool) -> Arg {

@@ -8,6 +8,8 @@ use crate::plan::{Arg, BindFrom, Block, Buf, BufId, OutputSource, Plan, Source, 
 
 /// Deepest nesting of blocks of steps.
 pub const MAX_BLOCKS_DEEP: usize = 16;
+/// Most bytes of scratch that a kernel has a worker.
+pub const MAX_SCRATCH: u64 = 1 << 30;
 /// Most steps in a plan, those in blocks included.
 pub const MAX_STEPS: u32 = 1 << 22;
 
@@ -17,11 +19,12 @@ pub fn plan(p: &Plan, g: &PGraph, io: Interface, code: u64) -> Check {
     ensure(steps <= MAX_STEPS, || format!("{steps} steps, more than {MAX_STEPS}"))?;
     let tier_ok = !p.tier.is_empty() && p.tier.bytes().all(|c| c.is_ascii_alphanumeric());
     ensure(tier_ok && p.tier.len() <= 32, || format!("tier name '{}'", p.tier.escape_debug()))?;
-    ensure(p.scratch <= 1 << 30, || format!("{} bytes of scratch a worker", p.scratch))?;
     for (i, k) in p.kernels.iter().enumerate() {
         let end = k.offset.checked_add(k.len);
         let ok = k.len > 0 && end.is_some_and(|e| e <= code);
         ensure(ok, || format!("kernel {i} lies outside the code"))?;
+        let scratch = k.scratch;
+        ensure(scratch <= MAX_SCRATCH, || format!("kernel {i} has {scratch} bytes of scratch"))?;
     }
     for (i, b) in p.bufs.iter().enumerate() {
         let ok = match b {

@@ -57,6 +57,7 @@ fn tier(name: &str) -> TierCode {
         len: 1,
         schedule: "scalar".into(),
         shares: vec![],
+        scratch: 0,
     };
     let plan = Plan {
         tier: name.into(),
@@ -82,7 +83,6 @@ fn tier(name: &str) -> TierCode {
             },
         }],
         outputs: vec![OutputSource::Buf(2)],
-        scratch: 0,
     };
     let mut code = vec![0x90; 17];
     (code[0], code[16]) = (0xc3, 0xc3);
@@ -215,7 +215,7 @@ fn wrong_plans_are_refused() {
     wrong(|w| w.tiers[0].plan.bufs[2] = Buf::Input(0), "read-only");
     wrong(|w| w.tiers[0].plan.outputs.clear(), "0 outputs");
     wrong(|w| w.tiers[0].plan.tier = "../x".into(), "tier name");
-    wrong(|w| w.tiers[0].plan.scratch = u64::MAX, "scratch");
+    wrong(|w| w.tiers[0].plan.kernels[0].scratch = u64::MAX, "scratch");
     let repeat =
         |region, steps| Step::Repeat { trip: Dim::from(2i64), body: Block { region, steps } };
     wrong(
