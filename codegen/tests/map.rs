@@ -128,6 +128,8 @@ fn transposes_between_layouts() {
         [2, 1, 3, 3],
         [1, 50, 1, 1],
         [1, 21, 5, 37],
+        [2, 2, 5, 16],
+        [1, 4, 20, 20],
     ];
     for shape in shapes {
         let g = graph(&[(F, dims(&shape))], &[], |_, x| vec![x[0]]);
@@ -135,6 +137,11 @@ fn transposes_between_layouts() {
         for (a, b) in [(Lay::Dense, nhwc(slack)), (nhwc(slack), Lay::Dense), (nhwc(slack), nhwc(0))]
         {
             laid(&g, GroupKind::Map, (&[a], &[b]), &SymEnv::default(), 4);
+        }
+        // Pixels of two to four channels, one behind another, are written as whole vectors.
+        for d in [F, Dtype::I32, Dtype::U8] {
+            let g = graph(&[(d, dims(&shape))], &[], |_, x| vec![x[0]]);
+            laid(&g, GroupKind::Map, (&[Lay::Dense], &[nhwc(0)]), &SymEnv::default(), 4);
         }
     }
     map(&[(F, dims(&[6, 5, 9, 4]))], |b, x| vec![b.transpose(x[0], &[2, 0, 3, 1]).unwrap()]);

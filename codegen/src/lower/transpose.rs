@@ -21,6 +21,9 @@ pub struct Cross {
     pub along: Loop,
     /// The vector axis.
     pub vector: Loop,
+    /// The store of a plain copy whose short rows lie one behind another in the output: a block of
+    /// them is written as whole vectors.
+    dense: Option<AccessNote>,
 }
 
 /// The one crossing load of a nest, if blocks serve it: `loops` are arranged, the vector axis last.
@@ -54,7 +57,23 @@ pub fn find(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> Option<Cross> {
         load: load.clone(),
         along: along.clone(),
         vector: vector.clone(),
+        dense: dense(cx, found, along, vector),
     })
+}
+
+/// Longest rows that are interleaved: as many shuffles go into each vector, but one.
+const SHORT: i64 = 4;
+
+/// See [`Cross::dense`].
+fn dense(cx: &LowerCx<'_>, found: &Study, along: &Loop, vector: &Loop) -> Option<AccessNote> {
+    let [a, b] = &found.notes.accesses[..] else { return None };
+    let store = if matches!(b.which, Which::Out(_)) { b } else { a };
+    let dtype = |a: &AccessNote| cx.operand(a.which).dtype;
+    let plain = cx.task.g.regions[cx.task.region].nodes.is_empty() && dtype(a) == dtype(b);
+    let size = dtype(store).size() as i64;
+    let row = vector.extent.as_const().filter(|n| (2..=SHORT).contains(n))?;
+    let packed = found_coef(store, along).is(row * size) && size == 4;
+    (plain && packed && matches!(store.which, Which::Out(_))).then(|| store.clone())
 }
 
 fn found_coef(a: &AccessNote, l: &Loop) -> Dim {
@@ -67,9 +86,7 @@ pub type Body<'a, 't> = dyn FnMut(&mut LowerCx<'t>, &At) -> Made + 'a;
 impl Cross {
     /// Bytes from the operand's origin at a position.
     fn bytes(&self, at: &At) -> Coord {
-        let konst = Coord::from(self.load.bytes.konst.clone());
-        let each = self.load.bytes.terms.iter().map(|(a, k)| at[a.0 as usize].times(k));
-        each.fold(konst, |s, c| s.add(&c))
+        bytes_of(&self.load, at)
     }
 
     /// Which loop a tile gets a span of, the other one being inside it whole: the longer one.
@@ -175,6 +192,9 @@ impl Cross {
         (v, rows): (&AtomData, i64),
         body: &mut Body<'_, 't>,
     ) -> Made {
+        if let Some(store) = self.dense.as_ref().filter(|_| columns == cx.lanes as i64) {
+            return self.interleave(cx, at, u, (v, rows), store);
+        }
         let of = self.load.which;
         let (p, origin) = cx.ptr(of);
         let address = |cx: &mut LowerCx<'t>, j: i64| {
@@ -198,6 +218,57 @@ impl Cross {
         }
         Ok(())
     }
+}
+
+impl Cross {
+    /// A vector of each of a few input rows, written element by element of all of them.
+    fn interleave(
+        &self,
+        cx: &mut LowerCx<'_>,
+        at: &At,
+        u: &AtomData,
+        (v, rows): (&AtomData, i64),
+        store: &AccessNote,
+    ) -> Made {
+        let lanes = cx.lanes as i64;
+        let mut at = at.clone();
+        at[self.along.dim] = cx.atom(u.clone()).into();
+        let mut place = |cx: &mut LowerCx<'_>, access: &AccessNote, j: i64| {
+            at[self.vector.dim] = cx.atom(v.clone().offset(j)).into();
+            let (p, origin) = cx.ptr(access.which);
+            cx.address(Base::Param(p), &bytes_of(access, &at).plus(&origin)).0
+        };
+        let dtype = cx.operand(store.which).dtype;
+        let ty = cx.vector(elem_of(dtype)?, cx.lanes)?;
+        let mut loaded = vec![];
+        for j in 0..rows {
+            let from = place(cx, &self.load, j);
+            loaded.push(cx.b.load(ty, from, dtype, None));
+        }
+        let to = place(cx, store, 0);
+        for part in 0..rows {
+            // Lane `l` is element `(part × lanes + l) / rows` of that row.
+            let lane = |l: i64| ((part * lanes + l) / rows, (part * lanes + l) % rows);
+            let mut out = loaded[0];
+            for (row, &r) in loaded.iter().enumerate().skip(1) {
+                let pick = |l: i64| match lane(l) {
+                    (e, of) if of == row as i64 => lanes + e,
+                    (e, 0) if row == 1 => e,
+                    _ => l,
+                };
+                out = cx.b.shuffle(out, r, (0..lanes).map(|l| pick(l) as u8).collect());
+            }
+            cx.b.store(out, to.clone().offset(part * lanes * dtype.size() as i64), dtype, None);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes from an operand's origin, at a position, of an access.
+fn bytes_of(a: &AccessNote, at: &At) -> Coord {
+    let konst = Coord::from(a.bytes.konst.clone());
+    let each = a.bytes.terms.iter().map(|(a, k)| at[a.0 as usize].times(k));
+    each.fold(konst, |s, c| s.add(&c))
 }
 
 /// The whole of a loop.
