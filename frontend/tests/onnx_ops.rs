@@ -149,6 +149,18 @@ fn slices_clamp_as_numpy_does() {
 }
 
 #[test]
+fn the_last_row_is_one_row() {
+    // DETR's x / x[-1:] of an axis of unknown size: the slice is one row where there is any.
+    let last = node("Slice", &["x", "s", "e", "a"], &["t"]);
+    let w = [shape("s", &[-1]), shape("e", &[i64::MAX]), shape("a", &[0])];
+    let x: (&[usize], &[f32]) = (&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0]);
+    let n = [last.clone(), node("Div", &["x", "t"], &["y"])];
+    check(17, &n, &w, x, (&[3, 2], &[0.2, 0.25, 0.6, 0.5, 1.0, 1.0]));
+    let n = [last, node("Less", &["x", "t"], &["c"]), node("Where", &["c", "t", "x"], &["y"])];
+    check(17, &n, &w, x, (&[3, 2], &[5.0, 8.0, 5.0, 8.0, 5.0, 8.0]));
+}
+
+#[test]
 fn shape_arithmetic_is_followed() {
     // reshape(x, [shape(x)[0] * 2, -1])
     let n = [

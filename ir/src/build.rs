@@ -175,7 +175,8 @@ impl<'g> Builder<'g> {
 
     /// Elementwise, two arguments, broadcasting.
     pub fn bin(&mut self, op: BinaryOp, a: Value, b: Value) -> Built {
-        self.prim(Prim::Binary(op), &[a, b])
+        let ins = crate::ones::level(self, &[a, b])?;
+        self.prim(Prim::Binary(op), &ins)
     }
 
     /// Elementwise with a scalar constant of x's dtype.
@@ -210,7 +211,8 @@ impl<'g> Builder<'g> {
     }
     /// `cond ? a : b`.
     pub fn select(&mut self, cond: Value, a: Value, b: Value) -> Built {
-        self.prim(Prim::Select, &[cond, a, b])
+        let ins = crate::ones::level(self, &[cond, a, b])?;
+        self.prim(Prim::Select, &ins)
     }
 
     /// The type of an operand that must be a tensor.

@@ -32,7 +32,7 @@ pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpEr
 
 /// A source operator's definition. On f16 and bf16 it computes in f32 and rounds its results, where
 /// the definition takes more than one step: small floats round at the operator's boundary.
-fn define(s: &Source, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
+pub fn define(s: &Source, b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
     let small = |g: &Graph, v: Value| match v.some().map(|v| g.ty(v)) {
         Some(Type::Tensor(t)) => matches!(t.dtype, Dtype::F16 | Dtype::BF16),
         _ => false,

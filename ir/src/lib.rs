@@ -16,6 +16,7 @@ pub mod expand;
 pub mod graph;
 mod inside;
 pub mod known;
+mod ones;
 pub mod ops;
 pub mod portable;
 pub mod sample;

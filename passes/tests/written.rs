@@ -256,6 +256,50 @@ graph(%0: f32[N, 3] \"x\") {
 }
 
 #[test]
+fn operators_without_a_name_are_functions_that_equal_ones_share() {
+    let text = "sym N 1..8
+graph(%0: f32[N, 4] \"x\") {
+  %1: f32[4] = const [1, 2, 3, 4]
+  %2: f32[N, 4] = @rms_norm(%0, %1) {axis: 1, eps: 0.5}
+  %3: f32[N, 4] = @rms_norm(%2, %1) {axis: 1, eps: 0.5}
+  %4: f32[N, 4] = @rms_norm(%3, %1) {axis: 1, eps: 0.25}
+  %5: f32[N, 4] = @softmax(%4) {axis: 1, log: false}
+  return %5 \"y\"
+}";
+    let g = hub_ir::text::parse(text).unwrap();
+    let model = convert(&g, &WriteOptions::default()).unwrap();
+    let called: Vec<String> = {
+        let nodes = &model.proto().graph.as_ref().unwrap().node;
+        nodes.iter().map(|n| format!("{}.{}", n.domain, n.op_type)).collect()
+    };
+    assert_eq!(called, ["hub.RmsNorm", "hub.RmsNorm", "hub.RmsNorm_1", ".Softmax"]);
+    let made: Vec<&str> = model.proto().functions.iter().map(|f| &*f.name).collect();
+    assert_eq!(made, ["RmsNorm", "RmsNorm_1"]);
+    let sets: Vec<&str> = model.proto().opset_import.iter().map(|o| &*o.domain).collect();
+    assert_eq!(sets, ["", "hub"]);
+    check(text, &[&[3, 4]]);
+}
+
+#[test]
+fn groups_are_functions_and_large_constants_their_inputs() {
+    let text = "sym N 1..8
+graph(%0: f32[N, 32] \"x\") {
+  %1: f32[32] = const all 0.5
+  %2: f32[N, 32] = mul(%0, %1)
+  %3: f32[N, 32] = exp(%2)
+  %4: f32[N, 32] = add(%3, %1)
+  return %4 \"y\"
+}";
+    let g = after(&hub_ir::text::parse(text).unwrap(), "fuse");
+    let model = convert(&g, &WriteOptions::default()).unwrap();
+    let functions = &model.proto().functions;
+    assert_eq!(functions.len(), 1, "{functions:?}");
+    assert!(functions[0].name.ends_with("Group"), "{functions:?}");
+    assert!(functions[0].node.iter().all(|n| n.op_type != "Constant"), "{functions:?}");
+    check(text, &[&[3, 32]]);
+}
+
+#[test]
 fn small_models_come_back() {
     for case in hub_models::formats().unwrap() {
         let loaded = hub_frontend::load(&case.model, &LoadOptions::default());

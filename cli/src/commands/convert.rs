@@ -49,16 +49,17 @@ fn report(a: &Convert, w: &WriteReport) {
         let data = w.external_bytes;
         println!(
             "{}",
-            json!({ "schema": SCHEMA, "output": a.output, "nodes": w.nodes,
+            json!({ "schema": SCHEMA, "output": a.output, "nodes": w.nodes, "functions": w.functions,
                     "constants": w.initializers, "bytes": w.bytes, "external_bytes": data })
         );
         return;
     }
     let beside = w.external_bytes.map_or(String::new(), |n| format!(", {} beside it", kib(n)));
     println!(
-        "{}: {} nodes, {} constants, {}{beside}",
+        "{}: {} nodes, {} functions, {} constants, {}{beside}",
         a.output.display(),
         w.nodes,
+        w.functions,
         w.initializers,
         kib(w.bytes)
     );

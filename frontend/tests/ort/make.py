@@ -293,9 +293,28 @@ def modern():
         case(f"scan8_lengths_{back}", "Scan", "", [s([2, 4, 3], np.int64), f(3, 2), f(3, 4, 2)], outs=2, opset=8, body=body, num_scan_inputs=1, directions=[back])
 
 
+def steps():
+    case("gated_rms", "GatedRMSNorm", MS, [f(2, 3, 8), f(4), f(2, 3, 8)], epsilon=1e-4)
+    case("gated_rms_sigmoid", "GatedRMSNorm", MS, [f(2, 3, 8), f(8), f(2, 3, 8)], activation="sigmoid")
+    case("scaled_silu", "ScaledSiLU", MS, [f(2, 3)], alpha=1.5)
+    case("scaled_silu_by", "ScaledSiLU", MS, [f(2, 3), s(0.75)])
+    ids = s([[1, 2, 3, 1, 2], [0, 0, 0, 4, 0]], np.int64)
+    for n in (1, 2, 3, 6):
+        case(f"ngram_block_{n}", "NGramRepeatBlock", MS, [ids, f(2, 6)], ngram_size=n)
+    rois = s([[0, 0, 1, 1], [0.1, 0.2, 0.8, 0.7], [0.9, 0.4, 0.2, 1.3]])
+    for mode in ("bilinear", "nearest"):
+        case(f"crop_{mode}", "CropAndResize", MS, [f(2, 2, 5, 6), rois, s([1, 0, 1], np.int32), s([3, 4], np.int32)], fixed=(3,), mode=mode, extrapolation_value=0.5)
+    case("crop_one", "CropAndResize", MS, [f(2, 2, 5, 6), rois, s([1, 0, 1], np.int32), s([1, 1], np.int32)], fixed=(3,))
+    case("conv_transpose_pads", "ConvTransposeWithDynamicPads", MS, [f(1, 2, 4, 5), f(2, 3, 3, 3), s([1, 0, 1, 2], np.int64), f(3)], fixed=(1, 2), strides=[2, 1], output_padding=[1, 0])
+    for t in (np.int32, np.uint32, np.float32, np.int64, np.float64):
+        case(f"murmur_{np.dtype(t).name}", "MurmurHash3", MS, [(R.randint(0, 1 << 30, 5) * 1.5).astype(t)], seed=7)
+    case("murmur_signed", "MurmurHash3", MS, [s([3, -4], np.int32)], positive=0)
+
+
 transformers()
 quantised()
 classic()
 words()
 blocks()
 modern()
+steps()

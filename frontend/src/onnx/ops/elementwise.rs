@@ -64,8 +64,8 @@ pub(crate) const OPS: &[Row] = &[
     op("Sum", 1, |c| variadic(c, BinaryOp::Add)),
     op("Mean", 1, mean),
     op("Where", 9, |c| {
-        let ins = [c.tensor(0)?, c.tensor(1)?, c.tensor(2)?];
-        one(c.prim(Prim::Select, &ins)?)
+        let (cond, a, b) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
+        one(c.b.select(cond, a, b)?)
     }),
     op("Cast", 1, cast),
     op("CastLike", 15, |c| {

@@ -9,6 +9,7 @@ mod contrib;
 mod contrib_attention;
 mod contrib_blocks;
 mod contrib_experts;
+mod contrib_misc;
 mod contrib_quant;
 mod control;
 mod deform;
@@ -60,6 +61,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     contrib_attention::OPS,
     contrib_blocks::OPS,
     contrib_experts::OPS,
+    contrib_misc::OPS,
     contrib_quant::OPS,
     control::OPS,
     elementwise::OPS,

@@ -48,19 +48,19 @@ impl Writer {
 
     /// A region as a graph. `flag` is where ONNX's bodies have the condition as an input.
     fn body(&mut self, r: Region, flag: Option<usize>) -> Got<GraphProto> {
-        let at = self.at.clone();
+        let (at, label) = (self.at.clone(), self.label("body"));
         let params = self.g.regions[r].params.clone();
         let mut input = vec![];
         for &p in &params {
-            let name = self.names.fresh(&at);
+            let name = self.scope.names.fresh(&label);
             self.define(p, &name);
             input.push(ValueInfoProto { name, r#type: Some(file::inner_type(self.g.ty(p))) });
         }
         if let Some(i) = flag {
-            let name = self.names.fresh(&at);
+            let name = self.scope.names.fresh(&label);
             input.insert(i, ValueInfoProto { name, r#type: Some(file::bare_type(Dtype::Bool, 0)) });
         }
-        let made = self.graph(&at, input, |w| {
+        let made = self.graph(&label, input, |w| {
             for &p in &params {
                 w.bind_axes(p)?;
             }
@@ -181,7 +181,7 @@ impl Writer {
         let at = self.cast(&at, Dtype::I64);
         let len = X { name: self.raw("SequenceLength", &[&seq], vec![]), ty: Dtype::I64 };
         let inside = self.op("Less", &[&at, &len])?;
-        let label = self.at.clone();
+        let label = self.label("body");
         let replace = self.graph(&label, vec![], |w| {
             let rest = w.raw("SequenceErase", &[&seq, &at.name], vec![]);
             Ok(vec![w.raw("SequenceInsert", &[&rest, &x, &at.name], vec![])])
@@ -202,8 +202,8 @@ impl Writer {
             let one = self.scalar(Dtype::I32, 1.0);
             return Ok(self.raw("Expand", &[&one.name, &shape], vec![]));
         }
-        let label = self.at.clone();
-        let (i, on) = (self.names.fresh(&label), self.names.fresh(&label));
+        let label = self.label("body");
+        let (i, on) = (self.scope.names.fresh(&label), self.scope.names.fresh(&label));
         let info = |name: &str, ty| ValueInfoProto {
             name: name.into(),
             r#type: Some(file::bare_type(ty, 0)),

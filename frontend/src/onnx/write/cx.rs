@@ -1,5 +1,6 @@
 //! State of a writer: names, open graphs, constants, and the making of nodes.
 
+use super::function::Functions;
 use super::types;
 use crate::error::FrontendError;
 use crate::onnx::proto::{
@@ -30,6 +31,8 @@ pub(super) enum SymAt {
     Axis(String, usize),
     /// An element of an int64 vector.
     Element(String, usize),
+    /// An int64 vector of one element.
+    Vector(String),
 }
 
 /// A graph that is being written.
@@ -69,19 +72,47 @@ impl Names {
     }
 }
 
-/// State of one conversion. Names of values are unique over all its graphs.
+/// What a function's body takes from where it is called, beside its operands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// A value: an operand, or a constant too large to be in the body.
+    Value(Value),
+    /// A size that no operand shows.
+    Size(Sym),
+}
+
+/// The main graph with its bodies, or a function with its. Names of values are unique within it.
+#[derive(Default)]
+pub(super) struct Scope {
+    pub frames: Vec<Frame>,
+    pub initializers: Vec<TensorProto>,
+    pub names: Names,
+    /// Inputs of a function, found while its body is written; none for the main graph.
+    pub inputs: Option<Vec<(String, Taken)>>,
+    node_names: Names,
+    values: HashMap<Value, String>,
+    consts: HashMap<u32, String>,
+    small: HashMap<(Dtype, Vec<i64>, Vec<u8>), String>,
+}
+
+impl Scope {
+    /// An empty main graph, or an empty function.
+    pub fn new(function: bool) -> Scope {
+        let inputs = function.then(Vec::new);
+        Scope { frames: vec![Frame::default()], inputs, ..Scope::default() }
+    }
+}
+
+/// State of one conversion.
 pub(super) struct Writer {
     /// A copy of the graph, to which expansions add nodes.
     pub g: Graph,
     /// The node being written, for labels and messages.
     pub at: String,
-    pub frames: Vec<Frame>,
-    pub initializers: Vec<TensorProto>,
-    pub names: Names,
-    node_names: Names,
-    values: HashMap<Value, String>,
-    consts: HashMap<u32, String>,
-    small: HashMap<(Dtype, Vec<i64>, Vec<u8>), String>,
+    /// What is being written.
+    pub scope: Scope,
+    /// The functions so far.
+    pub functions: Functions,
 }
 
 impl Writer {
@@ -89,28 +120,28 @@ impl Writer {
         Writer {
             g: g.clone(),
             at: String::new(),
-            frames: vec![Frame::default()],
-            initializers: vec![],
-            names: Names::default(),
-            node_names: Names::default(),
-            values: HashMap::new(),
-            consts: HashMap::new(),
-            small: HashMap::new(),
+            scope: Scope::new(false),
+            functions: Functions::default(),
         }
     }
 
     pub fn top(&mut self) -> &mut Frame {
-        self.frames.last_mut().expect("a graph is being written")
+        self.scope.frames.last_mut().expect("a graph is being written")
+    }
+
+    /// Whether a value of the graph has a name already.
+    pub fn defined(&self, v: Value) -> bool {
+        self.scope.values.contains_key(&v)
     }
 
     /// Says that a value of the graph has this name in the file.
     pub fn define(&mut self, v: Value, name: &str) {
-        self.values.insert(v, name.to_string());
+        self.scope.values.insert(v, name.to_string());
     }
 
     /// The name of a value; a constant is written where it is first used.
     pub fn name(&mut self, v: Value) -> Got<String> {
-        if let Some(n) = self.values.get(&v) {
+        if let Some(n) = self.scope.values.get(&v) {
             return Ok(n.clone());
         }
         let constant = self.g.def(v).and_then(|n| match self.g.nodes[n].op {
@@ -120,13 +151,19 @@ impl Writer {
         let Some((c, label)) = constant else {
             return Err(FrontendError::invalid(format!("internal error: {v} is not written yet")));
         };
-        if let Some(n) = self.consts.get(&c.0) {
+        if let Some(n) = self.scope.consts.get(&c.0) {
             return Ok(n.clone());
         }
-        let name = self.names.fresh(&label);
+        if self.scope.inputs.is_some() && !super::function::holds(&self.g.consts[c]) {
+            let name = self.input("weight", Taken::Value(v));
+            self.scope.consts.insert(c.0, name.clone());
+            return Ok(name);
+        }
+        let label = if self.scope.inputs.is_some() { "const" } else { &label };
+        let name = self.scope.names.fresh(label);
         let tensor = super::file::tensor(&name, &self.g.consts[c])?;
-        self.initializers.push(tensor);
-        self.consts.insert(c.0, name.clone());
+        self.scope.initializers.push(tensor);
+        self.scope.consts.insert(c.0, name.clone());
         Ok(name)
     }
 
@@ -150,7 +187,23 @@ impl Writer {
 
     /// An error for something that has no form in ONNX.
     pub fn refuse<T>(&self, what: impl Into<String>) -> Got<T> {
-        Err(FrontendError::unsupported(what).at(&self.at))
+        let e = FrontendError::unsupported(what);
+        // In a function whoever writes it names the node.
+        Err(if self.scope.inputs.is_some() { e } else { e.at(&self.at) })
+    }
+
+    /// What to call things of the node being written: after the model's node in the main graph, after
+    /// the operator (or graph) in functions, so that equal bodies are equal.
+    pub fn label(&self, op: &str) -> String {
+        let own = self.at.is_empty() || self.scope.inputs.is_some();
+        if own { op.to_string() } else { self.at.clone() }
+    }
+
+    /// A further input of the function being written.
+    pub fn input(&mut self, want: &str, from: Taken) -> String {
+        let name = self.scope.names.fresh(want);
+        self.scope.inputs.get_or_insert_default().push((name.clone(), from));
+        name
     }
 
     /// Makes a node with `outs` outputs.
@@ -161,13 +214,24 @@ impl Writer {
         attribute: Vec<AttributeProto>,
         outs: usize,
     ) -> Vec<String> {
-        let label = if self.at.is_empty() { op.to_string() } else { self.at.clone() };
-        let output: Vec<String> = (0..outs).map(|_| self.names.fresh(&label)).collect();
+        self.call(["", op], ins, attribute, outs)
+    }
+
+    /// Makes a node of an operator of some domain.
+    pub fn call(
+        &mut self,
+        [domain, op]: [&str; 2],
+        ins: &[&str],
+        attribute: Vec<AttributeProto>,
+        outs: usize,
+    ) -> Vec<String> {
+        let label = self.label(op);
+        let output: Vec<String> = (0..outs).map(|_| self.scope.names.fresh(&label)).collect();
         let mut input: Vec<String> = ins.iter().map(|s| s.to_string()).collect();
         while input.last().is_some_and(String::is_empty) {
             input.pop();
         }
-        let name = self.node_names.fresh(&label);
+        let name = self.scope.node_names.fresh(&label);
         let top = self.top();
         top.made.extend(output.iter().cloned());
         top.nodes.push(NodeProto {
@@ -175,6 +239,7 @@ impl Writer {
             output: output.clone(),
             name,
             op_type: op.to_string(),
+            domain: domain.to_string(),
             attribute,
             ..NodeProto::default()
         });
@@ -233,18 +298,18 @@ impl Writer {
     /// A small constant; equal ones are one initializer.
     pub fn constant(&mut self, dtype: Dtype, dims: &[i64], data: Vec<u8>) -> String {
         let key = (dtype, dims.to_vec(), data);
-        if let Some(n) = self.small.get(&key) {
+        if let Some(n) = self.scope.small.get(&key) {
             return n.clone();
         }
-        let name = self.names.fresh("const");
-        self.initializers.push(TensorProto {
+        let name = self.scope.names.fresh("const");
+        self.scope.initializers.push(TensorProto {
             dims: dims.to_vec(),
             data_type: dtype as i32,
             name: name.clone(),
             raw_data: Some(Bytes::from(key.2.clone())),
             ..TensorProto::default()
         });
-        self.small.insert(key, name.clone());
+        self.scope.small.insert(key, name.clone());
         name
     }
 
@@ -266,17 +331,17 @@ impl Writer {
         input: Vec<ValueInfoProto>,
         f: impl FnOnce(&mut Writer) -> Got<Vec<String>>,
     ) -> Got<GraphProto> {
-        self.frames.push(Frame::default());
+        self.scope.frames.push(Frame::default());
         let results = f(self);
         let output = results.map(|r| self.outputs(r));
-        let frame = self.frames.pop().expect("pushed above");
+        let frame = self.scope.frames.pop().expect("pushed above");
         let name = if name.is_empty() { "body" } else { name };
         let (node, output) = (frame.nodes, output?);
         Ok(GraphProto { node, name: name.to_string(), input, output, ..GraphProto::default() })
     }
 
     /// A graph's results must be its own nodes' and differ from each other.
-    fn outputs(&mut self, results: Vec<String>) -> Vec<ValueInfoProto> {
+    pub fn outputs(&mut self, results: Vec<String>) -> Vec<ValueInfoProto> {
         let mut seen = HashSet::new();
         let mut outs = vec![];
         for name in results {

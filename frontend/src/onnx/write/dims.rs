@@ -1,7 +1,7 @@
 //! Sizes: a symbol is read off the axis or vector that binds it, an expression of symbols is integer
 //! arithmetic on int64 vectors of one element.
 
-use super::cx::{Got, SymAt, Writer, int};
+use super::cx::{Got, SymAt, Taken, Writer, int};
 use hub_abi::dim::{Atom, Term};
 use hub_abi::shape::Type;
 use hub_abi::{Dim, Sym};
@@ -22,7 +22,7 @@ impl Writer {
 
     /// Says where a symbol's value is, unless that is known.
     pub fn bind(&mut self, s: Sym, at: SymAt) {
-        if self.frames.iter().all(|f| !f.syms.contains_key(&s)) {
+        if self.scope.frames.iter().all(|f| !f.syms.contains_key(&s)) {
             self.top().syms.insert(s, at);
         }
     }
@@ -32,13 +32,13 @@ impl Writer {
         if let Some(k) = d.as_const() {
             return Ok(self.ints(&[k]));
         }
-        if let Some(name) = self.frames.iter().rev().find_map(|f| f.dims.get(d)) {
+        if let Some(name) = self.scope.frames.iter().rev().find_map(|f| f.dims.get(d)) {
             return Ok(name.clone());
         }
         let at = std::mem::replace(&mut self.at, "size".to_string());
         let name = self.compute(d);
         self.at = at;
-        let name = name.map_err(|e| e.at(&self.at))?;
+        let name = name.map_err(|e| if self.at.is_empty() { e } else { e.at(&self.at) })?;
         self.top().dims.insert(d.clone(), name.clone());
         Ok(name)
     }
@@ -99,7 +99,12 @@ impl Writer {
     }
 
     fn symbol(&mut self, s: Sym) -> Got<String> {
-        let Some(at) = self.frames.iter().rev().find_map(|f| f.syms.get(&s)).cloned() else {
+        let Some(at) = self.scope.frames.iter().rev().find_map(|f| f.syms.get(&s)).cloned() else {
+            if self.scope.inputs.is_some() {
+                let name = self.input("size", Taken::Size(s));
+                self.scope.frames[0].syms.insert(s, SymAt::Vector(name.clone()));
+                return Ok(name);
+            }
             let name = self.g.syms[s.0 as usize].name.clone();
             return self.refuse(format!("nothing written so far says what size '{name}' is"));
         };
@@ -112,6 +117,7 @@ impl Writer {
                 let at = self.ints(&[i as i64]);
                 self.raw("Gather", &[&v, &at], vec![])
             }
+            SymAt::Vector(v) => v,
         })
     }
 

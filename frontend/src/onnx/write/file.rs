@@ -95,7 +95,8 @@ pub(super) fn prune(g: &mut GraphProto) {
     g.initializer.retain(|t| used.contains(&t.name));
 }
 
-fn live(g: &mut GraphProto, used: &mut HashSet<String>) {
+/// Keeps the nodes whose results are used; `used` gains what they and the outputs use.
+pub(super) fn live(g: &mut GraphProto, used: &mut HashSet<String>) {
     used.extend(g.output.iter().map(|o| o.name.clone()));
     let mut kept: Vec<NodeProto> = vec![];
     for mut n in std::mem::take(&mut g.node).into_iter().rev() {

@@ -1,12 +1,12 @@
 //! Graphs back to ONNX: opset 21, any graph after any pass.
 //!
-//! What has a name in ONNX is written as that operator, everything else as its expansion into
-//! primitives (`table.rs`); a group is its region inlined; control flow and sequences are ONNX's own;
-//! sizes that depend on symbols are integer arithmetic on shapes (`dims.rs`).
+//! What has a name in ONNX is written as that operator (`table.rs`), everything else as a function of
+//! the model's own that holds its expansion, and so is a group (`function.rs`); control flow and
+//! sequences are ONNX's own; sizes that depend on symbols are integer arithmetic on shapes (`dims.rs`).
 //!
 //! Invariants
-//! - Inputs and outputs have exactly the model's names, in order; every other name is unique in the
-//!   whole file.
+//! - Inputs and outputs have exactly the model's names, in order; every other name is unique in its
+//!   function, or in the main graph and its bodies.
 //! - An operator gets only element types that its specification has (`types.rs`); others run in a
 //!   wider type between casts.
 //! - The same graph and options give the same bytes.
@@ -17,6 +17,7 @@ mod control;
 mod cx;
 mod dims;
 mod file;
+mod function;
 mod movement;
 mod nn;
 mod prim;
@@ -28,12 +29,14 @@ mod table;
 mod text;
 mod types;
 
-use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+use super::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::error::FrontendError;
 use bytes::Bytes;
 use cx::{Got, Writer};
+use function::Functions;
 use hub_abi::shape::Type;
 use hub_abi::{Dim, Dtype};
+use hub_ir::graph::RegionData;
 use hub_ir::{Builder, Graph, Node, Op, Region, Value};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
@@ -79,6 +82,8 @@ pub struct OnnxModel {
 pub struct WriteReport {
     /// Nodes of the main graph.
     pub nodes: usize,
+    /// Functions of the model's own.
+    pub functions: usize,
     /// Constants.
     pub initializers: usize,
     /// Bytes of the model file.
@@ -89,7 +94,7 @@ pub struct WriteReport {
 
 /// A graph as an ONNX model. Fails with an unsupported error where ONNX cannot say something.
 pub fn convert(g: &Graph, options: &WriteOptions) -> Result<OnnxModel, FrontendError> {
-    let graph = Writer::new(g).main(&options.name)?;
+    let (graph, functions) = Writer::new(g).main(&options.name)?;
     let (mut opset, mut ir_version) = (OPSET, IR_VERSION);
     for (_, v) in g.values.iter() {
         let own = |l: &&(Dtype, i64, i64)| matches!(&v.ty, Type::Tensor(t) if t.dtype == l.0);
@@ -97,12 +102,14 @@ pub fn convert(g: &Graph, options: &WriteOptions) -> Result<OnnxModel, FrontendE
             (opset, ir_version) = (opset.max(ops), ir_version.max(ir));
         }
     }
+    let (functions, opset_import) = functions.finish(&graph, opset);
     let model = ModelProto {
         ir_version,
         producer_name: "hub".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(graph),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
+        opset_import,
+        functions,
         ..ModelProto::default()
     };
     Ok(OnnxModel { model, options: options.clone() })
@@ -122,6 +129,7 @@ impl OnnxModel {
     /// Writes the file, and beside it `NAME.data` where weights are external. The model file comes
     /// last and by a rename, so that it never stands without its data.
     pub fn save(mut self, path: &Path) -> Result<WriteReport, FrontendError> {
+        let functions = self.model.functions.len();
         let graph = self.model.graph.get_or_insert_default();
         let (nodes, initializers) = (graph.node.len(), graph.initializer.len());
         let weights = |t: &super::proto::TensorProto| t.raw_data.as_ref().map_or(0, Bytes::len);
@@ -150,7 +158,8 @@ impl OnnxModel {
         }
         let bytes = self.model.encode_to_vec();
         replace(path, |out| out.write_all(&bytes))?;
-        Ok(WriteReport { nodes, initializers, bytes: bytes.len() as u64, external_bytes })
+        let bytes = bytes.len() as u64;
+        Ok(WriteReport { nodes, functions, initializers, bytes, external_bytes })
     }
 }
 
@@ -169,10 +178,10 @@ fn replace<T>(path: &Path, fill: impl FnOnce(&mut std::fs::File) -> io::Result<T
 }
 
 impl Writer {
-    fn main(mut self, name: &str) -> Got<GraphProto> {
+    fn main(mut self, name: &str) -> Got<(GraphProto, Functions)> {
         let root = self.g.root();
         let (ins, outs) = (self.g.inputs.clone(), self.g.outputs.clone());
-        ins.iter().chain(&outs).for_each(|n| self.names.take(n));
+        ins.iter().chain(&outs).for_each(|n| self.scope.names.take(n));
         let params = self.g.regions[root].params.clone();
         let mut input = vec![];
         for (n, &v) in ins.iter().zip(&params) {
@@ -200,14 +209,14 @@ impl Writer {
             }
             output.push(self.info(n, v));
         }
-        let frame = self.frames.pop().expect("the main graph");
-        let (node, initializer) = (frame.nodes, self.initializers);
+        let frame = self.scope.frames.pop().expect("the main graph");
+        let (node, initializer) = (frame.nodes, self.scope.initializers);
         let name = if name.is_empty() { "hub" } else { name }.to_string();
         let mut graph =
             GraphProto { node, name, initializer, input, output, ..GraphProto::default() };
         file::rename(&mut graph, &renamed);
         file::prune(&mut graph);
-        Ok(graph)
+        Ok((graph, self.functions))
     }
 
     /// An input's or output's name and type; a size that is one symbol has its name.
@@ -237,30 +246,25 @@ impl Writer {
             Op::Const(_) => return Ok(()),
             Op::Prim(p) => self.prim(p, &node.inputs, &node.outputs)?,
             Op::Control(c) => self.control(c, &node.inputs, &node.outputs)?,
-            Op::Group { region, .. } => {
-                let params = self.g.regions[*region].params.clone();
-                for (p, &v) in params.into_iter().zip(&node.inputs) {
-                    let name = self.name(v)?;
-                    self.define(p, &name);
-                }
-                self.region(*region)?;
-                let results = self.g.regions[*region].results.clone();
-                results.into_iter().map(|v| self.name(v)).collect::<Got<_>>()?
+            Op::Group { kind, region } => {
+                let body = self.g.regions[*region].clone();
+                self.function(&format!("{kind:?}Group"), &body, &node.inputs)?
             }
             Op::Source(s) => match table::source(self, s, &node.inputs)? {
                 Some(names) => names,
                 None => {
                     let mut b = Builder::new(&mut self.g, &node.name);
-                    let outs = s.expand(&mut b, &node.inputs)?;
-                    let made = b.finish();
-                    self.nodes(&made)?;
-                    outs.into_iter().map(|v| self.name(v)).collect::<Got<_>>()?
+                    let results = hub_ir::expand::define(s, &mut b, &node.inputs)?;
+                    let nodes = b.finish();
+                    let params = node.inputs.clone();
+                    let body = RegionData { params, nodes, results };
+                    self.function(&function::named(s.name()), &body, &node.inputs)?
                 }
             },
         };
         for (&v, name) in node.outputs.iter().zip(&names) {
             self.define(v, name);
-            if matches!(node.op, Op::Control(_)) {
+            if !matches!(node.op, Op::Prim(_)) {
                 self.bind_axes(v)?;
             }
         }

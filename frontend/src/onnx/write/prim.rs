@@ -284,7 +284,7 @@ impl Writer {
         let rest = [&dims[..axis], &dims[axis + 1..]].concat();
         let start = self.scalar(x.ty, start);
         let start = self.expand(&start, &[], &rest)?;
-        let (before, now) = (self.names.fresh("before"), self.names.fresh("now"));
+        let (before, now) = (self.scope.names.fresh("before"), self.scope.names.fresh("now"));
         let info = |name: &str| ValueInfoProto {
             name: name.into(),
             r#type: Some(super::file::bare_type(x.ty, rest.len())),

@@ -1,12 +1,12 @@
 //! What each operation is called in ONNX. To add an operator: a row of [`source`], if ONNX has a
-//! name for it; without a row it is written as its expansion into primitives.
+//! name for it; without a row it is written as a function that holds its expansion.
 
 use super::cx::{Got, Writer};
 use super::{nn, quant, resize, rnn, spatial};
 use hub_abi::prim::{BinaryOp, ReduceOp, UnaryOp};
 use hub_ir::{Source, Value};
 
-/// Names of a source operator's outputs; none where it is to be written as its expansion.
+/// Names of a source operator's outputs; none where it is to be a function.
 pub(super) fn source(w: &mut Writer, s: &Source, ins: &[Value]) -> Got<Option<Vec<String>>> {
     match s {
         Source::Conv(op) => spatial::conv(w, op, ins),
