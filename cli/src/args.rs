@@ -87,7 +87,8 @@ pub struct Build {
     /// The bundle to write
     #[arg(short, long)]
     pub output: PathBuf,
-    /// Devices to compile for: cpu, cuda, opencl, ascend (this version has cpu)
+    /// Devices to compile for: cpu, cuda (PTX for compute capability 8.0 and above; this version
+    /// compiles it but has no driver to run it), opencl, ascend (not in this version)
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
     /// CPU tiers to compile for: amx and avx512bf16 (for --precision bf16), avx512, avx2, portable [default:
@@ -146,6 +147,8 @@ pub enum Emit {
     Kernels,
     /// Every kernel's machine code, disassembled.
     Asm,
+    /// The module of PTX (with --target cuda).
+    Ptx,
 }
 
 /// `hubc optimize`.

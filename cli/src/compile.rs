@@ -8,6 +8,7 @@ use crate::report::{PrecisionReport, Report, TierReport};
 use crate::{tensors, tune, verify};
 use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
 use hub_codegen::place::{self, Backend};
+use hub_codegen::targets::cuda::CudaBackend;
 use hub_codegen::targets::x86::{Choices, X86Backend};
 use hub_frontend::{LoadOptions, Loaded};
 use hub_ir::{Graph, Op};
@@ -48,12 +49,16 @@ pub struct Job {
     pub emit_kernels: bool,
     /// Print machine code.
     pub emit_asm: bool,
+    /// Print PTX.
+    pub emit_ptx: bool,
 }
 
 /// CPU tiers that a bundle may hold, best first.
 pub const TIERS: [&str; 4] = ["amx", "avx512bf16", "avx512", "avx2"];
 /// Those that have nothing over the next without bf16.
 const BF16_TIERS: [&str; 2] = ["amx", "avx512bf16"];
+/// What `--target cuda` adds: one code for compute capability 8.0 and above.
+const CUDA_TIER: &str = "sm80";
 
 impl Job {
     /// A job with defaults.
@@ -74,6 +79,7 @@ impl Job {
             emit_ir: false,
             emit_kernels: false,
             emit_asm: false,
+            emit_ptx: false,
         }
     }
 
@@ -96,6 +102,17 @@ impl Job {
                     Failure::new(UNSUPPORTED, format!("tier {t} is for --precision bf16"));
                 return Err(failure.help("use --cpu avx512, or --precision bf16"));
             }
+        }
+        let has = |target: &str| b.target.iter().any(|t| t == target);
+        if !has("cpu") {
+            if !b.cpu.is_empty() {
+                let failure = Failure::new(USAGE, "--cpu without target cpu");
+                return Err(failure.help("use --target cpu,cuda"));
+            }
+            job.tiers.clear();
+        }
+        if has("cuda") {
+            job.tiers.push(CUDA_TIER.into());
         }
         job.load = load_options(&b.dims, &b.specialize)?;
         job.limit(Limits::of(&b.limits.limits)?);
@@ -140,13 +157,16 @@ impl Job {
 /// Options that the command line fixes but that this version has no meaning for.
 fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
     let absent = |what: String| Failure::new(UNSUPPORTED, format!("{what} is not in this version"));
-    if let Some(t) = b.target.iter().find(|t| *t != "cpu") {
-        let known = ["cuda", "opencl", "ascend"].contains(&&t[..]);
+    if b.target.is_empty() {
+        return Err(Failure::new(USAGE, "no target").help("use --target cpu"));
+    }
+    if let Some(t) = b.target.iter().find(|t| !["cpu", "cuda"].contains(&&t[..])) {
+        let known = ["opencl", "ascend"].contains(&&t[..]);
         let failure = match known {
             true => absent(format!("target {t}")),
             false => Failure::new(USAGE, format!("there is no target '{t}'")),
         };
-        return Err(failure.help("use --target cpu"));
+        return Err(failure.help("use --target cpu, or cpu,cuda"));
     }
     if !matches!(b.precision, Precision::F32 | Precision::Bf16) {
         let what = format!("precision {:?}", b.precision).to_lowercase();
@@ -211,7 +231,8 @@ pub fn compile(job: &Job) -> Result<Report, Failure> {
     }
     progress.say("compiling kernels");
     let mut choices = Choices::new();
-    if let Some(seconds) = job.tune.filter(|_| !job.tiers.is_empty()) {
+    let here = job.tiers.iter().any(|t| hub_runtime::supports(t));
+    if let Some(seconds) = job.tune.filter(|_| here) {
         progress.say("tuning: measuring kernels");
         let tuned = tune::search(job, seconds, &loaded)?;
         choices = tuned.choices.clone();
@@ -238,15 +259,19 @@ pub fn kernels(
     choices: &Choices,
     g: &mut Graph,
 ) -> Result<place::Compiled, Failure> {
-    let mut backends = vec![];
+    let mut backends: Vec<Box<dyn Backend>> = vec![];
     let here = tiers.iter().position(|t| hub_runtime::supports(t));
     for (i, tier) in tiers.iter().enumerate() {
+        if tier == CUDA_TIER {
+            backends.push(Box::new(CudaBackend::new(job.exact)));
+            continue;
+        }
         let one = X86Backend::of_tier(tier)
             .ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
         let mine = if Some(i) == here { choices.clone() } else { Choices::new() };
-        backends.push(one.exact(job.exact).choose(mine));
+        backends.push(Box::new(one.exact(job.exact).choose(mine)));
     }
-    let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
+    let backends: Vec<&dyn Backend> = backends.iter().map(|b| &**b).collect();
     Ok(place::compile(g, &backends)?)
 }
 
@@ -316,7 +341,11 @@ fn emit(job: &Job, c: &place::Compiled) {
             println!("// tier {}", t.plan.tier);
             t.kernels.iter().for_each(|k| println!("{k}"));
         }
-        if job.emit_asm {
+        let text = hub_abi::bundle::is_text(&t.plan.tier);
+        if job.emit_ptx && text {
+            print!("{}", String::from_utf8_lossy(&t.code));
+        }
+        if job.emit_asm && !text {
             for k in &t.plan.kernels {
                 let code = &t.code[k.offset as usize..(k.offset + k.len) as usize];
                 println!("{} ({}, {})", k.name, t.plan.tier, k.schedule);

@@ -1,7 +1,7 @@
 //! What a lowering and a code generator know of the machine that will run a kernel: data, so that
 //! the host that compiles need not be the host that runs.
 
-/// Instruction set tiers, each containing the ones before it.
+/// Instruction set tiers; those of x86-64 contain the ones before them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Tier {
     /// AVX2, FMA, F16C, BMI2.
@@ -12,10 +12,12 @@ pub enum Tier {
     Avx512Bf16,
     /// AMX: tile registers and products of bf16 tiles.
     Amx,
+    /// CUDA, compute capability 8.0 and above: a warp is a machine of 32 lanes.
+    Sm80,
 }
 
 impl Tier {
-    /// All, smallest first.
+    /// Those of x86-64, smallest first.
     pub const ALL: [Tier; 4] = [Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16, Tier::Amx];
 
     /// Name in schedules, bundles and options.
@@ -25,6 +27,7 @@ impl Tier {
             Tier::Avx512 => "avx512",
             Tier::Avx512Bf16 => "avx512bf16",
             Tier::Amx => "amx",
+            Tier::Sm80 => "sm80",
         }
     }
 }
@@ -42,6 +45,16 @@ pub struct Target {
     pub l1: usize,
     /// Bytes of L2 cache a core.
     pub l2: usize,
+    /// A worker has a core with caches of its own: large scratch pays (Winograd, chains), and so do
+    /// blocks of lanes × lanes turned in registers.
+    pub own_core: bool,
+    /// Bytes of scratch that a value kept between the passes over a row may take.
+    pub kept: i64,
+    /// Fewest elements of a tile of elementwise work.
+    pub grain: i64,
+    /// Tiles that run at once where there are never fewer: small problems are cut for so many. 1
+    /// where a kernel is shaped for one worker.
+    pub workers: i64,
     /// Sums must be those of an operator's definition: no Winograd.
     pub exact: bool,
     /// Which of the kernels that the model of cycles ranks is tried first: the best (0) but for a
@@ -54,17 +67,34 @@ impl Target {
     pub fn of(tier: Tier) -> Target {
         let (vector_bytes, vector_regs) = if tier == Tier::Avx2 { (32, 16) } else { (64, 32) };
         let (l1, l2) = if tier == Tier::Avx2 { (32 << 10, 512 << 10) } else { (48 << 10, 1 << 20) };
-        Target { tier, vector_bytes, vector_regs, l1, l2, exact: false, choice: 0 }
+        let mut t = Target {
+            tier,
+            vector_bytes,
+            vector_regs,
+            l1,
+            l2,
+            own_core: true,
+            kept: 32 << 10,
+            grain: 1024,
+            workers: 1,
+            exact: false,
+            choice: 0,
+        };
+        if tier == Tier::Sm80 {
+            (t.vector_bytes, t.vector_regs) = (128, 64);
+            (t.own_core, t.kept, t.grain, t.workers) = (false, 6 << 10, 128, 432);
+        }
+        t
     }
 
     /// Has it dot products of bf16 pairs?
     pub fn has_dot2(&self) -> bool {
-        self.tier >= Tier::Avx512Bf16
+        matches!(self.tier, Tier::Avx512Bf16 | Tier::Amx)
     }
 
     /// Has it tile registers?
     pub fn has_tiles(&self) -> bool {
-        self.tier >= Tier::Amx
+        self.tier == Tier::Amx
     }
 
     /// f32 lanes of a vector register.

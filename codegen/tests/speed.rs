@@ -46,7 +46,7 @@ fn time(l: &Lowered, inputs: usize, target: &Target, ops: &[&Operand]) -> f64 {
 }
 
 fn report(name: &str, g: &Graph, kind: GroupKind, lays: (&[Lay], &[Lay])) {
-    for t in targets().iter().filter(|t| Some(t.tier) <= Target::host_tier()) {
+    for t in targets().iter().filter(|t| t.own_core && Some(t.tier) <= Target::host_tier()) {
         let task = task(g, lays.0, lays.1);
         let l = lower(&task, kind, t).unwrap();
         let ops: Vec<&Operand> = task.inputs.iter().chain(&task.outputs).collect();

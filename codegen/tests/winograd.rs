@@ -36,7 +36,7 @@ fn check(
     late: bool,
     plan: usize,
 ) {
-    for t in targets() {
+    for t in targets().into_iter().filter(|t| t.own_core) {
         for m in [2, 4] {
             let w = [features, x[1], 3, 3];
             let when = vec![late, false, late, late];
@@ -70,7 +70,7 @@ fn whole_tiles_and_cut_ones() {
 #[test]
 fn channels_in_chunks() {
     let s = &mut 5;
-    for t in targets() {
+    for t in targets().into_iter().filter(|t| t.own_core) {
         let specs = [
             (vec![1, 512, 5, 6], vec![false; 4], false),
             (vec![32, 512, 3, 3], vec![false; 4], true),
@@ -115,7 +115,7 @@ fn random_problems() {
 #[test]
 fn the_model_takes_it_where_it_pays_and_exactness_forbids_it() {
     let s = &mut 4;
-    for t in targets() {
+    for t in targets().into_iter().filter(|t| t.own_core) {
         let ask = |s: &mut u64, x: [usize; 4], features: usize, t: &Target| {
             let specs = [
                 (x.to_vec(), vec![false; 4], false),

@@ -13,6 +13,7 @@ mod capi;
 mod capi_options;
 mod cpu;
 pub mod describe;
+pub mod device;
 mod error;
 mod flow;
 mod host;

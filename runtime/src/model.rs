@@ -5,6 +5,7 @@
 //! all sessions of all processes.
 
 use crate::cpu;
+use crate::device::{Driver, Kernels};
 use crate::error::Error;
 use crate::flow::Flow;
 use crate::host::Shared;
@@ -56,17 +57,29 @@ pub(crate) struct Inner {
 pub(crate) struct Tier {
     pub plan: Plan,
     pub flow: Flow,
-    pub code: Code,
+    pub code: Runs,
+}
+
+/// Where a tier's kernels run.
+pub(crate) enum Runs {
+    /// On this processor, from this mapping.
+    Here(Code),
+    /// On a device.
+    There(Box<dyn Kernels>),
 }
 
 impl Tier {
-    /// The function of kernel `i` of the plan.
-    pub fn kernel(&self, i: u32) -> Kernel {
+    /// The function of kernel `i` of the plan; the device, if it runs there.
+    pub fn kernel(&self, i: u32) -> Result<Kernel, &dyn Kernels> {
+        let code = match &self.code {
+            Runs::Here(code) => code,
+            Runs::There(device) => return Err(&**device),
+        };
         let k = &self.plan.kernels[i as usize];
-        let entry = &self.code.bytes()[k.offset as usize..][..k.len as usize];
+        let entry = &code.bytes()[k.offset as usize..][..k.len as usize];
         // SAFETY: the bytes are executable machine code whose hash was checked, which the compiler
         // wrote as a function of this signature; trust in it was decided when the tier was loaded.
-        unsafe { std::mem::transmute::<*const u8, Kernel>(entry.as_ptr()) }
+        Ok(unsafe { std::mem::transmute::<*const u8, Kernel>(entry.as_ptr()) })
     }
 }
 
@@ -204,6 +217,21 @@ impl Inner {
         }
     }
 
+    /// The best tier of the bundle that a driver runs.
+    pub fn on(&self, driver: &dyn Driver) -> Result<Arc<Tier>, Error> {
+        let has = |t: &&&str| self.bundle.manifest.tiers.iter().any(|i| i.name == ***t);
+        let Some(name) = driver.tiers().iter().find(has) else {
+            return Err(Error::Unsupported("the bundle has no code for this device".into()));
+        };
+        if let Err(why) = &self.native {
+            return Err(Error::Unsupported(format!("no code of the bundle may run: {why}")));
+        }
+        let TierView { plan, code } = self.bundle.tier(name).map_err(|e| self.refused(e))?;
+        let flow = Flow::of(&plan, &self.bundle.graph)?;
+        let kernels = driver.load(&self.bundle.file()[code], &plan.kernels)?;
+        Ok(Arc::new(Tier { plan, flow, code: Runs::There(kernels) }))
+    }
+
     /// Checks and maps a tier once; `None` where executable memory is refused.
     fn load(&self, i: usize, name: &str) -> Result<Option<Arc<Tier>>, Error> {
         if let Some(t) = self.tiers[i].get() {
@@ -217,7 +245,7 @@ impl Inner {
         };
         let Ok(mapped) = mapped else { return Ok(None) };
         let flow = Flow::of(&plan, &self.bundle.graph)?;
-        let tier = Arc::new(Tier { plan, flow, code: mapped });
+        let tier = Arc::new(Tier { plan, flow, code: Runs::Here(mapped) });
         Ok(Some(self.tiers[i].get_or_init(|| tier).clone()))
     }
 }

@@ -4,10 +4,11 @@ use crate::accept;
 use crate::bind;
 use crate::cpu::{self, FloatState};
 use crate::describe::{self, StepInfo, Summary};
+use crate::device::Driver;
 use crate::error::Error;
 use crate::host;
 use crate::map::CodeFrom;
-use crate::model::Model;
+use crate::model::{Model, Runs, Tier};
 use crate::native::{Native, Profile};
 use crate::pool::Pool;
 use crate::run::{check_rooms, copy_out};
@@ -16,6 +17,7 @@ use hub_abi::Dtype;
 use hub_abi::dim::SymEnv;
 use hub_portable::{Limits, Tensor, Value};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// How a session runs.
 #[derive(Clone, Debug, Default)]
@@ -48,16 +50,49 @@ enum Mode {
     Portable,
 }
 
+/// Why there is no session on a device: the bundle, or this build, lacks it.
+fn no_device(model: &Model, device: &str) -> Error {
+    let kind = device.split(':').next().unwrap_or_default();
+    let has = model.manifest().tiers.iter().any(|t| hub_abi::bundle::is_text(&t.name));
+    Error::Unsupported(match kind {
+        "cuda" if !has => {
+            format!("the bundle has no code for device '{device}': compile it with --target cuda")
+        }
+        "cuda" => format!("no device '{device}': this build has no CUDA driver, only cpu"),
+        _ => format!("no device '{device}' in this build: only cpu"),
+    })
+}
+
 impl Session {
     /// A session on a model.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Session, Error> {
         if !matches!(&options.device[..], "" | "cpu") {
-            let what = format!("no device '{}' in this build: only cpu", options.device);
-            return Err(Error::Unsupported(what));
+            return Err(no_device(model, &options.device));
         }
         let env = std::env::var("HUB_CPU").ok().filter(|v| !v.is_empty());
         let asked = options.tier.clone().or(env);
         let (tier, warning) = model.0.choose(asked.as_deref())?;
+        Session::start(model, options, tier, warning)
+    }
+
+    /// A session whose kernels a driver runs.
+    ///
+    /// # Errors
+    /// The bundle has no code for it, or what the driver says.
+    pub fn on(
+        model: &Model,
+        options: &SessionOptions,
+        driver: &dyn Driver,
+    ) -> Result<Session, Error> {
+        Session::start(model, options, Some(model.0.on(driver)?), String::new())
+    }
+
+    fn start(
+        model: &Model,
+        options: &SessionOptions,
+        tier: Option<Arc<Tier>>,
+        warning: String,
+    ) -> Result<Session, Error> {
         let threads = if options.threads == 0 { cpu::cores() } else { options.threads };
         if threads > 1024 {
             return Err(Error::Usage(format!("{threads} threads, more than 1024")));
@@ -295,10 +330,13 @@ impl Session {
         &self.warning
     }
 
-    /// Where native code is executed from; `None` when portable.
+    /// Where native code is executed from; `None` when portable or on a device.
     pub fn code_from(&self) -> Option<CodeFrom> {
         match &self.mode {
-            Mode::Native(n) => Some(n.tier.code.from),
+            Mode::Native(n) => match &n.tier.code {
+                Runs::Here(code) => Some(code.from),
+                Runs::There(_) => None,
+            },
             Mode::Portable => None,
         }
     }

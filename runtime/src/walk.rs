@@ -179,16 +179,17 @@ impl Native {
         let Op::Call { kernel, args, tiles, scratch, wide, status, slot } = b.ops[at] else {
             return Ok(());
         };
-        let args = b.words[args as usize..].as_ptr();
+        let args = &b.words[args as usize..];
         let f = self.tier.kernel(kernel);
         let t = self.profile.is_some().then(Instant::now);
         // SAFETY: the block's addresses were checked against their buffers when the stage was
         // bound, and scratch was placed for as many workers as take part; inputs and outputs are
         // valid by our caller's promise, tiles are independent.
         unsafe {
-            match wide {
-                true => self.pool.call_all(f, args, tiles, scratch),
-                false => self.pool.call(f, args, tiles, scratch),
+            match (f, wide) {
+                (Ok(f), true) => self.pool.call_all(f, args.as_ptr(), tiles, scratch),
+                (Ok(f), false) => self.pool.call(f, args.as_ptr(), tiles, scratch),
+                (Err(device), _) => device.launch(kernel, args, tiles)?,
             }
         }
         self.record(slot, t);

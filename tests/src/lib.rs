@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+pub mod cuda;
 pub mod graphs;
 
 use hub_abi::dim::{Dim, Sym, SymEnv};
@@ -101,7 +102,15 @@ pub fn check(
     let cpu = Some(tier.to_string());
     let how =
         Running { threads, device: "cpu".into(), cpu, no_verify: true, limits: Default::default() };
-    let mut o = tensors::open(bundle, &how)?;
+    compare_on(case, tensors::open(bundle, &how)?, tolerance)
+}
+
+/// As [`check`], on an open session.
+pub fn compare_on(
+    case: &Case,
+    mut o: tensors::Opened,
+    tolerance: Tolerance,
+) -> Result<Comparison, Failure> {
     let inputs = tensors::inputs_for(&o, &case.inputs)?;
     let got = o.run(&inputs)?;
     let compared = match &case.fixture {

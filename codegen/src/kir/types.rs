@@ -68,7 +68,10 @@ impl Elem {
     }
 }
 
-/// Type of a register. `lanes` is a power of two from 1 (a scalar) to 16.
+/// Most lanes of a register: those of a GPU's warp.
+pub const MAX_LANES: usize = 32;
+
+/// Type of a register. `lanes` is a power of two from 1 (a scalar) to [`MAX_LANES`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RegTy {
     /// What a lane holds.

@@ -47,8 +47,8 @@ fn ensure(ok: bool, what: impl FnOnce() -> String) -> Check {
 impl Verifier<'_> {
     fn run(&mut self) -> Check {
         for (i, t) in self.k.regs.iter().enumerate() {
-            ensure(t.lanes.is_power_of_two() && t.lanes <= 16, || {
-                format!("v{i} has {} lanes, not a power of two up to 16", t.lanes)
+            ensure(t.lanes.is_power_of_two() && t.lanes as usize <= MAX_LANES, || {
+                format!("v{i} has {} lanes, not a power of two up to {MAX_LANES}", t.lanes)
             })?;
         }
         for g in &self.k.grid {

@@ -150,6 +150,7 @@ impl Chain<'_, '_> {
             lane,
             slack: 0,
             ahead: None,
+            spread: None,
         };
         let axes = |m: &Mac| -> Made<[Axis; 2]> {
             m.rows.clone().try_into().or_else(|_| unsupported("a chain of flat images"))

@@ -33,7 +33,8 @@ pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made
     let pos = Pos { s: s_at, v: v_at, out: vec![Coord::zero(); rank] };
     let ahead = ahead(&cx, mac, sch);
     let rows = [outer, inner];
-    let mut t = Tiler { mac, sch, elem, s, v, rows, scratch, lane, slack, ahead };
+    let mut t = Tiler { mac, sch, elem, s, v, rows, scratch, lane, slack, ahead, spread: None };
+    t.spread(&mut cx);
     let tiles = t.kernel(&mut cx, pos)?;
     let work = mac.work(task, tiles);
     Ok(cx.finish(work, format!("{} {sch}", mac.name)))

@@ -332,6 +332,5 @@ pub fn lower_as(
 
 /// Whether the target can hold the kernel in its registers; if not, why.
 fn fits(kernel: &crate::kir::Kernel, target: &Target) -> Result<(), String> {
-    use crate::targets::x86;
-    x86::emit(kernel, target).map(|_| ()).map_err(|e| e.to_string())
+    crate::targets::fits(kernel, target).map_err(|e| e.to_string())
 }

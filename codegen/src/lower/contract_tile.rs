@@ -98,6 +98,8 @@ pub struct Tiler<'m> {
     pub slack: i64,
     /// What is fetched ahead, if anything.
     pub ahead: Option<Ahead>,
+    /// Bytes from a packed vector's first lane to each (i32), where a vector is several panels.
+    pub spread: Option<Reg>,
 }
 
 impl Tiler<'_> {
@@ -131,6 +133,35 @@ impl Tiler<'_> {
             Some(panel) => (at / PANEL * panel + at % PANEL * self.step_k()) * size,
             None => at * size,
         }
+    }
+
+    /// A vector of the vector operand; lanes of a packed one may lie in several panels.
+    pub fn packed(
+        &self,
+        cx: &mut LowerCx<'_>,
+        ty: RegTy,
+        at: &Addr,
+        dtype: Dtype,
+        mask: Option<Reg>,
+    ) -> Reg {
+        match self.spread {
+            Some(idx) => cx.b.gather(ty, at.clone(), idx, 1, dtype, mask),
+            None => cx.b.load(ty, at.clone(), dtype, mask),
+        }
+    }
+
+    /// Makes [`Tiler::spread`] where it is needed.
+    pub fn spread(&mut self, cx: &mut LowerCx<'_>) {
+        let (Some(panel), true) = (self.mac.panel, self.sch.lanes > PANEL) else { return };
+        let ty = RegTy::new(Elem::I32, self.sch.lanes as usize);
+        let size = self.v.dtype.size() as i64;
+        let lane = cx.b.iota(ty);
+        let (bits, low) = (cx.b.const_i(ty, PANEL.ilog2().into()), cx.b.const_i(ty, PANEL - 1));
+        let (number, within) = (cx.b.bin(BinOp::UShr, lane, bits), cx.b.bin(BinOp::And, lane, low));
+        let far = cx.b.const_i(ty, panel * size);
+        let near = cx.b.const_i(ty, self.step_k() * size);
+        let (number, within) = (cx.b.mul(number, far), cx.b.mul(within, near));
+        self.spread = Some(cx.b.add(number, within));
     }
 
     /// Elements of the innermost summed axis in a step.
@@ -261,8 +292,8 @@ impl Tiler<'_> {
             .collect();
         // A packed panel is padded with zeros, so only a strided operand needs masks here.
         let masks = match self.mac.panel {
-            Some(_) => vec![None; nv as usize],
-            None => self.masks(cx, cols, 0),
+            Some(_) if self.spread.is_none() => vec![None; nv as usize],
+            _ => self.masks(cx, cols, 0),
         };
         let first = cx.address(self.v.base, &pos.v).0;
         let vs: Vec<(Addr, Option<Reg>)> =
@@ -399,7 +430,7 @@ impl Tiler<'_> {
         if self.mac.pairs {
             return self.pair_products(cx, rows, vs, acc);
         }
-        let v: Vec<Reg> = vs.iter().map(|(at, m)| cx.b.load(ty, at.clone(), vd, *m)).collect();
+        let v: Vec<Reg> = vs.iter().map(|(at, m)| self.packed(cx, ty, at, vd, *m)).collect();
         for (at, row) in rows.iter().zip(acc) {
             let a = cx.b.load_splat(ty, at.clone(), sd);
             for (&r, &x) in row.iter().zip(&v) {
@@ -449,7 +480,7 @@ impl Tiler<'_> {
     fn pair_vector(&self, cx: &mut LowerCx<'_>, at: &Addr, mask: Option<Reg>) -> Reg {
         let ty = self.vec_ty().with(Elem::I32);
         if self.mac.panel.is_some() {
-            return cx.b.load(ty, at.clone(), Dtype::I32, mask);
+            return self.packed(cx, ty, at, Dtype::I32, mask);
         }
         let row = self.mac.k.last().map_or(0i64.into(), |k| k.v.clone());
         let next = cx.coef(&row.times(self.v.dtype.size() as i64));

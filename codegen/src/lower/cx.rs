@@ -333,9 +333,10 @@ impl<'t> LowerCx<'t> {
         if ty.is_scalar() { r } else { self.b.splat(r, ty.lanes as usize) }
     }
 
-    /// A register type of so many lanes, if it fits a vector register.
+    /// A register type of so many lanes, if it fits a vector register (which on a warp is a register
+    /// a thread, however wide).
     pub fn vector(&self, elem: Elem, lanes: usize) -> Made<RegTy> {
-        if lanes > 1 && lanes * elem.size() > self.target.vector_bytes {
+        if self.target.own_core && lanes > 1 && lanes * elem.size() > self.target.vector_bytes {
             return Err(Fail::Narrow);
         }
         Ok(RegTy::new(elem, lanes))

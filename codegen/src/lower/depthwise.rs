@@ -113,6 +113,8 @@ struct Walk {
     x: Vec<Vec<Addr>>,
     w: Vec<Addr>,
     masks: Vec<Option<Reg>>,
+    /// Of filters: where a vector is several panels, some may not be there.
+    panels: Vec<Option<Reg>>,
 }
 
 impl Tiler<'_> {
@@ -141,9 +143,13 @@ impl Tiler<'_> {
             Base::Scratch => i64::MAX,
         };
         let masks = self.masks(cx, cols, slack);
+        let panels = match self.spread {
+            Some(_) => self.masks(cx, cols, 0),
+            None => vec![None; nv as usize],
+        };
         let acc: Vec<Vec<Reg>> =
             (0..th * tw).map(|_| (0..nv).map(|_| self.start(cx)).collect()).collect();
-        self.outer_taps(cx, 0, &Walk { x, w, masks }, tw, &acc);
+        self.outer_taps(cx, 0, &Walk { x, w, masks, panels }, tw, &acc);
         acc
     }
 
@@ -172,6 +178,7 @@ impl Tiler<'_> {
             x: at.x.iter().map(|r| r.iter().map(|a| moved(a, s)).collect()).collect(),
             w: at.w.iter().map(|a| moved(a, v)).collect(),
             masks: at.masks.clone(),
+            panels: at.panels.clone(),
         };
         let extent = cx.scalar(&ax.dim);
         cx.b.begin();
@@ -194,7 +201,7 @@ impl Tiler<'_> {
         let mut filters: Vec<Vec<Reg>> = vec![];
         if fits && held > 0 {
             for t in 0..taps {
-                filters.push(at.w.iter().map(|a| self.filter(cx, a, tap_v, t)).collect());
+                filters.push(self.filter(cx, at, tap_v, t));
             }
         }
         // Columns and taps that meet at one input element are the same distance from the first.
@@ -235,8 +242,11 @@ impl Tiler<'_> {
         cx.b.load(self.vec_ty(), at, self.s.dtype, mask)
     }
 
-    fn filter(&self, cx: &mut LowerCx<'_>, at: &Addr, step: Coef, tap: i64) -> Reg {
-        cx.b.load(self.vec_ty(), at.clone().row(tap, step), self.v.dtype, None)
+    /// The filter vectors of a tap.
+    fn filter(&self, cx: &mut LowerCx<'_>, at: &Walk, step: Coef, tap: i64) -> Vec<Reg> {
+        let (ty, dtype) = (self.vec_ty(), self.v.dtype);
+        let each = at.w.iter().zip(&at.panels);
+        each.map(|(a, m)| self.packed(cx, ty, &a.clone().row(tap, step), dtype, *m)).collect()
     }
 
     /// The filter vector of a tap, loaded when the walk comes to that tap.
@@ -250,8 +260,7 @@ impl Tiler<'_> {
         current: &mut Option<(i64, Vec<Reg>)>,
     ) -> Reg {
         if current.as_ref().is_none_or(|c| c.0 != tap) {
-            let all = at.w.iter().map(|a| self.filter(cx, a, step, tap)).collect();
-            *current = Some((tap, all));
+            *current = Some((tap, self.filter(cx, at, step, tap)));
         }
         current.as_ref().map_or_else(|| unreachable!("set above"), |c| c.1[j])
     }

@@ -2,7 +2,7 @@
 //! to plan with, and what it has no form for in full vectors is tried in half.
 
 use crate::target::Target;
-use crate::targets::x86;
+use crate::targets::{self, Refused as NoCode};
 use crate::task::{Lowered, Refused};
 
 /// Parts (of 8) of the vector registers that lowerings plan with, one attempt each.
@@ -22,14 +22,14 @@ pub fn fitted(
             let vector_regs = target.vector_regs * share / 8;
             let plan = Target { vector_regs, vector_bytes: bytes, ..*target };
             let made = make(&plan)?;
-            match x86::emit(&made.kernel, target) {
+            match targets::fits(&made.kernel, target) {
                 Ok(_) => return Ok(made),
-                Err(e @ x86::Refused::Registers { .. }) => why = e.to_string(),
-                Err(e @ x86::Refused::Unsupported { .. }) => {
+                Err(e @ NoCode::Registers { .. }) => why = e.to_string(),
+                Err(e @ NoCode::Unsupported { .. }) => {
                     why = e.to_string();
                     break;
                 }
-                Err(x86::Refused::Malformed(e)) => panic!("{e}"),
+                Err(NoCode::Malformed(e)) => panic!("{e}"),
             }
         }
     }

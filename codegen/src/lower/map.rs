@@ -131,9 +131,10 @@ fn plan<'p>(cx: &LowerCx<'_>, piece: &'p Piece) -> Made<Plan<'p>> {
     let reduced = vec![false; domain.dims.len()];
     let mut loops = found.arrange(cx, found.loops(cx, &domain, &reduced));
     let total = loops.iter().map(|l| cx.estimate(&l.extent).max(1)).fold(1, i64::saturating_mul);
-    let most = if found.insts > 40 { 2048 } else { 8192 };
+    let grain = cx.target.grain;
+    let most = if found.insts > 40 { 2 * grain } else { 8 * grain };
     let how = vector_loop(cx, &found, &loops);
-    let mut size = (total / 64).clamp(1024, most);
+    let mut size = (total / 64).clamp(grain, most);
     let mut align = 4 * cx.lanes as i64;
     let cross = transpose::find(cx, &found, &loops);
     if let Some(c) = &cross {

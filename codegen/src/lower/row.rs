@@ -98,7 +98,7 @@ fn plan(cx: &mut LowerCx<'_>) -> Made<Plan> {
     }
     let (kept, reduced) = sides;
     let count = cx.estimate(&rows.count()).max(1);
-    let target = if found.insts > 60 { 4096 } else { 16384 };
+    let target = if found.insts > 60 { 4 } else { 16 } * cx.target.grain;
     let align = if inside { 1 } else { cx.lanes as i64 };
     let tiling = tiling(cx, &kept, (target / count).max(1), align);
     let mut wide = width(cx, &found, &rows, inside);

@@ -110,7 +110,8 @@ impl Rows {
 pub fn keep(cx: &mut LowerCx<'_>, rows: &Rows, loops: &[Loop]) -> HashMap<Value, Kept> {
     let mut out = HashMap::new();
     let size: Option<i64> = loops.iter().map(|l| l.extent.as_const()).product();
-    let Some(bytes) = size.map(|n| 4 * (n + cx.lanes as i64)).filter(|b| *b <= 32 << 10) else {
+    let Some(bytes) = size.map(|n| 4 * (n + cx.lanes as i64)).filter(|b| *b <= cx.target.kept)
+    else {
         return out;
     };
     let mut strides = vec![0; rows.full.len()];

@@ -20,12 +20,15 @@ pub struct Facts {
     pub l1: i64,
     /// Second-level cache of a core, bytes.
     pub l2: i64,
+    /// Tiles that run at once where there are never fewer.
+    pub workers: i64,
 }
 
 impl Facts {
     /// Those of a target, with so many lanes.
     pub fn of(t: &Target, lanes: usize) -> Facts {
-        Facts { lanes: lanes as i64, regs: t.vector_regs as i64, l1: t.l1 as i64, l2: t.l2 as i64 }
+        let (regs, l1, l2) = (t.vector_regs as i64, t.l1 as i64, t.l2 as i64);
+        Facts { lanes: lanes as i64, regs, l1, l2, workers: t.workers }
     }
 }
 
@@ -343,6 +346,13 @@ fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
         let tile = per_k(h * w, nv) * s.k as f64;
         compute += count * (tile + TILE_OVERHEAD + (2 * h * w * nv) as f64);
     });
+    if f.workers > 1 {
+        let tiles = s.batch * div_ceil(s.h, x.th) * div_ceil(s.w, x.tw) * div_ceil(s.n, nr);
+        let rows = x.th * x.tw;
+        // Every warp's loads pass one unit: four cycles each.
+        let tile = ((rows * x.nv).max(4 * (rows + x.nv)) * s.k) as f64 + TILE_OVERHEAD;
+        return tile * div_ceil(tiles, f.workers) as f64;
+    }
     let moved = moved(s, f, x);
     compute.max(moved) + 0.15 * compute.min(moved)
 }
@@ -379,8 +389,8 @@ pub fn moved(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
 mod tests {
     use super::*;
 
-    const AVX512: Facts = Facts { lanes: 16, regs: 32, l1: 48 << 10, l2: 1 << 20 };
-    const AVX2: Facts = Facts { lanes: 8, regs: 16, l1: 32 << 10, l2: 512 << 10 };
+    const AVX512: Facts = Facts { lanes: 16, regs: 32, l1: 48 << 10, l2: 1 << 20, workers: 1 };
+    const AVX2: Facts = Facts { lanes: 8, regs: 16, l1: 32 << 10, l2: 512 << 10, workers: 1 };
 
     fn shape(h: i64, w: i64, n: i64, k: i64) -> Shape {
         let a = h * w * k;

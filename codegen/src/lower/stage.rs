@@ -38,7 +38,7 @@ pub fn find(
 ) -> Option<Stage> {
     let lanes = cx.lanes as i64;
     let n = row.extent.as_const().filter(|n| (2..=2 * lanes + lanes / 2).contains(n))?;
-    let few = cx.target.vector_regs < cx.lanes + cx.lanes / 2;
+    let few = !cx.target.own_core || cx.target.vector_regs < cx.lanes + cx.lanes / 2;
     let pinned = found.is_pinned(across.dim) || found.notes.traps;
     if few || pinned || cx.estimate(&across.extent) < 2 * lanes {
         return None;

@@ -29,7 +29,7 @@ pub struct Cross {
 /// The one crossing load of a nest, if blocks serve it: `loops` are arranged, the vector axis last.
 pub fn find(cx: &LowerCx<'_>, found: &Study, loops: &[Loop]) -> Option<Cross> {
     let (vector, others) = loops.split_last()?;
-    let few = cx.target.vector_regs < cx.lanes + cx.lanes / 2;
+    let few = !cx.target.own_core || cx.target.vector_regs < cx.lanes + cx.lanes / 2;
     if few || found.notes.traps || cx.lanes != cx.target.lanes() || found.is_pinned(vector.dim) {
         return None;
     }

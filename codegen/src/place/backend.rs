@@ -1,6 +1,6 @@
 //! What placement needs of a target.
 
-use crate::kir::Kernel;
+use crate::kir::{Kernel, ParamId, share};
 use crate::task::{Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
 use hub_ir::{GroupKind, Region};
@@ -13,6 +13,31 @@ pub trait Backend {
     /// What a group's kernel depends on beside its task: which of several it is to be.
     fn choice(&self, _region: Region) -> usize {
         0
+    }
+
+    /// May a convolution be joined with the depthwise one that reads it ([`super::chain`])?
+    fn chains(&self) -> bool {
+        true
+    }
+
+    /// What code starts with, before the first kernel.
+    fn opening(&self) -> &[u8] {
+        &[]
+    }
+
+    /// The byte between kernels.
+    fn filler(&self) -> u8 {
+        0xCC
+    }
+
+    /// Pairs of parameters `(read, written)` that may be given one address.
+    fn shares(&self, kernel: &Kernel) -> Vec<(ParamId, ParamId)> {
+        share::shared(kernel)
+    }
+
+    /// Bytes of scratch that the plan gives a worker of a kernel.
+    fn scratch(&self, kernel: &Kernel) -> u64 {
+        kernel.scratch_bytes
     }
 
     /// A kernel for a group.

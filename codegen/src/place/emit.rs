@@ -2,7 +2,7 @@
 
 use super::layout::{Place, Shape, Wish, image_shape, unit_shape};
 use super::{PlaceError, Placer, Tier};
-use crate::kir::{Kernel, share};
+use crate::kir::Kernel;
 use crate::task::{Lowered, Operand, TaskArg, Which};
 use hub_abi::plan::{Arg, Buf, BufId, KernelInfo, OutputSource, Step};
 use hub_abi::{Dim, Dtype};
@@ -175,12 +175,15 @@ impl Placer<'_> {
             .backend
             .emit(&named)
             .map_err(|why| PlaceError::Emit { node: node.to_string(), why })?;
+        if self.tier.code.is_empty() {
+            self.tier.code.extend_from_slice(self.backend.opening());
+        }
         let offset = self.tier.code.len().next_multiple_of(CODE_ALIGN);
-        self.tier.code.resize(offset, 0xCC);
+        self.tier.code.resize(offset, self.backend.filler());
         self.tier.code.extend_from_slice(&code);
         let (offset, len) = (offset as u64, code.len() as u64);
-        let scratch = k.scratch_bytes;
-        let shares = share::shared(&k).into_iter().map(|(r, w)| (r.0, w.0)).collect();
+        let scratch = self.backend.scratch(&k);
+        let shares = self.backend.shares(&k).into_iter().map(|(r, w)| (r.0, w.0)).collect();
         self.tier.plan.kernels.push(KernelInfo { name, offset, len, schedule, shares, scratch });
         self.tier.kernels.push(named);
         self.cache.entry(key).or_default().push((k, at));

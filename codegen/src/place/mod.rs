@@ -86,7 +86,10 @@ pub struct Compiled {
 /// Compiles a fused graph for every backend given.
 pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, PlaceError> {
     wrap_singles(g);
-    chain::chains(g);
+    // The graph is one for all targets.
+    if backends.iter().all(|b| b.chains()) {
+        chain::chains(g);
+    }
     let portable = hub_ir::portable::lower(g)?;
     let mut pool = ConstPool::new(g, &portable);
     let mut tiers = vec![];

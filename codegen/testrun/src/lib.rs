@@ -4,6 +4,7 @@
 //! Invariant: memory is never writable and executable at once.
 
 pub mod amx;
+pub mod ptx;
 
 use std::ptr;
 

@@ -3,8 +3,9 @@
 
 use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::{Kernel, verify};
+use hub_codegen::targets::cuda;
 use hub_codegen::targets::x86::{self, Refused, Target, Tier};
-use hub_testrun::{Aligned, JitBuffer};
+use hub_testrun::{Aligned, JitBuffer, ptx};
 
 /// The tiers that this host runs; says by name which it lacks.
 pub fn tiers() -> Vec<Tier> {
@@ -43,6 +44,59 @@ pub fn native(k: &Kernel, tier: Tier, args: &[Arg], bufs: &mut [Vec<u8>]) -> Res
         b.copy_from_slice(m.bytes());
     }
     Ok(status[0])
+}
+
+/// Runs all tiles as PTX on the software GPU, watching for races; returns the status word.
+pub fn ptx(k: &Kernel, args: &[Arg], bufs: &mut [Vec<u8>]) -> Result<u32, Refused> {
+    let text = format!("{}{}", cuda::HEADER, cuda::emit(k)?);
+    let fail = |e: ptx::Fault| -> ! {
+        let line = text.lines().nth(e.line.max(1) - 1).unwrap_or("");
+        panic!("{e}, `{line}`\n{text}\n{k}")
+    };
+    let module = ptx::Module::parse(&text).unwrap_or_else(|e| fail(e));
+    let mut status = [0u8; 4];
+    let at = |i: usize| (i as u64 + 1) << 32;
+    let past = at(bufs.len());
+    let block: Vec<u64> = args
+        .iter()
+        .map(|a| match a {
+            Arg::Buf { buf, offset } => at(*buf).wrapping_add_signed(*offset),
+            Arg::Size(n) => *n as u64,
+            Arg::Status => past,
+        })
+        .collect();
+    let regions = bufs.iter_mut().enumerate();
+    let mut regions: Vec<_> =
+        regions.map(|(i, b)| ptx::Region { at: at(i), bytes: &mut b[..] }).collect();
+    regions.push(ptx::Region { at: past, bytes: &mut status });
+    let mut mem = ptx::Memory::new(regions, true);
+    mem.anyone(past);
+    let entry = &module.entries[&k.name];
+    entry.run(&block, interp::tiles(k, args), &mut mem).unwrap_or_else(|e| fail(e));
+    drop(mem);
+    Ok(u32::from_le_bytes(status))
+}
+
+/// Runs `k` as PTX and compares with what is meant; says whether the target took it.
+pub fn check_ptx(
+    k: &Kernel,
+    args: &[Arg],
+    bufs: &[Vec<u8>],
+    same: &[Same],
+    want: (u32, &[Vec<u8>]),
+) -> bool {
+    let mut got = bufs.to_vec();
+    let status = match ptx(k, args, &mut got) {
+        Ok(s) => s,
+        Err(Refused::Unsupported { .. } | Refused::Registers { .. }) => return false,
+        Err(e) => panic!("{e}\n{k}"),
+    };
+    assert_eq!(status, want.0, "status as PTX\n{k}");
+    for (n, ((g, w), s)) in got.iter().zip(want.1).zip(same).enumerate() {
+        let at = g.iter().zip(w).position(|(x, y)| x != y);
+        assert!(agree(*s, g, w), "buffer {n} as PTX, byte {at:?}\n{k}\n{}", cuda::emit(k).unwrap());
+    }
+    true
 }
 
 /// How two results are compared.
@@ -98,6 +152,9 @@ pub fn check(k: &Kernel, args: &[Arg], bufs: &[Vec<u8>], same: Same) -> usize {
     let mut want = bufs.to_vec();
     let status = interp::run(k, args, &mut want, 0..interp::tiles(k, args))
         .unwrap_or_else(|e| panic!("{e}\n{k}"));
+    let legal = cuda::legal(k);
+    verify(&legal).unwrap_or_else(|e| panic!("{e}\n{legal}"));
+    check_ptx(k, args, bufs, &vec![same; bufs.len()], (status, &want));
     let mut ran = 0;
     for tier in tiers() {
         foreign(k, tier);

@@ -2,6 +2,8 @@
 //! run by the interpreter (and as machine code) and compared with the portable meaning.
 #![allow(dead_code)]
 
+#[path = "../common/mod.rs"]
+mod common;
 pub mod problem;
 
 use hub_abi::{Dim, Dtype, SymEnv};
@@ -327,6 +329,19 @@ impl Group {
     /// Runs the kernel as machine code, where this host can, and compares with the interpreter: the
     /// same bits but for NaN payloads, and nothing else written.
     fn native(&self, t: &Target, l: &Lowered, ins: &[Placed], outs: &[Placed], want: &[Vec<u8>]) {
+        if t.tier == Tier::Sm80 {
+            let before: Vec<Vec<u8>> = ins.iter().chain(outs).map(|p| p.bytes.clone()).collect();
+            let same = ins.iter().chain(outs).map(|p| match p.op.dtype {
+                Dtype::F32 => common::Same::F32,
+                Dtype::F64 => common::Same::F64,
+                Dtype::F16 => common::Same::F16,
+                Dtype::BF16 => common::Same::BF16,
+                _ => common::Same::Bits,
+            });
+            let (same, args) = (same.collect::<Vec<_>>(), self.args(l, ins, outs));
+            let took = common::check_ptx(&l.kernel, &args, &before, &same, (0, want));
+            return assert!(took, "no PTX for {}", l.schedule);
+        }
         let code = x86::emit(&l.kernel, t).unwrap_or_else(|e| panic!("{}: {e}", l.schedule));
         let host = Target::host_tier();
         // Tile instructions run by software.

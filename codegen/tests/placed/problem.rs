@@ -112,8 +112,8 @@ pub fn typed(
     Made { group }
 }
 
-pub fn targets() -> [Target; 3] {
-    [Target::of(Tier::Avx512Bf16), Target::of(Tier::Avx512), Target::of(Tier::Avx2)]
+pub fn targets() -> [Target; 4] {
+    [Tier::Avx512Bf16, Tier::Avx512, Tier::Avx2, Tier::Sm80].map(Target::of)
 }
 
 pub const ENDS: [End; 3] = [End::Nothing, End::BiasRelu, End::ResidualSilu];

@@ -346,20 +346,27 @@ pub fn check_native(
     (before, after): (&[Vec<u8>], &[Memory]),
     status: u32,
 ) {
-    let Some(tier) = host_tier(target) else { return };
     let args = arguments(l, inputs, after, env);
+    let same = |m: &Memory| match m.dtype {
+        Dtype::F32 => common::Same::F32,
+        Dtype::F64 => common::Same::F64,
+        Dtype::F16 => common::Same::F16,
+        Dtype::BF16 => common::Same::BF16,
+        _ => common::Same::Bits,
+    };
+    if target.tier == Tier::Sm80 {
+        let alike: Vec<_> = after.iter().map(same).collect();
+        let want: Vec<Vec<u8>> = after.iter().map(|m| m.bytes.clone()).collect();
+        let took = common::check_ptx(&l.kernel, &args, before, &alike, (status, &want));
+        assert!(took, "no PTX for {}\n{}", l.schedule, l.kernel);
+        return;
+    }
+    let Some(tier) = host_tier(target) else { return };
     let mut bufs = before.to_vec();
     let got = common::native(&l.kernel, tier, &args, &mut bufs).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(got, status, "status of {}", l.schedule);
     for (b, m) in bufs.iter().zip(after) {
-        let same = match m.dtype {
-            Dtype::F32 => common::Same::F32,
-            Dtype::F64 => common::Same::F64,
-            Dtype::F16 => common::Same::F16,
-            Dtype::BF16 => common::Same::BF16,
-            _ => common::Same::Bits,
-        };
-        if !common::agree(same, b, &m.bytes) {
+        if !common::agree(same(m), b, &m.bytes) {
             let at = b.iter().zip(&m.bytes).position(|(x, y)| x != y);
             panic!("machine code differs at byte {at:?}\n{}\n{}", l.schedule, l.kernel);
         }
@@ -404,8 +411,8 @@ pub fn check(
 }
 
 /// The tiers that kernels are lowered for.
-pub fn targets() -> [Target; 2] {
-    [Target::of(Tier::Avx2), Target::of(Tier::Avx512)]
+pub fn targets() -> [Target; 3] {
+    [Tier::Avx2, Tier::Avx512, Tier::Sm80].map(Target::of)
 }
 
 /// A graph whose root is a region: inputs of these types, `f` builds the results.

@@ -4,7 +4,7 @@
 use crate::kir::inst::*;
 use crate::kir::types::*;
 
-pub(super) type Lanes = [u64; 16];
+pub(super) type Lanes = [u64; MAX_LANES];
 
 /// A lane as a signed integer.
 pub(super) fn signed(e: Elem, bits: u64) -> i64 {
@@ -34,7 +34,7 @@ pub(super) fn value(
     let dst = i.dst().ok_or("no result")?;
     let ty = k.ty(dst);
     let (e, n) = (ty.elem, ty.lanes as usize);
-    let mut out = [0u64; 16];
+    let mut out = [0u64; MAX_LANES];
     let mut each = |f: &mut dyn FnMut(usize) -> Result<u64, String>| -> Result<(), String> {
         (0..n).try_for_each(|l| f(l).map(|v| out[l] = v))
     };

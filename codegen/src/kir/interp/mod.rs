@@ -182,7 +182,7 @@ impl Machine<'_> {
     }
 
     fn on(&self, mask: Option<Reg>) -> Result<Lanes, String> {
-        mask.map_or(Ok([1; 16]), |m| self.get(m))
+        mask.map_or(Ok([1; MAX_LANES]), |m| self.get(m))
     }
 
     fn inst(&mut self, i: &Inst) -> Result<(), String> {
@@ -196,7 +196,7 @@ impl Machine<'_> {
         match i {
             Inst::Index { dst, at } => {
                 let v = self.affine(at)?;
-                self.set(*dst, [v as u64; 16]);
+                self.set(*dst, [v as u64; MAX_LANES]);
                 Ok(())
             }
             Inst::Lanes { dst, count } => {
@@ -262,7 +262,7 @@ impl Machine<'_> {
         let ((buf, at), step) = (self.addr(addr)?, size(self.args, step));
         let (t, on) = (self.k.ty(reg), self.on(mask)?);
         let store = matches!(i, Store { .. } | StoreStrided { .. });
-        let mut lanes = if store { self.get(reg)? } else { [0; 16] };
+        let mut lanes = if store { self.get(reg)? } else { [0; MAX_LANES] };
         let idx = match idx {
             Some(r) => Some((self.k.ty(r).elem, self.get(r)?)),
             None => None,

@@ -97,7 +97,14 @@ fn eligible(c: &Conv<'_, '_>, target: &Target) -> bool {
     let lanes = target.lanes() as i64;
     let whole = ch % lanes == 0 || lanes - ch % lanes <= x.slack;
     let sound = x.strides[1].is(1) && whole && ch >= 16 && n >= 16;
-    !target.exact && f32s && w.constant && square && plain && c.groups == 1 && sound
+    target.own_core
+        && !target.exact
+        && f32s
+        && w.constant
+        && square
+        && plain
+        && c.groups == 1
+        && sound
 }
 
 /// Output rows and columns that a tile of `m` covers an axis with.

@@ -3,7 +3,8 @@
 //!
 //! Layout: the ELF header and program headers in the first 4 KiB, then sections, each at the next
 //! multiple of 4 KiB with zero bytes between, then the section headers, which end the file. Machine
-//! code lies in `.text.TIER` with one function symbol a kernel; what is ours lies in:
+//! code lies in `.text.TIER` with one function symbol a kernel (text that a device's driver compiles: in
+//! `.ptx.TIER`, without symbols); what is ours lies in:
 //!
 //! | section | holds |
 //! |---|---|
@@ -65,6 +66,20 @@ pub const CONSTS: &str = ".hub.const";
 pub const SEAL: &str = ".hub.seal";
 /// Name of the section for an optional signature; it is not under the manifest that it signs.
 pub const SIGNATURE: &str = ".hub.sig";
+
+/// Is a tier's code text that a device's driver compiles, not machine code? NVIDIA's tiers are named
+/// after their architecture.
+pub fn is_text(tier: &str) -> bool {
+    tier.starts_with("sm")
+}
+
+/// Name of the section that holds a tier's code.
+pub fn code_section(tier: &str) -> String {
+    match is_text(tier) {
+        true => format!(".ptx.{tier}"),
+        false => format!(".text.{tier}"),
+    }
+}
 
 /// What is wrong with a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

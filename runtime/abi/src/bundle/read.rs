@@ -253,13 +253,13 @@ fn match_sections(c: &Container, m: &Manifest) -> Result<(), BundleError> {
         return over(c.shoff, format!("{} tiers", m.tiers.len()));
     }
     for (i, t) in m.tiers.iter().enumerate() {
-        let named =
-            t.text == format!(".text.{}", t.name) && t.plan == format!(".hub.plan.{}", t.name);
+        let named = t.text == code_section(&t.name) && t.plan == format!(".hub.plan.{}", t.name);
         if !named || m.tiers[..i].iter().any(|o| o.name == t.name) {
             return broken(c.shoff, format!("tier '{}' is misnamed or double", t.name));
         }
         let code = c.sections.iter().find(|s| s.name == t.text);
-        if code.is_none_or(|s| s.flags != elf::CODE) {
+        let machine = |s: &Section| (s.flags == elf::CODE) != is_text(&t.name);
+        if !code.is_some_and(machine) {
             return broken(c.shoff, format!("tier '{}' has no code section", t.name));
         }
     }

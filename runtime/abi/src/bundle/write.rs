@@ -11,7 +11,7 @@ use std::path::Path;
 pub struct TierCode {
     /// The plan; its `tier` names the tier and its kernels lie in `code`.
     pub plan: Plan,
-    /// Machine code, position-independent.
+    /// Machine code, position-independent; or a device's text.
     pub code: Vec<u8>,
 }
 
@@ -127,10 +127,14 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
             let (tier, shndx) = (&t.plan.tier, file.done.len() as u16 + 1);
             let info = TierInfo {
                 name: tier.clone(),
-                text: format!(".text.{tier}"),
+                text: code_section(tier),
                 plan: format!(".hub.plan.{tier}"),
             };
             file.section(&info.text, &t.code)?;
+            if is_text(&info.name) {
+                self.manifest.tiers.push(info);
+                continue;
+            }
             let text = file.done.last_mut().expect("a section was just written");
             text.flags = elf::CODE;
             for k in &t.plan.kernels {

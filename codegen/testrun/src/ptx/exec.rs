@@ -1,0 +1,257 @@
+//! Blocks of warps, one instruction of a warp at a time.
+
+use super::memory::{Memory, Touch};
+use super::parse::{Do, Entry, Inst, Operand, Space, Ty};
+use super::{Fault, Lanes, WARP, scalar};
+
+/// A warp at work.
+struct Warp {
+    regs: Vec<Lanes>,
+    /// Threads in which a register has a value.
+    known: Vec<u32>,
+    at: usize,
+    done: bool,
+    /// It waits at the block's barrier.
+    waits: bool,
+    /// Its number in the launch, and barriers passed.
+    id: u64,
+    epoch: u32,
+    first: usize,
+}
+
+/// A byte of shared memory.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    byte: Option<u8>,
+    touch: Touch,
+}
+
+struct Block<'e, 'm, 'r> {
+    e: &'e Entry,
+    args: &'e [u64],
+    mem: &'m mut Memory<'r>,
+    shared: Vec<Cell>,
+    block: u64,
+}
+
+impl Entry {
+    /// Runs as many blocks as `tiles` warps need.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn run(&self, args: &[u64], tiles: u64, mem: &mut Memory<'_>) -> Result<(), Fault> {
+        let warps = (self.threads / WARP) as u64;
+        if args.len() * 8 > self.args {
+            return Err(Fault { line: 0, what: format!("{} arguments", args.len()) });
+        }
+        for block in 0..tiles.div_ceil(warps.max(1)) {
+            let shared = vec![Cell::default(); self.shared];
+            Block { e: self, args, mem, shared, block }.run(warps)?;
+        }
+        Ok(())
+    }
+}
+
+impl Block<'_, '_, '_> {
+    fn run(&mut self, warps: u64) -> Result<(), Fault> {
+        let mut all: Vec<Warp> = (0..warps)
+            .map(|w| Warp {
+                regs: vec![[0; WARP]; self.e.regs],
+                known: vec![0; self.e.regs],
+                at: 0,
+                done: false,
+                waits: false,
+                id: self.block * warps + w,
+                epoch: 0,
+                first: w as usize * WARP,
+            })
+            .collect();
+        loop {
+            for w in all.iter_mut().filter(|w| !w.done) {
+                w.waits = false;
+                while !w.done && !w.waits {
+                    let i = &self.e.code[w.at];
+                    w.at += 1;
+                    self.step(w, i).map_err(|what| Fault { line: i.line, what })?;
+                }
+            }
+            if all.iter().all(|w| w.done) {
+                return Ok(());
+            }
+            if all.iter().any(|w| w.done) {
+                let line = all.iter().find(|w| !w.done).map_or(0, |w| self.e.code[w.at - 1].line);
+                return Err(Fault { line, what: "a barrier that some warps do not reach".into() });
+            }
+        }
+    }
+
+    fn get(&self, w: &Warp, o: &Operand, on: u32) -> Result<Lanes, String> {
+        Ok(match *o {
+            Operand::Reg(r) => {
+                if w.known[r] & on != on {
+                    return Err(format!("register {r} is read before it is written"));
+                }
+                w.regs[r]
+            }
+            Operand::Imm(x) => [x; WARP],
+            Operand::Thread => std::array::from_fn(|t| (w.first + t) as u64),
+            Operand::Block => [self.block; WARP],
+            Operand::At(None, n) => [n as u64; WARP],
+            Operand::At(Some(r), n) => {
+                let base = self.get(w, &Operand::Reg(r), on)?;
+                base.map(|b| b.wrapping_add_signed(n))
+            }
+        })
+    }
+
+    fn set(&self, w: &mut Warp, r: usize, on: u32, f: impl Fn(usize) -> u64) {
+        for t in (0..WARP).filter(|t| on >> t & 1 == 1) {
+            w.regs[r][t] = f(t);
+        }
+        w.known[r] |= on;
+    }
+
+    fn step(&mut self, w: &mut Warp, i: &Inst) -> Result<(), String> {
+        let mut on = u32::MAX;
+        if let Some((p, not)) = i.guard {
+            let v = self.get(w, &Operand::Reg(p), on)?;
+            on = (0..WARP).fold(0, |m, t| m | u32::from((v[t] != 0) != not) << t);
+        }
+        let mut v = vec![];
+        for o in &i.src {
+            v.push(self.get(w, o, on)?);
+        }
+        match &i.op {
+            Do::Branch(to) => match on {
+                0 => {}
+                u32::MAX => w.at = *to,
+                _ => return Err("a branch that divides the warp".into()),
+            },
+            Do::Return => w.done = true,
+            Do::WarpBarrier => w.epoch += 1,
+            Do::BlockBarrier => {
+                w.epoch += 1;
+                w.waits = true;
+            }
+            Do::Mov => self.set(w, i.dst[0], on, |t| v[0][t]),
+            Do::Pack => self.set(w, i.dst[0], on, |t| v[0][t] & 0xffff_ffff | v[1][t] << 32),
+            Do::Unpack => {
+                self.set(w, i.dst[0], on, |t| v[0][t] & 0xffff_ffff);
+                self.set(w, i.dst[1], on, |t| v[0][t] >> 32);
+            }
+            Do::Selp => {
+                let r: Lanes =
+                    std::array::from_fn(|t| if v[2][t] != 0 { v[0][t] } else { v[1][t] });
+                self.set(w, i.dst[0], on, |t| r[t]);
+            }
+            Do::MadWide => {
+                let wide = |t: usize| (v[0][t] as i32 as i64).wrapping_mul(v[1][t] as i32 as i64);
+                self.set(w, i.dst[0], on, |t| v[2][t].wrapping_add(wide(t) as u64));
+            }
+            Do::Shfl(bfly) => {
+                let from = |t: usize| match bfly {
+                    true => t ^ (v[1][t] as usize & 31),
+                    false => v[1][t] as usize & 31,
+                };
+                self.set(w, i.dst[0], on, |t| v[0][from(t)]);
+            }
+            Do::Load(space, ty) => self.load(w, i.dst[0], on, (*space, *ty), &v[0])?,
+            Do::Store(space, ty) => self.store(w, on, (*space, *ty), &v[0], &v[1])?,
+            _ => self.values(w, i, on, &v)?,
+        }
+        Ok(())
+    }
+
+    fn values(&self, w: &mut Warp, i: &Inst, on: u32, v: &[Lanes]) -> Result<(), String> {
+        let mut out = [0; WARP];
+        let mut args = [0; 4];
+        for t in (0..WARP).filter(|t| on >> t & 1 == 1) {
+            v.iter().zip(&mut args).for_each(|(v, a)| *a = v[t]);
+            let one = &args[..v.len()];
+            let r = match &i.op {
+                Do::Calc(name, ty) => scalar::calc(name, *ty, one),
+                Do::Setp(cmp, ty) => scalar::compare(cmp, *ty, one[0], one[1]).map(u64::from),
+                Do::Cvt(to, from, round) => scalar::convert(*to, *from, round, one[0]),
+                _ => None,
+            };
+            out[t] = r.ok_or_else(|| format!("no such instruction: {:?}", i.op))?;
+        }
+        self.set(w, i.dst[0], on, |t| out[t]);
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        w: &mut Warp,
+        dst: usize,
+        on: u32,
+        (space, ty): (Space, Ty),
+        at: &Lanes,
+    ) -> Result<(), String> {
+        let mut out = [0; WARP];
+        let size = ty.size();
+        for t in (0..WARP).filter(|t| on >> t & 1 == 1) {
+            let by = (w.id, t as u8, w.epoch);
+            let raw = match space {
+                Space::Param => {
+                    let i = at[t] as usize / 8;
+                    *self.args.get(i).ok_or_else(|| format!("argument {i}"))?
+                }
+                Space::Const => {
+                    let i = at[t] as usize;
+                    u64::from(*self.e.consts.get(i).ok_or_else(|| format!("constant {i}"))?)
+                }
+                Space::Global => self.mem.read(at[t], size, by)?,
+                Space::Shared => self.shared_read(at[t], size, by)?,
+            };
+            out[t] = match ty {
+                Ty::S8 | Ty::S16 => scalar::signed(ty, raw) as u64,
+                _ => raw,
+            };
+        }
+        self.set(w, dst, on, |t| out[t]);
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        w: &Warp,
+        on: u32,
+        (space, ty): (Space, Ty),
+        at: &Lanes,
+        x: &Lanes,
+    ) -> Result<(), String> {
+        let size = ty.size();
+        for t in (0..WARP).filter(|t| on >> t & 1 == 1) {
+            let by = (w.id, t as u8, w.epoch);
+            match space {
+                Space::Global => self.mem.write(at[t], size, x[t], by)?,
+                Space::Shared => {
+                    let from = self.shared_range(at[t], size)?;
+                    for (b, c) in x[t].to_le_bytes().iter().zip(&mut self.shared[from..from + size])
+                    {
+                        c.touch.note(by.0, by.1, by.2, true)?;
+                        c.byte = Some(*b);
+                    }
+                }
+                _ => return Err("a store to memory that is only read".into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn shared_range(&self, at: u64, size: usize) -> Result<usize, String> {
+        let inside = at % size as u64 == 0 && at as usize + size <= self.shared.len();
+        inside.then_some(at as usize).ok_or_else(|| format!("{size} shared bytes at {at}"))
+    }
+
+    fn shared_read(&mut self, at: u64, size: usize, by: (u64, u8, u32)) -> Result<u64, String> {
+        let from = self.shared_range(at, size)?;
+        let mut out = [0; 8];
+        for (o, c) in out.iter_mut().zip(&mut self.shared[from..from + size]) {
+            c.touch.note(by.0, by.1, by.2, false)?;
+            *o = c.byte.ok_or_else(|| format!("shared byte {at} is read before it is written"))?;
+        }
+        Ok(u64::from_le_bytes(out))
+    }
+}
