@@ -3,9 +3,21 @@
 use hub_models::{Case, Tolerance};
 use hub_tests::cuda;
 
+/// The formats, and digits on a few images.
 fn small() -> Vec<Case> {
-    hub_models::formats().expect("the formats")
+    let mut cases = hub_models::formats().expect("the formats");
+    for case in cases.iter_mut().filter(|c| c.name.starts_with("digits")) {
+        let both = case.inputs.values_mut().chain(case.golden.tensors.values_mut());
+        for t in both {
+            let one = t.data.len() / t.shape[0];
+            t.shape[0] = IMAGES;
+            t.data.truncate(IMAGES * one);
+        }
+    }
+    cases
 }
+
+const IMAGES: usize = 5;
 
 #[test]
 fn small_models_match_their_goldens_on_the_software_gpu() {

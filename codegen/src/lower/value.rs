@@ -256,10 +256,13 @@ impl LowerCx<'_> {
         let of = Which::Out(out);
         let dtype = self.operand(of).dtype;
         let lanes = self.b.ty(src).lanes as usize;
-        let src =
+        let mut src =
             if self.b.ty(src).elem == Elem::Mask { self.mask_to(src, Elem::I32) } else { src };
         if dtype == Dtype::I64 && self.b.ty(src).elem == Elem::I32 {
-            return self.store_wide(out, coords, src);
+            if self.target.own_core {
+                return self.store_wide(out, coords, src);
+            }
+            src = self.b.cvt(src, Elem::I64);
         }
         if !self.b.ty(src).elem.accepts(dtype) {
             return unsupported(format!("storing {} as {dtype}", self.b.ty(src)));

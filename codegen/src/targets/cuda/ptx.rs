@@ -605,7 +605,8 @@ impl Renderer<'_> {
         }
         let n = 8 * k.params.len().max(1);
         let _ = writeln!(out, ".visible .entry {}(.param .align 8 .b8 args[{n}])", k.name);
-        let _ = writeln!(out, ".reqntid {}, 1, 1\n{{", 32 * warps);
+        // One block a processor is enough: left to itself ptxas spills to make room for more.
+        let _ = writeln!(out, ".reqntid {}, 1, 1\n.minnctapersm 1\n{{", 32 * warps);
         self.declare(&mut out, warps);
         self.prologue(&mut out, warps);
         out.push_str(&self.body);

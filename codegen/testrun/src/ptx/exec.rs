@@ -117,9 +117,9 @@ impl Block<'_, '_, '_> {
             let v = self.get(w, &Operand::Reg(p), on)?;
             on = (0..WARP).fold(0, |m, t| m | u32::from((v[t] != 0) != not) << t);
         }
-        let mut v = vec![];
-        for o in &i.src {
-            v.push(self.get(w, o, on)?);
+        let mut v = [[0; WARP]; 3];
+        for (o, v) in i.src.iter().zip(&mut v) {
+            *v = self.get(w, o, on)?;
         }
         match &i.op {
             Do::Branch(to) => match on {
@@ -157,6 +157,7 @@ impl Block<'_, '_, '_> {
             }
             Do::Load(space, ty) => self.load(w, i.dst[0], on, (*space, *ty), &v[0])?,
             Do::Store(space, ty) => self.store(w, on, (*space, *ty), &v[0], &v[1])?,
+            Do::Calc(f) => self.set(w, i.dst[0], on, |t| f(v[0][t], v[1][t], v[2][t])),
             _ => self.values(w, i, on, &v)?,
         }
         Ok(())
@@ -164,14 +165,10 @@ impl Block<'_, '_, '_> {
 
     fn values(&self, w: &mut Warp, i: &Inst, on: u32, v: &[Lanes]) -> Result<(), String> {
         let mut out = [0; WARP];
-        let mut args = [0; 4];
         for t in (0..WARP).filter(|t| on >> t & 1 == 1) {
-            v.iter().zip(&mut args).for_each(|(v, a)| *a = v[t]);
-            let one = &args[..v.len()];
             let r = match &i.op {
-                Do::Calc(name, ty) => scalar::calc(name, *ty, one),
-                Do::Setp(cmp, ty) => scalar::compare(cmp, *ty, one[0], one[1]).map(u64::from),
-                Do::Cvt(to, from, round) => scalar::convert(*to, *from, round, one[0]),
+                Do::Setp(cmp, ty) => scalar::compare(cmp, *ty, v[0][t], v[1][t]).map(u64::from),
+                Do::Cvt(to, from, round) => scalar::convert(*to, *from, round, v[0][t]),
                 _ => None,
             };
             out[t] = r.ok_or_else(|| format!("no such instruction: {:?}", i.op))?;

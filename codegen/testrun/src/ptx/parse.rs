@@ -1,6 +1,7 @@
 //! Text to instructions with their operands resolved.
 
 use super::Fault;
+use super::scalar::{self, Fun};
 use std::collections::HashMap;
 
 /// Types of operands.
@@ -63,7 +64,7 @@ pub enum Space {
 }
 
 /// What an instruction does.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Do {
     Mov,
@@ -73,10 +74,11 @@ pub enum Do {
     Store(Space, Ty),
     /// To, from, rounding.
     Cvt(Ty, Ty, String),
+    /// Comparison.
     Setp(String, Ty),
     Selp,
-    /// Name, type, operands.
-    Calc(String, Ty),
+    /// What it computes.
+    Calc(Fun),
     MadWide,
     Shfl(bool),
     WarpBarrier,
@@ -99,7 +101,7 @@ pub enum Operand {
 }
 
 /// An instruction.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Inst {
     /// What.
     pub op: Do,
@@ -193,7 +195,7 @@ impl Parser {
         if line.is_empty() || line == "{" || line.starts_with("//") {
             return Ok(());
         }
-        for skip in [".version ", ".target ", ".address_size "] {
+        for skip in [".version ", ".target ", ".address_size ", ".minnctapersm "] {
             if line.starts_with(skip) {
                 return Ok(());
             }
@@ -393,7 +395,10 @@ impl Parser {
             ["bar", "sync"] => (Do::BlockBarrier, 0),
             ["bra", "uni"] => (Do::Branch(0), 0),
             ["ret"] => (Do::Return, 0),
-            [.., _] => (Do::Calc(parts[..parts.len() - 1].join("."), last()?), 1),
+            [.., _] => {
+                let name = parts[..parts.len() - 1].join(".");
+                (Do::Calc(scalar::calc(&name, last()?).ok_or_else(bad)?), 1)
+            }
             [] => return Err(bad()),
         })
     }

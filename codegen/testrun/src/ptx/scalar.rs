@@ -37,89 +37,111 @@ pub fn signed(t: Ty, x: u64) -> i64 {
     }
 }
 
+/// What an instruction computes in one thread.
+pub type Fun = fn(u64, u64, u64) -> u64;
+
+/// The machine's own answer to a division by zero, whatever it is: no kernel may depend on it.
+const ANYTHING: u64 = 0x5a5a_5a5a;
+
 /// `name.ty` of up to three operands; none where there is no such instruction.
-pub fn calc(name: &str, t: Ty, v: &[u64]) -> Option<u64> {
+pub fn calc(name: &str, t: Ty) -> Option<Fun> {
     match t {
-        Ty::F32 => float32(name, v),
-        Ty::F64 => float64(name, v),
-        Ty::Pred => Some(match (name, v) {
-            ("and", [a, b]) => a & b,
-            ("or", [a, b]) => a | b,
-            ("xor", [a, b]) => a ^ b,
-            ("not", [a]) => a ^ 1,
-            ("mov", [a]) => *a,
-            _ => return None,
-        }),
-        _ => integer(name, t, v),
+        Ty::F32 => float32(name),
+        Ty::F64 => float64(name),
+        Ty::U64 | Ty::S64 => long(name, t == Ty::S64),
+        Ty::Pred | Ty::U32 | Ty::S32 => int(name, t),
+        _ => None,
     }
 }
 
-fn float32(name: &str, v: &[u64]) -> Option<u64> {
-    let x = |i: usize| f32s(v[i]);
-    Some(f32b(match (name, v.len()) {
-        ("add.rn", 2) => x(0) + x(1),
-        ("sub.rn", 2) => x(0) - x(1),
-        ("mul.rn", 2) => x(0) * x(1),
-        ("div.rn", 2) => x(0) / x(1),
-        ("fma.rn", 3) => x(0).mul_add(x(1), x(2)),
-        ("sqrt.rn", 1) => x(0).sqrt(),
+fn float32(name: &str) -> Option<Fun> {
+    Some(match name {
+        "add.rn" => |a, b, _| f32b(f32s(a) + f32s(b)),
+        "sub.rn" => |a, b, _| f32b(f32s(a) - f32s(b)),
+        "mul.rn" => |a, b, _| f32b(f32s(a) * f32s(b)),
+        "div.rn" => |a, b, _| f32b(f32s(a) / f32s(b)),
+        "fma.rn" => |a, b, c| f32b(f32s(a).mul_add(f32s(b), f32s(c))),
+        "sqrt.rn" => |a, _, _| f32b(f32s(a).sqrt()),
         _ => return None,
-    }))
+    })
 }
 
-fn float64(name: &str, v: &[u64]) -> Option<u64> {
-    let x = |i: usize| f64s(v[i]);
-    let r = match (name, v.len()) {
-        ("add.rn", 2) => x(0) + x(1),
-        ("sub.rn", 2) => x(0) - x(1),
-        ("mul.rn", 2) => x(0) * x(1),
-        ("div.rn", 2) => x(0) / x(1),
-        ("fma.rn", 3) => x(0).mul_add(x(1), x(2)),
-        ("sqrt.rn", 1) => x(0).sqrt(),
+fn float64(name: &str) -> Option<Fun> {
+    Some(match name {
+        "add.rn" => |a, b, _| (f64s(a) + f64s(b)).to_bits(),
+        "sub.rn" => |a, b, _| (f64s(a) - f64s(b)).to_bits(),
+        "mul.rn" => |a, b, _| (f64s(a) * f64s(b)).to_bits(),
+        "div.rn" => |a, b, _| (f64s(a) / f64s(b)).to_bits(),
+        "fma.rn" => |a, b, c| f64s(a).mul_add(f64s(b), f64s(c)).to_bits(),
+        "sqrt.rn" => |a, _, _| f64s(a).sqrt().to_bits(),
         _ => return None,
-    };
-    Some(r.to_bits())
+    })
 }
 
-fn integer(name: &str, t: Ty, v: &[u64]) -> Option<u64> {
-    let s = matches!(t, Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64);
-    let width = 8 * t.size() as u64;
-    let a = fits(t, v[0]);
-    let b = v.get(1).map_or(0, |b| fits(t, *b));
-    let (x, y) = (signed(t, a), signed(t, b));
-    // Counts beyond the width are the width.
-    let count = v.get(1).map_or(0, |c| (c & 0xffff_ffff).min(width));
-    let r = match (name, v.len()) {
-        ("add", 2) => a.wrapping_add(b),
-        ("sub", 2) => a.wrapping_sub(b),
-        ("mul.lo", 2) => a.wrapping_mul(b),
-        ("mad.lo", 3) => a.wrapping_mul(b).wrapping_add(v[2]),
-        // The machine's own, whatever it is: no kernel may depend on it.
-        ("div" | "rem", 2) if b == 0 || (s && y == -1 && x == i64::MIN >> (64 - width)) => {
-            0x5a5a_5a5a_5a5a_5a5a
-        }
-        ("div", 2) if s => (x / y) as u64,
-        ("div", 2) => a / b,
-        ("rem", 2) if s => (x % y) as u64,
-        ("rem", 2) => a % b,
-        ("min", 2) if s => x.min(y) as u64,
-        ("min", 2) => a.min(b),
-        ("max", 2) if s => x.max(y) as u64,
-        ("max", 2) => a.max(b),
-        ("and", 2) => a & b,
-        ("or", 2) => a | b,
-        ("xor", 2) => a ^ b,
-        ("not", 1) => !a,
-        ("neg", 1) => a.wrapping_neg(),
-        ("abs", 1) => x.wrapping_abs() as u64,
-        ("shl", 2) if count == 64 => 0,
-        ("shl", 2) => a << count,
-        ("shr", 2) if s => (x >> count.min(63)) as u64,
-        ("shr", 2) if count == 64 => 0,
-        ("shr", 2) => a >> count,
+fn long(name: &str, signed: bool) -> Option<Fun> {
+    // Shift counts beyond the width are the width.
+    Some(match (name, signed) {
+        ("add", _) => |a, b, _| a.wrapping_add(b),
+        ("sub", _) => |a, b, _| a.wrapping_sub(b),
+        ("mul.lo", _) => |a, b, _| a.wrapping_mul(b),
+        ("mad.lo", _) => |a, b, c| a.wrapping_mul(b).wrapping_add(c),
+        ("div", true) => |a, b, _| (a as i64).checked_div(b as i64).map_or(ANYTHING, |x| x as u64),
+        ("rem", true) => |a, b, _| (a as i64).checked_rem(b as i64).map_or(ANYTHING, |x| x as u64),
+        ("div", _) => |a, b, _| a.checked_div(b).unwrap_or(ANYTHING),
+        ("rem", _) => |a, b, _| a.checked_rem(b).unwrap_or(ANYTHING),
+        ("min", true) => |a, b, _| (a as i64).min(b as i64) as u64,
+        ("max", true) => |a, b, _| (a as i64).max(b as i64) as u64,
+        ("min", _) => |a, b, _| a.min(b),
+        ("max", _) => |a, b, _| a.max(b),
+        ("and", _) => |a, b, _| a & b,
+        ("or", _) => |a, b, _| a | b,
+        ("xor", _) => |a, b, _| a ^ b,
+        ("not", _) => |a, _, _| !a,
+        ("neg", _) => |a, _, _| a.wrapping_neg(),
+        ("shl", _) => |a, b, _| a.checked_shl(b as u32).unwrap_or(0),
+        ("shr", true) => |a, b, _| ((a as i64) >> (b as u32).min(63)) as u64,
+        ("shr", _) => |a, b, _| a.checked_shr(b as u32).unwrap_or(0),
         _ => return None,
-    };
-    Some(fits(t, r))
+    })
+}
+
+/// 32 bits, and predicates.
+fn int(name: &str, t: Ty) -> Option<Fun> {
+    let signed = t == Ty::S32;
+    fn u(x: u64) -> u32 {
+        x as u32
+    }
+    fn s(x: u64) -> i32 {
+        x as i32
+    }
+    fn of(x: i32) -> u64 {
+        u64::from(x as u32)
+    }
+    Some(match (name, signed) {
+        ("not", _) if t == Ty::Pred => |a, _, _| a ^ 1,
+        ("and", _) => |a, b, _| u64::from(u(a) & u(b)),
+        ("or", _) => |a, b, _| u64::from(u(a) | u(b)),
+        ("xor", _) => |a, b, _| u64::from(u(a) ^ u(b)),
+        _ if t == Ty::Pred => return None,
+        ("add", _) => |a, b, _| u64::from(u(a).wrapping_add(u(b))),
+        ("sub", _) => |a, b, _| u64::from(u(a).wrapping_sub(u(b))),
+        ("mul.lo", _) => |a, b, _| u64::from(u(a).wrapping_mul(u(b))),
+        ("mad.lo", _) => |a, b, c| u64::from(u(a).wrapping_mul(u(b)).wrapping_add(u(c))),
+        ("div", true) => |a, b, _| s(a).checked_div(s(b)).map_or(ANYTHING, of),
+        ("rem", true) => |a, b, _| s(a).checked_rem(s(b)).map_or(ANYTHING, of),
+        ("div", _) => |a, b, _| u(a).checked_div(u(b)).map_or(ANYTHING, u64::from),
+        ("rem", _) => |a, b, _| u(a).checked_rem(u(b)).map_or(ANYTHING, u64::from),
+        ("min", true) => |a, b, _| of(s(a).min(s(b))),
+        ("max", true) => |a, b, _| of(s(a).max(s(b))),
+        ("min", _) => |a, b, _| u64::from(u(a).min(u(b))),
+        ("max", _) => |a, b, _| u64::from(u(a).max(u(b))),
+        ("not", _) => |a, _, _| u64::from(!u(a)),
+        ("neg", _) => |a, _, _| u64::from(u(a).wrapping_neg()),
+        ("shl", _) => |a, b, _| u64::from(u(a).checked_shl(u(b)).unwrap_or(0)),
+        ("shr", true) => |a, b, _| of(s(a) >> u(b).min(31)),
+        ("shr", _) => |a, b, _| u64::from(u(a).checked_shr(u(b)).unwrap_or(0)),
+        _ => return None,
+    })
 }
 
 /// A comparison.
