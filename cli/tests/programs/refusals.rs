@@ -17,9 +17,11 @@ fn export(file: &str, more: &[&str]) -> Ran {
 #[test]
 fn absent_targets_and_tiers_differ_from_unknown_ones() {
     let digits = model("digits/model.onnx");
-    for (option, absent, unknown) in
-        [("--target", "ascend", "toaster"), ("--cpu", "amx", "sse9"), ("--precision", "int8", "f99")]
-    {
+    for (option, absent, unknown) in [
+        ("--target", "ascend", "toaster"),
+        ("--cpu", "amx", "sse9"),
+        ("--precision", "int8", "f99"),
+    ] {
         export(&digits, &[option, absent]).refuses(3, &[absent, "help: "]);
         export(&digits, &[option, unknown]).refuses(2, &[unknown]);
     }
