@@ -161,6 +161,14 @@ fn the_last_row_is_one_row() {
 }
 
 #[test]
+fn columns_add_up_to_images_of_any_number_of_channels() {
+    let n = [node("Col2Im", &["x", "image", "block"], &["y"])];
+    let w = [shape("image", &[3, 3]), shape("block", &[2, 2])];
+    let plane = [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0];
+    check(18, &n, &w, (&[1, 8, 4], &[1.0; 32]), (&[1, 2, 3, 3], &[plane, plane].concat()));
+}
+
+#[test]
 fn shape_arithmetic_is_followed() {
     // reshape(x, [shape(x)[0] * 2, -1])
     let n = [

@@ -26,6 +26,7 @@ const WITHOUT: &[(Form, &str, &str)] = &[
     (Form::Legacy, "bernoulli exponential gaussian_inplace uniform_random_inplace", RANDOM),
     (Form::Legacy, "uniform_random_batch_size_like gaussian_random_batch_size_like", RANDOM),
     (Form::Legacy, "truncated_gaussian_random gumbel_softmax", RANDOM),
+    (Form::Legacy, "poisson binomial standard_gamma dirichlet", RANDOM),
     (
         Form::Legacy,
         "conditional_block_infer memcpy memcpy_d2h memcpy_h2d print assert nop depend",
@@ -37,6 +38,7 @@ const WITHOUT: &[(Form, &str, &str)] = &[
     (Form::Pir, "bernoulli exponential gaussian_inplace uniform_inplace", RANDOM),
     (Form::Pir, "uniform_random_batch_size_like truncated_gaussian_random", RANDOM),
     (Form::Pir, "gumbel_softmax", RANDOM),
+    (Form::Pir, "poisson binomial standard_gamma dirichlet", RANDOM),
     (Form::Legacy, "cos_sim expand_as isfinite isinf isnan lstmp minus space_to_depth", OLD),
     (Form::Legacy, "decode_jpeg", FILES),
     (Form::Pir, "decode_jpeg", FILES),

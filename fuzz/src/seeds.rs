@@ -86,7 +86,7 @@ fn onnx() {
             attribute: vec![AttributeProto {
                 name: "axis".into(),
                 r#type: 2,
-                i: 1,
+                i: Some(1),
                 ..Default::default()
             }],
             ..Default::default()

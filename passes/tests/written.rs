@@ -281,6 +281,21 @@ graph(%0: f32[N, 4] \"x\") {
 }
 
 #[test]
+fn attributes_that_are_zero_are_written() {
+    // Readers of proto2 take a number that is left out for the operator's default.
+    let text = "graph(%0: f32[2, 4] \"x\") {
+  %1: f32[2, 4] = @softmax(%0) {axis: 0, log: false}
+  return %1 \"y\"
+}";
+    let model = convert(&hub_ir::text::parse(text).unwrap(), &WriteOptions::default()).unwrap();
+    let bytes = model.to_bytes();
+    // Attribute: name (1), i (3), type (20) INT.
+    let axis = [0x0a, 4, b'a', b'x', b'i', b's', 0x18, 0, 0xa0, 1, 2];
+    assert!(bytes.windows(axis.len()).any(|w| w == axis));
+    check(text, &[&[2, 4]]);
+}
+
+#[test]
 fn groups_are_functions_and_large_constants_their_inputs() {
     let text = "sym N 1..8
 graph(%0: f32[N, 32] \"x\") {

@@ -17,6 +17,7 @@ const FAMILIES: &[&str] = &[
     "elementwise",
     "flow",
     "fused",
+    "linear",
     "nn",
     "quant",
     "reduce",
@@ -96,6 +97,11 @@ fn flow_when_compiled() {
 #[test]
 fn fused_when_compiled() {
     family("fused");
+}
+
+#[test]
+fn linear_when_compiled() {
+    family("linear");
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl<'m> Cx<'_, '_, 'm> {
     }
 
     pub fn int(&self, name: &str, default: i64) -> Got<i64> {
-        Ok(self.attr(name, attr::INT)?.map_or(default, |a| a.i))
+        Ok(self.attr(name, attr::INT)?.map_or(default, |a| a.i()))
     }
 
     pub fn flag(&self, name: &str, default: bool) -> Got<bool> {
@@ -122,7 +122,7 @@ impl<'m> Cx<'_, '_, 'm> {
     }
 
     pub fn float(&self, name: &str, default: f32) -> Got<f32> {
-        Ok(self.attr(name, attr::FLOAT)?.map_or(default, |a| a.f))
+        Ok(self.attr(name, attr::FLOAT)?.map_or(default, |a| a.f()))
     }
 
     pub fn ints(&self, name: &str) -> Got<Option<Vec<i64>>> {
@@ -135,7 +135,7 @@ impl<'m> Cx<'_, '_, 'm> {
 
     pub fn string(&self, name: &str, default: &str) -> Got<String> {
         match self.attr(name, attr::STRING)? {
-            Some(a) => Ok(String::from_utf8_lossy(&a.s).into_owned()),
+            Some(a) => Ok(String::from_utf8_lossy(a.s()).into_owned()),
             None => Ok(default.to_string()),
         }
     }

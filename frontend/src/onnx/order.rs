@@ -47,7 +47,7 @@ pub(crate) fn order(nodes: &[NodeProto]) -> Got<Vec<usize>> {
         }
         if n.op_type == "Gradient" {
             let y = n.attribute.iter().find(|a| a.name == "y");
-            names.extend(y.and_then(|a| std::str::from_utf8(&a.s).ok()));
+            names.extend(y.and_then(|a| std::str::from_utf8(a.s()).ok()));
         }
         needed.extend(names.drain().filter_map(|s| makes.get(s)));
         needed

@@ -22,7 +22,7 @@ pub fn ints(name: &str, v: &[i64]) -> AttributeProto {
 
 /// A number attribute.
 pub fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: attr::INT, i, ..Default::default() }
+    AttributeProto { name: name.into(), r#type: attr::INT, i: Some(i), ..Default::default() }
 }
 
 /// A graph attribute.
@@ -68,10 +68,10 @@ pub fn floats(name: &str, dims: &[i64], raw: &[f32]) -> TensorProto {
 /// A string attribute.
 pub fn string(name: &str, s: &str) -> AttributeProto {
     let s = s.as_bytes().to_vec().into();
-    AttributeProto { name: name.into(), r#type: attr::STRING, s, ..Default::default() }
+    AttributeProto { name: name.into(), r#type: attr::STRING, s: Some(s), ..Default::default() }
 }
 
 /// A float attribute.
 pub fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: attr::FLOAT, f, ..Default::default() }
+    AttributeProto { name: name.into(), r#type: attr::FLOAT, f: Some(f), ..Default::default() }
 }

@@ -1,7 +1,7 @@
 //! NonMaxSuppression; Col2Im, MaxUnpool.
 
 use super::spatial::kernel_attr;
-use crate::onnx::cx::{Cx, Got, invalid, one, unsupported};
+use crate::onnx::cx::{Cx, Got, invalid, one};
 use crate::onnx::table::{Row, op};
 use crate::options::DIM_MAX;
 use hub_abi::pgraph::Control;
@@ -178,10 +178,10 @@ fn col2im(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let pads = list(c, "pads", 2 * n, 0)?;
     let d = c.dims(x);
     let channels = d[1].div(&taps.into());
-    let Some(groups) = channels.as_const().filter(|g| (1..=1 << 16).contains(g)) else {
-        return unsupported("a number of channels that is not known");
-    };
-    let mut shape = vec![d[0].clone(), d[1].clone()];
+    // Channels that cannot be groups are entries of the batch.
+    let groups = channels.as_const().filter(|g| (1..=1 << 16).contains(g)).unwrap_or(1);
+    let entries = if channels.is(groups) { d[0].clone() } else { d[0].mul(&channels) };
+    let mut shape = vec![entries, (taps * groups).into()];
     let mut geo = Geometry { stride, dilation, before: vec![], after: vec![] };
     for i in 0..n {
         let span = (block[i] - 1).saturating_mul(geo.dilation[i]).saturating_add(1);
@@ -209,7 +209,9 @@ fn col2im(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let mut all: Vec<Dim> = dims.iter().map(|&d| Dim::from(d)).collect();
     all[0] = (taps * groups).into();
     let w = c.reshape(w, all)?;
-    one(c.prim(Prim::ConvTranspose { geo, groups }, &[t, w])?)
+    let y = c.prim(Prim::ConvTranspose { geo, groups }, &[t, w])?;
+    let image = image.into_iter().map(Dim::from);
+    one(c.reshape(y, [d[0].clone(), channels].into_iter().chain(image).collect())?)
 }
 
 /// The same where the image's or blocks' sizes are known only when the model runs: by indices.

@@ -158,7 +158,7 @@ fn mean(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 fn cast(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     // Version 1 names the type.
     let to = match c.any_attr("to") {
-        Some(a) if !a.s.is_empty() => match &*a.s {
+        Some(a) if !a.s().is_empty() => match a.s() {
             b"FLOAT" => Dtype::F32,
             b"DOUBLE" => Dtype::F64,
             b"FLOAT16" => Dtype::F16,
@@ -174,7 +174,7 @@ fn cast(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
             b"STRING" => Dtype::Str,
             other => return unsupported(format!("to {}", String::from_utf8_lossy(other))),
         },
-        Some(a) => dtype(a.i as i32)?,
+        Some(a) => dtype(a.i() as i32)?,
         None => return invalid("attribute 'to' is missing"),
     };
     cast_to(c, to)

@@ -41,7 +41,7 @@ pub(crate) const OPS: &[Row] = &[
 pub(super) fn seed(c: &Cx<'_, '_, '_>) -> Got<u64> {
     // Version 12 and later of some operators give an integer.
     let given =
-        c.any_attr("seed").map(|a| if a.i != 0 { a.i as u64 } else { a.f.to_bits().into() });
+        c.any_attr("seed").map(|a| if a.i() != 0 { a.i() as u64 } else { a.f().to_bits().into() });
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3);
     let own = || c.b.name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) | 1 << 63;
     Ok(given.unwrap_or_else(own))

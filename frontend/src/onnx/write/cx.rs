@@ -355,12 +355,12 @@ impl Writer {
 
 /// An integer attribute.
 pub(super) fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), i, r#type: attr::INT, ..AttributeProto::default() }
+    AttributeProto { name: name.into(), i: Some(i), r#type: attr::INT, ..AttributeProto::default() }
 }
 
 /// A float attribute.
 pub(super) fn float(name: &str, f: f64) -> AttributeProto {
-    let f = f as f32;
+    let f = Some(f as f32);
     AttributeProto { name: name.into(), f, r#type: attr::FLOAT, ..AttributeProto::default() }
 }
 
@@ -378,7 +378,7 @@ pub(super) fn floats(name: &str, xs: &[f64]) -> AttributeProto {
 
 /// A string.
 pub(super) fn string(name: &str, s: &str) -> AttributeProto {
-    let s = Bytes::from(s.as_bytes().to_vec());
+    let s = Some(Bytes::from(s.as_bytes().to_vec()));
     AttributeProto { name: name.into(), s, r#type: attr::STRING, ..AttributeProto::default() }
 }
 

@@ -16,8 +16,10 @@ mod decode;
 mod deform;
 mod detection;
 mod diagonal;
+mod draws;
 mod einsum;
 mod elementwise;
+mod factors;
 mod fill;
 mod fourier;
 mod fused;
@@ -40,6 +42,7 @@ mod recurrent;
 mod reduce;
 mod regions;
 mod rnn;
+mod rotations;
 mod sequence;
 mod shape;
 mod sorted;
@@ -47,6 +50,7 @@ mod special;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod views;
 
 pub use fourier::COMPLEX;
 
@@ -360,6 +364,25 @@ const LEGACY: &[(&str, Import)] = &[
     ("cholesky_solve", linalg::cholesky_solve),
     ("solve", linalg::solve),
     ("baddbmm", linalg::batch_add_mul),
+    ("qr", factors::qr),
+    ("lu", factors::lu),
+    ("lu_unpack", factors::lu_unpack),
+    ("eigh eigvalsh", rotations::eigh),
+    ("svd svdvals", rotations::svd),
+    ("matrix_rank matrix_rank_atol_rtol", rotations::rank),
+    ("lstsq", rotations::least_squares),
+    ("gammaincc", draws::upper_gamma),
+    ("poisson", draws::poisson),
+    ("binomial", draws::binomial),
+    ("standard_gamma dirichlet", draws::gammas),
+    ("fractional_max_pool2d fractional_max_pool3d", views::fractional_pool),
+    ("view_shape", views::shape),
+    ("view_dtype", views::dtype),
+    ("view_slice", views::rows),
+    ("as_strided", views::strided),
+    ("index_select_strided", views::place),
+    ("hinge_loss", views::hinge_loss),
+    ("identity_loss", views::identity_loss),
     ("batch_fc", linalg::batch_linear),
     ("median nanmedian", stats::median),
     ("masked_fill", stats::masked_fill),
@@ -737,6 +760,29 @@ const PIR: &[(&str, &str, &str, Import)] = &[
     ("cholesky_solve", "x y", "out", linalg::cholesky_solve),
     ("solve", "x y", "out", linalg::solve),
     ("baddbmm", "input x y", "out", linalg::batch_add_mul),
+    ("qr", "X", "Q R", factors::qr),
+    ("lu", "X", "Out Pivots Infos", factors::lu),
+    ("lu_unpack", "X Pivots", "Pmat L U", factors::lu_unpack),
+    ("eigh eigvalsh", "X", "Eigenvalues Eigenvectors", rotations::eigh),
+    ("svd", "X", "U S VH", rotations::svd),
+    ("svdvals", "x", "s", rotations::svd),
+    ("matrix_rank", "X", "Out", rotations::rank),
+    ("matrix_rank_tol", "X TolTensor", "Out", rotations::rank),
+    ("matrix_rank_atol_rtol", "x atol rtol", "out", rotations::rank),
+    ("lstsq", "X Y rcond", LSTSQ, rotations::least_squares),
+    ("gammaincc", "x y", "out", draws::upper_gamma),
+    ("poisson", "X", "Out", draws::poisson),
+    ("binomial", "count prob", "out", draws::binomial),
+    ("standard_gamma", "x", "out", draws::gammas),
+    ("dirichlet", "Alpha", "Out", draws::gammas),
+    ("fractional_max_pool2d fractional_max_pool3d", "x", "out mask", views::fractional_pool),
+    ("view_shape", "input", "out", views::shape),
+    ("view_dtype", "input", "out", views::dtype),
+    ("view_slice", "input", "out", views::rows),
+    ("as_strided", "input", "out", views::strided),
+    ("index_select_strided", "x", "out", views::place),
+    ("hinge_loss", "Logits Labels", "Loss", views::hinge_loss),
+    ("identity_loss", "X", "Out", views::identity_loss),
     ("batch_fc", "Input W Bias", "Out", linalg::batch_linear),
     ("median nanmedian", "x", "out medians", stats::median),
     ("masked_fill", "x mask value", "out", stats::masked_fill),
@@ -795,6 +841,7 @@ const FEED_FORWARD: &str = "X Dropout1Seed Dropout2Seed Linear1Weight Linear1Bia
                             Linear2Bias Ln1Scale Ln1Bias Ln2Scale Ln2Bias";
 
 /// Results of PIR's fusion_squared_mat_sub.
+const LSTSQ: &str = "Solution Residuals Rank SingularValues";
 const SQUARED: &str = "SquaredX SquaredY SquaredXY Out";
 
 /// Operands of PIR's interpolations.

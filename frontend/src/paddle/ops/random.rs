@@ -14,8 +14,13 @@ fn drawn(c: &mut Ctx<'_, '_>, dist: Distribution, dtype: Dtype, shape: Vec<Dim>)
     Ok(c.b.prim(Prim::Random { dist, dtype, shape, seed }, &[])?)
 }
 
+/// Of mean 0 and deviation 1.
+pub fn normal(c: &mut Ctx<'_, '_>, dtype: Dtype, shape: Vec<Dim>) -> Res<Value> {
+    drawn(c, Distribution::Normal { mean: 0.0, std: 1.0 }, dtype, shape)
+}
+
 /// From 0 to 1, neither of them.
-fn unit(c: &mut Ctx<'_, '_>, dtype: Dtype, shape: Vec<Dim>) -> Res<Value> {
+pub fn unit(c: &mut Ctx<'_, '_>, dtype: Dtype, shape: Vec<Dim>) -> Res<Value> {
     drawn(c, Distribution::Uniform { lo: 1e-7, hi: 1.0 - 1e-7 }, dtype, shape)
 }
 

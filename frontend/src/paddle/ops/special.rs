@@ -91,7 +91,7 @@ pub fn special(c: &mut Ctx<'_, '_>) -> Res {
 }
 
 /// `ln |Γ(x)|`.
-fn lgamma(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
+pub fn lgamma(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
     let (p, low) = reflected(c, x)?;
     let (z, small) = lifted(c, p)?;
     // (z - 1/2) ln z - z + ln(2π)/2 + Σ B2k / (2k (2k - 1) z^(2k-1))

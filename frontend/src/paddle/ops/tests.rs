@@ -1,6 +1,7 @@
 //! Single operators against values worked out by hand from Paddle's documentation, run through the
 //! reference meaning of their graphs.
 
+mod draws;
 mod flow;
 mod more;
 
