@@ -156,6 +156,11 @@ fn the_last_row_is_one_row() {
     let x: (&[usize], &[f32]) = (&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0]);
     let n = [last.clone(), node("Div", &["x", "t"], &["y"])];
     check(17, &n, &w, x, (&[3, 2], &[0.2, 0.25, 0.6, 0.5, 1.0, 1.0]));
+    let n = [last.clone(), node("Shape", &["x"], &["d"]), node("Expand", &["t", "d"], &["y"])];
+    check(17, &n, &w, x, (&[3, 2], &[5.0, 8.0, 5.0, 8.0, 5.0, 8.0]));
+    let n = [last.clone(), node("MatMul", &["x", "t"], &["y"])];
+    let batches: (&[usize], &[f32]) = (&[2, 1, 1], &[2.0, 3.0]);
+    check(17, &n, &w, batches, (&[2, 1, 1], &[6.0, 9.0]));
     let n = [last, node("Less", &["x", "t"], &["c"]), node("Where", &["c", "t", "x"], &["y"])];
     check(17, &n, &w, x, (&[3, 2], &[5.0, 8.0, 5.0, 8.0, 5.0, 8.0]));
 }

@@ -246,6 +246,11 @@ impl<'g> Builder<'g> {
         self.prim(Prim::Broadcast { shape }, &[x])
     }
 
+    /// x where it is to broadcast against other dims: sizes that are 1 wherever there is anything are 1.
+    pub fn leveled(&mut self, x: Value, against: &[Dim]) -> Built {
+        crate::ones::leveled(self, x, &[against.to_vec()])
+    }
+
     /// Permuted axes; none for the identity.
     pub fn transpose(&mut self, x: Value, perm: &[usize]) -> Built {
         let rank = self.tensor(x)?.rank();

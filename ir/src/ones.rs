@@ -42,27 +42,32 @@ fn one_if_any(d: &Dim, syms: &[SymInfo]) -> bool {
     })
 }
 
-/// Operands of an elementwise primitive, such sizes made 1 where another operand's is not.
+/// x with such sizes made 1 where the shape that it meets (from the last axis on) has another size.
+pub(crate) fn leveled(b: &mut Builder<'_>, x: Value, meets: &[Vec<Dim>]) -> Built {
+    let Some(t) = x.some().and_then(|v| b.g.ty(v).as_tensor()) else { return Ok(x) };
+    let mut dims = t.dims.clone();
+    for (from_end, d) in dims.iter_mut().rev().enumerate() {
+        let differs = meets.iter().any(|o| {
+            let at = o.len().checked_sub(from_end + 1).map(|at| &o[at]);
+            at.is_some_and(|o| !o.is(1) && o != d && !one_if_any(o, &b.g.syms))
+        });
+        if differs && one_if_any(d, &b.g.syms) {
+            *d = b.g.constraints.equal(d, &1i64.into())?;
+        }
+    }
+    b.reshape(x, dims)
+}
+
+/// Operands of an elementwise primitive, leveled with each other.
 pub(crate) fn level(b: &mut Builder<'_>, ins: &[Value]) -> Built<Vec<Value>> {
-    let mut outs = ins.to_vec();
-    let tensor = |b: &Builder<'_>, v: Value| {
+    let dims = |b: &Builder<'_>, v: Value| {
         v.some().and_then(|v| b.g.ty(v).as_tensor()).map(|t| t.dims.clone())
     };
+    let mut outs = vec![];
     for i in 0..ins.len() {
-        let Some(own) = tensor(b, ins[i]) else { continue };
-        let others: Vec<Vec<Dim>> =
-            (0..ins.len()).filter(|&j| j != i).filter_map(|j| tensor(b, ins[j])).collect();
-        let mut dims = own.clone();
-        for (from_end, d) in dims.iter_mut().rev().enumerate() {
-            let differs = others.iter().any(|o| {
-                let at = o.len().checked_sub(from_end + 1).map(|at| &o[at]);
-                at.is_some_and(|o| !o.is(1) && o != d && !one_if_any(o, &b.g.syms))
-            });
-            if differs && one_if_any(d, &b.g.syms) {
-                *d = b.g.constraints.equal(d, &1i64.into())?;
-            }
-        }
-        outs[i] = b.reshape(ins[i], dims)?;
+        let others = (0..ins.len()).filter(|&j| j != i).filter_map(|j| dims(b, ins[j]));
+        let others: Vec<Vec<Dim>> = others.collect();
+        outs.push(leveled(b, ins[i], &others)?);
     }
     Ok(outs)
 }

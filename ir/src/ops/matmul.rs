@@ -41,6 +41,9 @@ fn product(b: &mut Builder<'_>, x: Value, y: Value, tx: bool, ty: bool) -> Built
         return Err(OpError::new("a matrix product of a scalar"));
     }
     let lead = |d: &[Dim]| d.len().max(2) - 2;
+    let x = b.leveled(x, &[&dy[..lead(&dy)], &dx[lead(&dx)..]].concat())?;
+    let y = b.leveled(y, &[&dx[..lead(&dx)], &dy[lead(&dy)..]].concat())?;
+    let (dx, dy) = (b.g.dims(x).to_vec(), b.g.dims(y).to_vec());
     let batch = lead(&dx).max(lead(&dy));
     let label = |i: usize| BATCH + i as u8;
     // Size of an operand's batch axis, counted from the result's first.

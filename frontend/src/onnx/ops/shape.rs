@@ -192,6 +192,7 @@ fn transpose(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 fn expand(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, shape) = (c.tensor(0)?, c.tensor(1)?);
     let want = c.sizes(shape, "shape")?;
+    let x = c.b.leveled(x, &want)?;
     let dims = c.dims(x);
     let n = dims.len().max(want.len());
     let at = |v: &[Dim], i: usize| (i + v.len()).checked_sub(n).map(|j| v[j].clone());
