@@ -308,6 +308,9 @@ def steps():
     case("conv_transpose_pads", "ConvTransposeWithDynamicPads", MS, [f(1, 2, 4, 5), f(2, 3, 3, 3), s([1, 0, 1, 2], np.int64), f(3)], fixed=(1, 2), strides=[2, 1], output_padding=[1, 0])
     for t in (np.int32, np.uint32, np.float32, np.int64, np.float64):
         case(f"murmur_{np.dtype(t).name}", "MurmurHash3", MS, [(R.randint(0, 1 << 30, 5) * 1.5).astype(t)], seed=7)
+    for way in ("forward", "reverse"):
+        lstm = [f(3, 2, 4), 2 * f(1, 12, 4), 2 * f(1, 12, 3), f(1, 24), s([3, 1], np.int32), f(1, 2, 3), 3 * f(1, 2, 3), f(1, 9)]
+        case(f"lstm_clip_{way}", "LSTM", "", lstm, outs=3, hidden_size=3, clip=0.5, direction=way, input_forget=int(way == "reverse"))
     case("murmur_signed", "MurmurHash3", MS, [s([3, -4], np.int32)], positive=0)
 
 

@@ -349,7 +349,8 @@ impl SourceOp for Lstm {
                 o = b.add(o, co)?;
             }
             let o = l.act(b, fg, o)?;
-            let t = l.act(b, fh, c)?;
+            // Gates are clipped; the cell state is not, as ONNX Runtime and OpenVINO read ONNX.
+            let t = fh.build(b, c)?;
             Ok(vec![b.mul(o, t)?, c])
         })
     }
