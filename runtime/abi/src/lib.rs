@@ -9,6 +9,7 @@
 pub mod arena;
 pub mod bundle;
 pub mod depth;
+pub mod device;
 pub mod dim;
 pub mod dim_text;
 pub mod dim_value;
