@@ -88,7 +88,7 @@ pub struct Build {
     #[arg(short, long)]
     pub output: PathBuf,
     /// Devices to compile for: cpu, cuda (PTX for compute capability 8.0 and above; this version
-    /// compiles it but has no driver to run it), opencl, ascend (not in this version)
+    /// compiles it but has no driver to run it), opencl (OpenCL C 1.2), ascend (not in this version)
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
     /// CPU tiers to compile for: amx and avx512bf16 (for --precision bf16), avx512, avx2, portable [default:
@@ -149,6 +149,8 @@ pub enum Emit {
     Asm,
     /// The module of PTX (with --target cuda).
     Ptx,
+    /// The program in OpenCL C (with --target opencl).
+    Opencl,
 }
 
 /// `hubc optimize`.

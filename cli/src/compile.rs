@@ -9,6 +9,7 @@ use crate::{tensors, tune, verify};
 use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
 use hub_codegen::place::{self, Backend};
 use hub_codegen::targets::cuda::CudaBackend;
+use hub_codegen::targets::opencl::OpenClBackend;
 use hub_codegen::targets::x86::{Choices, X86Backend};
 use hub_frontend::{LoadOptions, Loaded};
 use hub_ir::{Graph, Op};
@@ -51,14 +52,16 @@ pub struct Job {
     pub emit_asm: bool,
     /// Print PTX.
     pub emit_ptx: bool,
+    /// Print OpenCL C.
+    pub emit_opencl: bool,
 }
 
 /// CPU tiers that a bundle may hold, best first.
 pub const TIERS: [&str; 4] = ["amx", "avx512bf16", "avx512", "avx2"];
 /// Those that have nothing over the next without bf16.
 const BF16_TIERS: [&str; 2] = ["amx", "avx512bf16"];
-/// What `--target cuda` adds: one code for compute capability 8.0 and above.
-const CUDA_TIER: &str = "sm80";
+/// What targets beside the processor add: PTX for compute capability 8.0 and above, OpenCL C 1.2.
+const DEVICES: [(&str, &str); 2] = [("cuda", "sm80"), ("opencl", "cl12")];
 
 impl Job {
     /// A job with defaults.
@@ -80,6 +83,7 @@ impl Job {
             emit_kernels: false,
             emit_asm: false,
             emit_ptx: false,
+            emit_opencl: false,
         }
     }
 
@@ -111,8 +115,10 @@ impl Job {
             }
             job.tiers.clear();
         }
-        if has("cuda") {
-            job.tiers.push(CUDA_TIER.into());
+        for (target, tier) in DEVICES {
+            if has(target) {
+                job.tiers.push(tier.into());
+            }
         }
         job.load = load_options(&b.dims, &b.specialize)?;
         job.limit(Limits::of(&b.limits.limits)?);
@@ -160,13 +166,13 @@ fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
     if b.target.is_empty() {
         return Err(Failure::new(USAGE, "no target").help("use --target cpu"));
     }
-    if let Some(t) = b.target.iter().find(|t| !["cpu", "cuda"].contains(&&t[..])) {
-        let known = ["opencl", "ascend"].contains(&&t[..]);
-        let failure = match known {
-            true => absent(format!("target {t}")),
-            false => Failure::new(USAGE, format!("there is no target '{t}'")),
+    let known = |t: &str| t == "cpu" || DEVICES.iter().any(|(name, _)| *name == t);
+    if let Some(t) = b.target.iter().find(|t| !known(t)) {
+        let failure = match &t[..] {
+            "ascend" => absent(format!("target {t}")),
+            _ => Failure::new(USAGE, format!("there is no target '{t}'")),
         };
-        return Err(failure.help("use --target cpu, or cpu,cuda"));
+        return Err(failure.help("use --target cpu, cuda or opencl, or several: cpu,opencl"));
     }
     if !matches!(b.precision, Precision::F32 | Precision::Bf16) {
         let what = format!("precision {:?}", b.precision).to_lowercase();
@@ -262,8 +268,13 @@ pub fn kernels(
     let mut backends: Vec<Box<dyn Backend>> = vec![];
     let here = tiers.iter().position(|t| hub_runtime::supports(t));
     for (i, tier) in tiers.iter().enumerate() {
-        if tier == CUDA_TIER {
-            backends.push(Box::new(CudaBackend::new(job.exact)));
+        let device: Option<Box<dyn Backend>> = match &tier[..] {
+            "sm80" => Some(Box::new(CudaBackend::new(job.exact))),
+            "cl12" => Some(Box::new(OpenClBackend::new(job.exact))),
+            _ => None,
+        };
+        if let Some(device) = device {
+            backends.push(device);
             continue;
         }
         let one = X86Backend::of_tier(tier)
@@ -342,7 +353,7 @@ fn emit(job: &Job, c: &place::Compiled) {
             t.kernels.iter().for_each(|k| println!("{k}"));
         }
         let text = hub_abi::bundle::is_text(&t.plan.tier);
-        if job.emit_ptx && text {
+        if (job.emit_ptx && t.plan.tier.starts_with("sm")) || (job.emit_opencl && t.plan.tier.starts_with("cl")) {
             print!("{}", String::from_utf8_lossy(&t.code));
         }
         if job.emit_asm && !text {

@@ -14,6 +14,8 @@ pub enum Tier {
     Amx,
     /// CUDA, compute capability 8.0 and above: a warp is a machine of 32 lanes.
     Sm80,
+    /// OpenCL 1.2: a group of 32 work-items is such a machine.
+    Cl12,
 }
 
 impl Tier {
@@ -28,6 +30,7 @@ impl Tier {
             Tier::Avx512Bf16 => "avx512bf16",
             Tier::Amx => "amx",
             Tier::Sm80 => "sm80",
+            Tier::Cl12 => "cl12",
         }
     }
 }
@@ -80,7 +83,7 @@ impl Target {
             exact: false,
             choice: 0,
         };
-        if tier == Tier::Sm80 {
+        if matches!(tier, Tier::Sm80 | Tier::Cl12) {
             (t.vector_bytes, t.vector_regs) = (128, 64);
             (t.own_core, t.kept, t.grain, t.workers) = (false, 6 << 10, 128, 432);
         }

@@ -64,8 +64,8 @@ pub struct Binder<'a> {
     pub graph: &'a PGraph,
     /// Address of the constants section.
     pub consts: u64,
-    /// Address of the status word.
-    pub status: u64,
+    /// Address of the status word, and bytes from one profile slot's word to the next's.
+    pub status: (u64, u64),
     /// Workers that a step may run on.
     pub workers: u64,
 }
@@ -398,7 +398,7 @@ impl Binder<'_> {
                 Arg::Size(d) => d.eval(env).map_err(Error::plan)? as u64,
                 Arg::Status => {
                     status = true;
-                    self.status
+                    self.status.0 + self.status.1 * u64::from(my_slot)
                 }
                 Arg::Ptr { buf, offset, extent, bump, .. } => {
                     let place = b.places[*buf as usize];

@@ -21,6 +21,9 @@ pub enum Error {
         /// Bytes given.
         have: usize,
     },
+    /// A device beside the processor failed.
+    #[error("{0}")]
+    Device(String),
     /// This machine, build or bundle has no such target, tier or device.
     #[error("{0}")]
     Unsupported(String),
@@ -82,7 +85,7 @@ impl Error {
                 Fault::Limit => 9,
             },
             Error::Plan(_) => 7,
-            Error::Io { .. } => 8,
+            Error::Io { .. } | Error::Device(_) => 8,
             Error::Limit(_) => 9,
             Error::Node { .. } => 4,
             Error::Exec(e) => match &e.fault {

@@ -5,6 +5,8 @@
 //! all sessions of all processes.
 
 use crate::cpu;
+use crate::device::far::Held;
+use crate::device::plugin::PluginDevice;
 use crate::device::{Driver, Kernels};
 use crate::error::Error;
 use crate::flow::Flow;
@@ -18,7 +20,7 @@ use hub_abi::plan::Plan;
 use memmap2::Mmap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How to open a bundle.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,8 @@ pub(crate) struct Inner {
     /// Whether native code may run, or why it may not.
     native: Result<(), String>,
     tiers: Vec<OnceLock<Arc<Tier>>>,
+    /// Tiers made ready on devices, by the devices' names.
+    devices: Mutex<Vec<(String, Arc<Tier>)>>,
     host: OnceLock<Shared>,
     /// Names as C strings, inputs then outputs.
     pub names: Vec<std::ffi::CString>,
@@ -65,21 +69,25 @@ pub(crate) enum Runs {
     /// On this processor, from this mapping.
     Here(Code),
     /// On a device.
-    There(Box<dyn Kernels>),
+    There(There),
+}
+
+/// A tier on a device.
+pub(crate) struct There {
+    pub kernels: Arc<dyn Kernels>,
+    /// The constants, if the device has memory of its own.
+    pub consts: Option<Arc<Held>>,
 }
 
 impl Tier {
-    /// The function of kernel `i` of the plan; the device, if it runs there.
-    pub fn kernel(&self, i: u32) -> Result<Kernel, &dyn Kernels> {
-        let code = match &self.code {
-            Runs::Here(code) => code,
-            Runs::There(device) => return Err(&**device),
-        };
+    /// The function of kernel `i` of the plan; `None` if it is not one of this processor.
+    pub fn kernel(&self, i: u32) -> Option<Kernel> {
+        let Runs::Here(code) = &self.code else { return None };
         let k = &self.plan.kernels[i as usize];
         let entry = &code.bytes()[k.offset as usize..][..k.len as usize];
         // SAFETY: the bytes are executable machine code whose hash was checked, which the compiler
         // wrote as a function of this signature; trust in it was decided when the tier was loaded.
-        Ok(unsafe { std::mem::transmute::<*const u8, Kernel>(entry.as_ptr()) })
+        Some(unsafe { std::mem::transmute::<*const u8, Kernel>(entry.as_ptr()) })
     }
 }
 
@@ -129,6 +137,7 @@ impl Model {
             copy_code: options.copy_code || options.copy,
             native,
             tiers,
+            devices: Mutex::new(vec![]),
             host: OnceLock::new(),
             names,
         })))
@@ -219,17 +228,34 @@ impl Inner {
 
     /// The best tier of the bundle that a driver runs.
     pub fn on(&self, driver: &dyn Driver) -> Result<Arc<Tier>, Error> {
-        let has = |t: &&&str| self.bundle.manifest.tiers.iter().any(|i| i.name == ***t);
-        let Some(name) = driver.tiers().iter().find(has) else {
-            return Err(Error::Unsupported("the bundle has no code for this device".into()));
+        let tiers = driver.tiers();
+        let has = |t: &&String| self.bundle.manifest.tiers.iter().any(|i| i.name == **t);
+        let Some(name) = tiers.iter().find(has) else {
+            let what = format!("the bundle has no code for this device ({})", tiers.join(", "));
+            return Err(Error::Unsupported(what));
         };
         if let Err(why) = &self.native {
             return Err(Error::Unsupported(format!("no code of the bundle may run: {why}")));
         }
         let TierView { plan, code } = self.bundle.tier(name).map_err(|e| self.refused(e))?;
         let flow = Flow::of(&plan, &self.bundle.graph)?;
-        let kernels = driver.load(&self.bundle.file()[code], &plan.kernels)?;
-        Ok(Arc::new(Tier { plan, flow, code: Runs::There(kernels) }))
+        let kernels = driver.load(&self.bundle.file()[code], &plan)?;
+        let consts = match kernels.apart() {
+            true => Some(Arc::new(Held::with(&kernels, self.bundle.consts())?)),
+            false => None,
+        };
+        Ok(Arc::new(Tier { plan, flow, code: Runs::There(There { kernels, consts }) }))
+    }
+
+    /// The tier on a device that a driver beside the program has; made ready once.
+    pub fn on_device(&self, device: &str) -> Result<Arc<Tier>, Error> {
+        let mut ready = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, t)) = ready.iter().find(|(name, _)| name == device) {
+            return Ok(t.clone());
+        }
+        let tier = self.on(&PluginDevice::open(device)?)?;
+        ready.push((device.to_string(), tier.clone()));
+        Ok(tier)
     }
 
     /// Checks and maps a tier once; `None` where executable memory is refused.

@@ -1,11 +1,12 @@
 //! A session's native side: its memory, its cached bindings, and how inputs bind symbols.
 
 use crate::accept::{accept, check_constraints};
-use crate::bind::Binder;
+use crate::bind::{Binder, slots};
 use crate::error::Error;
 use crate::host::Host;
-use crate::map::Region;
-use crate::model::{Model, Tier};
+use crate::device::Queue;
+use crate::device::far::{Far, Held, Room};
+use crate::model::{Model, Runs, Tier};
 use crate::ops::{Bound, Place};
 use crate::pool::Pool;
 use crate::tensor::Given;
@@ -22,7 +23,7 @@ const CACHED: usize = 4;
 /// A stage's memory and its last bindings, most recent last.
 #[derive(Default)]
 pub struct Stage {
-    region: Option<Region>,
+    region: Option<Room>,
     pub bounds: Vec<Bound>,
 }
 
@@ -40,6 +41,10 @@ pub struct Native {
     pub model: Model,
     pub tier: Arc<Tier>,
     pub pool: Pool,
+    /// Where kernels go that this processor does not run.
+    pub queue: Option<Box<dyn Queue>>,
+    /// Memory on a device that has its own; all addresses are then that device's.
+    pub far: Option<Far>,
     pub status: Box<AtomicU32>,
     pub stages: Vec<Stage>,
     pub env: SymEnv,
@@ -81,10 +86,25 @@ fn heaped_inputs(plan: &Plan, g: &PGraph) -> Vec<(usize, u32)> {
 
 impl Native {
     /// A session on `model` that runs `tier`.
-    pub fn new(model: &Model, tier: Arc<Tier>, pool: Pool, limits: Limits) -> Native {
-        Native {
+    pub fn new(
+        model: &Model,
+        tier: Arc<Tier>,
+        pool: Pool,
+        limits: Limits,
+    ) -> Result<Native, Error> {
+        let (mut queue, mut far) = (None, None);
+        if let Runs::There(there) = &tier.code {
+            queue = Some(there.kernels.queue()?);
+            let plan = &tier.plan;
+            let sizes = (plan.bufs.len(), plan.outputs.len(), slots(&plan.steps) as usize);
+            let new = |consts: &Arc<Held>| Far::new(&there.kernels, consts.clone(), sizes);
+            far = there.consts.as_ref().map(new).transpose()?;
+        }
+        Ok(Native {
             model: model.clone(),
             pool,
+            queue,
+            far,
             status: Box::new(AtomicU32::new(0)),
             stages: tier.flow.stages.iter().map(|_| Stage::default()).collect(),
             env: SymEnv::new(model.graph().syms.len()),
@@ -98,7 +118,7 @@ impl Native {
             heaped: heaped_inputs(&tier.plan, model.graph()),
             tier,
             profile: None,
-        }
+        })
     }
 
     /// Binds symbols to the inputs' dims and checks those.
@@ -114,7 +134,7 @@ impl Native {
 
     /// Bytes of arenas.
     pub fn memory(&self) -> usize {
-        self.stages.iter().filter_map(|s| s.region.as_ref()).map(Region::len).sum()
+        self.stages.iter().filter_map(|s| s.region.as_ref()).map(Room::len).sum()
     }
 
     /// Makes the binding for the present symbols the stage's last one.
@@ -131,12 +151,20 @@ impl Native {
         }
         let g = self.model.graph();
         check_constraints(g, &self.env)?;
+        let here = (
+            self.model.0.bundle.consts().as_ptr().addr() as u64,
+            (self.status.as_ptr().addr() as u64, 0),
+        );
+        let (consts, status) = match &self.far {
+            Some(far) => (far.consts.at, (far.status(), 4)),
+            None => here,
+        };
         let binder = Binder {
             plan: &self.tier.plan,
             flow: &self.tier.flow,
             graph: g,
-            consts: self.model.0.bundle.consts().as_ptr().addr() as u64,
-            status: self.status.as_ptr().addr() as u64,
+            consts,
+            status,
             workers: self.pool.workers() as u64,
         };
         binder.work(k, &self.env, self.limits.work)?;
@@ -146,16 +174,14 @@ impl Native {
             // Bindings hold addresses in the region that goes away.
             self.stages[k..].iter_mut().for_each(|s| s.bounds.clear());
             self.stages[k].region = None;
-            let region = Region::new(need);
-            let region = region.map_err(|e| Error::Limit(format!("{need} bytes of arena: {e}")))?;
-            self.stages[k].region = Some(region);
+            self.stages[k].region = Some(Room::new(self.far.as_ref(), need)?);
         }
         let before: Vec<Place> = match k.checked_sub(1) {
             Some(p) => self.stages[p].bounds.last().map_or(vec![], |b| b.places.clone()),
             None => vec![],
         };
         let stage = &mut self.stages[k];
-        let region = stage.region.as_ref().map_or(0, |r| r.base().expose_provenance() as u64);
+        let region = stage.region.as_ref().map_or(0, Room::at);
         let bound = binder.bind(k, &self.env, &layout, region, &before)?;
         if stage.bounds.len() == CACHED {
             stage.bounds.remove(0);

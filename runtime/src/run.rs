@@ -24,13 +24,12 @@ impl Native {
         }
         self.accept(inputs)?;
         (self.steps, self.work) = (0, 0);
-        for (now, b) in self.now.iter_mut().zip(&self.tier.plan.bufs) {
-            if let Buf::Input(n) = b {
-                *now = inputs[*n as usize].map_or(0, |g| g.at.expose_provenance() as u64);
-            }
-        }
-        // Memory of the caller that a run may still read is written at the end only.
-        let rooms_now = if overlap(inputs, rooms) { &[] } else { rooms };
+        // SAFETY: by the caller's promise.
+        unsafe { self.bring(inputs)? };
+        // Memory of the caller that a run may still read, or the device cannot reach, is written at the
+        // end only.
+        let late = self.far.is_some() || overlap(inputs, rooms);
+        let rooms_now = if late { &[] } else { rooms };
         for k in 0..self.stages.len() {
             self.bind_stage(k)?;
             self.patch(k, rooms_now);
@@ -47,6 +46,7 @@ impl Native {
             // SAFETY: the stage is bound and patched with this run's addresses.
             unsafe { self.stage(k)? };
         }
+        self.fetch()?;
         self.collect(made)?;
         // SAFETY: rooms are writable by the caller's promise.
         unsafe { copy_out(rooms, made)? };
@@ -70,6 +70,44 @@ impl Native {
             at = end;
             for i in 0..self.tier.flow.drops[step].len() {
                 self.host.free(self.tier.flow.drops[step][i]);
+            }
+        }
+        if let (Some(far), Some(queue)) = (&self.far, &self.queue)
+            && let Some((slot, status)) = far.failed(&**queue)?
+        {
+            return Err(self.node_error(slot, status));
+        }
+        Ok(())
+    }
+
+    /// Makes the inputs' addresses known, bringing them to a device that has memory of its own.
+    ///
+    /// # Safety
+    /// Inputs are readable for their lengths.
+    unsafe fn bring(&mut self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
+        for (i, b) in self.tier.plan.bufs.iter().enumerate() {
+            let Buf::Input(n) = b else { continue };
+            let given = inputs[*n as usize];
+            self.now[i] = match (&mut self.far, &self.queue, given) {
+                (Some(far), Some(queue), Some(g)) => {
+                    // SAFETY: by the caller's promise.
+                    let bytes = unsafe { g.bytes() };
+                    far.input(&**queue, i, &bytes[..g.need().unwrap_or(0)])?
+                }
+                (_, _, given) => given.map_or(0, |g| g.at.expose_provenance() as u64),
+            };
+        }
+        Ok(())
+    }
+
+    /// Brings the outputs back from a device that has memory of its own.
+    fn fetch(&mut self) -> Result<(), Error> {
+        let k = self.stages.len() - 1;
+        for (i, source) in self.tier.plan.outputs.iter().enumerate() {
+            let OutputSource::Buf(buf) = source else { continue };
+            let from = self.place(k, *buf).0;
+            if let (Some(far), Some(queue)) = (&mut self.far, &self.queue) {
+                queue.read(&mut far.outputs[i], from)?;
             }
         }
         Ok(())
@@ -105,17 +143,24 @@ impl Native {
     }
 
     /// Says where outputs in buffers will be, and refuses rooms that are too small for them.
-    fn describe(&self, rooms: &[Room], made: &mut [Made]) -> Result<(), Error> {
+    fn describe(&mut self, rooms: &[Room], made: &mut [Made]) -> Result<(), Error> {
         let k = self.stages.len() - 1;
-        let Some(b) = self.stages[k].bounds.last() else { return Ok(()) };
         for (i, source) in self.tier.plan.outputs.iter().enumerate() {
             let OutputSource::Buf(buf) = source else { continue };
+            let at = self.place(k, *buf).0;
+            let Some(b) = self.stages[k].bounds.last() else { return Ok(()) };
             let (dims, bytes) = &b.outputs[i];
             let m = &mut made[i];
             m.dims.clear();
             m.dims.extend_from_slice(dims);
             m.len = *bytes;
-            m.at = std::ptr::with_exposed_provenance(self.place(k, *buf).0 as usize);
+            m.at = match &mut self.far {
+                Some(far) => {
+                    far.outputs[i].resize(*bytes, 0);
+                    far.outputs[i].as_ptr()
+                }
+                None => std::ptr::with_exposed_provenance(at as usize),
+            };
         }
         let buffers = self.tier.plan.outputs.iter().map(|o| matches!(o, OutputSource::Buf(_)));
         check_rooms(rooms, made, buffers)

@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub struct SessionOptions {
     /// Threads, the caller included; 0 is the cores that this process may use.
     pub threads: usize,
-    /// `cpu`, or empty for it.
+    /// `cpu`, or empty for it; else a driver's name and a device's number, as `opencl:0`.
     pub device: String,
     /// The tier to run (`avx512`, `avx2`, `portable`); `None` asks the environment (`HUB_CPU`),
     /// then takes the best.
@@ -50,24 +50,13 @@ enum Mode {
     Portable,
 }
 
-/// Why there is no session on a device: the bundle, or this build, lacks it.
-fn no_device(model: &Model, device: &str) -> Error {
-    let kind = device.split(':').next().unwrap_or_default();
-    let has = model.manifest().tiers.iter().any(|t| hub_abi::bundle::is_text(&t.name));
-    Error::Unsupported(match kind {
-        "cuda" if !has => {
-            format!("the bundle has no code for device '{device}': compile it with --target cuda")
-        }
-        "cuda" => format!("no device '{device}': this build has no CUDA driver, only cpu"),
-        _ => format!("no device '{device}' in this build: only cpu"),
-    })
-}
-
 impl Session {
     /// A session on a model.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Session, Error> {
         if !matches!(&options.device[..], "" | "cpu") {
-            return Err(no_device(model, &options.device));
+            let tier = model.0.on_device(&options.device)?;
+            let options = SessionOptions { threads: 1, ..options.clone() };
+            return Session::start(model, &options, Some(tier), String::new());
         }
         let env = std::env::var("HUB_CPU").ok().filter(|v| !v.is_empty());
         let asked = options.tier.clone().or(env);
@@ -102,7 +91,7 @@ impl Session {
             Some(tier) => {
                 let pool = Pool::new(threads);
                 let pool = pool.map_err(|e| Error::Limit(format!("{threads} threads: {e}")))?;
-                Mode::Native(Box::new(Native::new(model, tier, pool, options.limits)))
+                Mode::Native(Box::new(Native::new(model, tier, pool, options.limits)?))
             }
         };
         let made = |o: &hub_abi::bundle::IoInfo| Made {

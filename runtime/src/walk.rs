@@ -37,7 +37,7 @@ impl Native {
                     let first = i..i + then as usize;
                     let second = first.end..first.end + orelse as usize;
                     i = second.end;
-                    let yes = self.read::<1>(k, cond, 0)[0] != 0;
+                    let yes = self.read::<1>(k, cond, 0)?[0] != 0;
                     // SAFETY: as promised by our caller.
                     unsafe { self.execute(k, if yes { first } else { second })? };
                 }
@@ -88,8 +88,10 @@ impl Native {
         for c in &info.carried {
             held.push(self.value(k, &c.init)?);
         }
-        let trip = l.trip.map(|b| i64::from_le_bytes(self.read(k, b, 0)));
-        let mut trip = trip.map_or(u64::MAX, |t| t.max(0) as u64);
+        let mut trip = match l.trip {
+            Some(b) => i64::from_le_bytes(self.read(k, b, 0)?).max(0) as u64,
+            None => u64::MAX,
+        };
         match l.most {
             // Nothing else may end it.
             Some(most) if l.trip.is_none() && l.cond.is_none() => trip = most,
@@ -98,10 +100,10 @@ impl Native {
         self.rewind(k, l.bumps);
         let mut i = 0;
         let holds = |n: &Native, i: u64| match l.cond {
-            Some(b) if l.first || i > 0 => n.read::<1>(k, b, 0)[0] != 0,
-            _ => true,
+            Some(b) if l.first || i > 0 => Ok::<_, Error>(n.read::<1>(k, b, 0)?[0] != 0),
+            _ => Ok(true),
         };
-        while i < trip && holds(self, i) {
+        while i < trip && holds(self, i)? {
             if l.most.is_some_and(|most| i >= most) {
                 let what = format!("iteration {i} of a loop that has room for {i}");
                 return Err(Error::plan(what));
@@ -109,7 +111,7 @@ impl Native {
             self.forget(l.info);
             self.count(l.len, l.work)?;
             if let Some(b) = l.iteration {
-                self.write(k, b, &i.to_le_bytes());
+                self.write(k, b, &i.to_le_bytes())?;
             }
             for (c, v) in info.carried.iter().zip(held.drain(..)) {
                 self.host.name(self.model.0.shared()?, (c.param, v), &mut self.env)?;
@@ -186,15 +188,17 @@ impl Native {
         // bound, and scratch was placed for as many workers as take part; inputs and outputs are
         // valid by our caller's promise, tiles are independent.
         unsafe {
-            match (f, wide) {
-                (Ok(f), true) => self.pool.call_all(f, args.as_ptr(), tiles, scratch),
-                (Ok(f), false) => self.pool.call(f, args.as_ptr(), tiles, scratch),
-                (Err(device), _) => device.launch(kernel, args, tiles)?,
+            match (f, wide, &self.queue) {
+                (Some(f), true, _) => self.pool.call_all(f, args.as_ptr(), tiles, scratch),
+                (Some(f), false, _) => self.pool.call(f, args.as_ptr(), tiles, scratch),
+                (None, _, Some(queue)) => queue.launch(kernel, args, tiles)?,
+                (None, ..) => return Err(Error::plan("a kernel of no device")),
             }
         }
         self.record(slot, t);
         if status && self.status.load(Relaxed) != 0 {
-            return Err(self.node_error(slot));
+            let status = self.status.swap(0, Relaxed);
+            return Err(self.node_error(slot, status));
         }
         Ok(())
     }
@@ -206,8 +210,8 @@ impl Native {
     }
 
     #[cold]
-    fn node_error(&mut self, slot: u32) -> Error {
-        let what = match self.status.swap(0, Relaxed) {
+    pub(crate) fn node_error(&self, slot: u32, status: u32) -> Error {
+        let what = match status {
             2 => "an integer is divided by zero",
             _ => "an index is outside its axis, or an integer is divided by zero",
         };
@@ -233,25 +237,37 @@ impl Native {
     }
 
     /// Bytes of a buffer that binding found to hold them.
-    fn read<const N: usize>(&self, k: usize, buf: u32, offset: u32) -> [u8; N] {
+    fn read<const N: usize>(&self, k: usize, buf: u32, offset: u32) -> Result<[u8; N], Error> {
         let (at, have) = self.place(k, buf);
         let mut out = [0; N];
-        if u64::from(offset) + N as u64 <= have {
+        if u64::from(offset) + N as u64 > have {
+            return Ok(out);
+        }
+        if let (Some(_), Some(queue)) = (&self.far, &self.queue) {
+            queue.read(&mut out, at + u64::from(offset))?;
+        } else {
             let from = std::ptr::with_exposed_provenance::<u8>(at as usize + offset as usize);
             // SAFETY: the buffer has `have` bytes, and no kernel runs now.
             unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), N) };
         }
-        out
+        Ok(out)
     }
 
-    fn write(&mut self, k: usize, buf: u32, bytes: &[u8]) {
+    /// Writes to a buffer that has room for it, from its start.
+    fn write(&self, k: usize, buf: u32, bytes: &[u8]) -> Result<(), Error> {
         let (at, have) = self.place(k, buf);
-        if bytes.len() as u64 <= have {
+        if bytes.len() as u64 > have {
+            return Ok(());
+        }
+        if let (Some(_), Some(queue)) = (&self.far, &self.queue) {
+            queue.write(at, bytes)?;
+        } else {
             let to = std::ptr::with_exposed_provenance_mut::<u8>(at as usize);
             // SAFETY: the buffer has `have` bytes and may be written, as opening checked; no kernel
             // runs now.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         }
+        Ok(())
     }
 
     fn bind_symbols(&mut self, k: usize, range: Range<u32>) -> Result<(), Error> {
@@ -261,10 +277,10 @@ impl Native {
             let value = match from {
                 Known::Value(v) => v,
                 Known::Read { buf, offset, wide: true } => {
-                    i64::from_le_bytes(self.read(k, buf, offset))
+                    i64::from_le_bytes(self.read(k, buf, offset)?)
                 }
                 Known::Read { buf, offset, .. } => {
-                    i32::from_le_bytes(self.read(k, buf, offset)).into()
+                    i32::from_le_bytes(self.read(k, buf, offset)?).into()
                 }
             };
             self.bind_symbol(s, value)?;
@@ -316,6 +332,12 @@ impl Native {
                 if (len as u64) > have {
                     return Err(Error::plan(format!("value {v} is not whole in its buffer")));
                 }
+                if let (Some(_), Some(queue)) = (&self.far, &self.queue) {
+                    let mut bytes = vec![0; len];
+                    queue.read(&mut bytes, at)?;
+                    return Tensor::from_bytes(dtype, &dims, &bytes)
+                        .map_err(|e| Error::plan(format!("value {v}: {e}")));
+                }
                 let at = std::ptr::with_exposed_provenance(at as usize);
                 let given = Given { dtype, dims: &dims, at, len };
                 // SAFETY: the buffer has `have` bytes, and no kernel runs now.
@@ -359,6 +381,10 @@ impl Native {
             if t.dims() != dims || t.bytes().len() != len || len as u64 > have {
                 let what = format!("value {v} is {:?}, {dims:?} fits its buffer", t.dims());
                 return Err(Error::plan(what));
+            }
+            if let (Some(_), Some(queue)) = (&self.far, &self.queue) {
+                queue.write(at, t.bytes())?;
+                continue;
             }
             let to = std::ptr::with_exposed_provenance_mut::<u8>(at as usize);
             // SAFETY: the buffer has `have` bytes, no kernel runs now, and the heap is elsewhere.

@@ -4,6 +4,7 @@
 pub mod conformance;
 pub mod cuda;
 pub mod graphs;
+pub mod opencl;
 
 use hub_abi::dim::{Dim, Sym, SymEnv};
 use hub_abi::plan::{Buf, Plan};

@@ -9,6 +9,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("runtime/abi", &[]),
     ("runtime/portable", &["hub-abi"]),
     ("runtime", &["hub-abi", "hub-portable"]),
+    ("runtime/devices/opencl", &["hub-abi"]),
     ("ir", &["hub-abi", "hub-portable"]),
     ("frontend", &["hub-abi", "hub-portable", "hub-ir"]),
     ("passes", &["hub-abi", "hub-portable", "hub-ir", "hub-frontend"]),

@@ -14,6 +14,7 @@ pub fn run(a: Optimize) -> Result<(), Failure> {
     job.emit_kernels = a.emit.contains(&Emit::Kernels);
     job.emit_asm = a.emit.contains(&Emit::Asm);
     job.emit_ptx = a.emit.contains(&Emit::Ptx);
+    job.emit_opencl = a.emit.contains(&Emit::Opencl);
     let report = compile(&job)?;
     match forms && !a.build.json {
         true => report.print_aside(),

@@ -1,6 +1,8 @@
 //! Targets: each a room of its own that emits from the kernel IR.
 
 pub mod cuda;
+pub mod opencl;
+pub mod simt;
 pub mod x86;
 
 pub use x86::Refused;
@@ -15,6 +17,7 @@ use crate::target::{Target, Tier};
 pub fn fits(k: &Kernel, target: &Target) -> Result<(), Refused> {
     match target.tier {
         Tier::Sm80 => cuda::fits(k).map(|_| ()),
+        Tier::Cl12 => opencl::fits(k),
         _ => x86::emit(k, target).map(|_| ()),
     }
 }

@@ -3,7 +3,7 @@
 
 use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::{Kernel, verify};
-use hub_codegen::targets::cuda;
+use hub_codegen::targets::{cuda, simt};
 use hub_codegen::targets::x86::{self, Refused, Target, Tier};
 use hub_testrun::{Aligned, JitBuffer, ptx};
 
@@ -152,7 +152,7 @@ pub fn check(k: &Kernel, args: &[Arg], bufs: &[Vec<u8>], same: Same) -> usize {
     let mut want = bufs.to_vec();
     let status = interp::run(k, args, &mut want, 0..interp::tiles(k, args))
         .unwrap_or_else(|e| panic!("{e}\n{k}"));
-    let legal = cuda::legal(k);
+    let legal = simt::legal(k);
     verify(&legal).unwrap_or_else(|e| panic!("{e}\n{legal}"));
     check_ptx(k, args, bufs, &vec![same; bufs.len()], (status, &want));
     let mut ran = 0;

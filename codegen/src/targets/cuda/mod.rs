@@ -5,7 +5,7 @@
 //! and a store is done by the first threads only. A tile of the grid is a warp's, and a block is a few
 //! warps that know nothing of one another. Scratch is shared memory.
 //!
-//! [`legal`] rewrites a kernel into what PTX has an instruction for, [`ptx`] writes that down row by
+//! [`super::simt`] rewrites a kernel into what PTX has an instruction for, [`ptx`] writes that down row by
 //! row. `ptxas` allocates registers.
 //!
 //! **Launching.** A kernel's only parameter is its argument block, by value. A block has as many
@@ -13,15 +13,14 @@
 
 mod addr;
 mod backend;
-mod legal;
 mod ptx;
 mod table;
 
 pub use backend::CudaBackend;
-pub use legal::legal;
 
 use super::Refused;
-use crate::kir::{Inst, Kernel, Stmt, verify};
+use super::simt::{foreign, legal};
+use crate::kir::{Kernel, verify};
 
 /// What a module begins with.
 pub const HEADER: &str = ".version 7.0\n.target sm_80\n.address_size 64\n";
@@ -42,18 +41,6 @@ pub fn fits(k: &Kernel) -> Result<u64, Refused> {
     }
     let warps = [WARPS, 2, 1].into_iter().find(|w| w * k.scratch_bytes <= SHARED);
     warps.ok_or_else(|| no(format!("scratch of {} bytes", k.scratch_bytes)))
-}
-
-/// An instruction that only other machines have.
-fn foreign(body: &[Stmt]) -> Option<&Inst> {
-    use Inst::*;
-    body.iter().find_map(|s| match s {
-        Stmt::Inst(i @ (Dot2 { .. } | TileConfig { .. } | TileZero { .. })) => Some(i),
-        Stmt::Inst(i @ (TileLoad { .. } | TileStore { .. } | TileDot2 { .. })) => Some(i),
-        Stmt::Inst(_) => None,
-        Stmt::For { body, .. } => foreign(body),
-        Stmt::If { then, els, .. } => foreign(then).or_else(|| foreign(els)),
-    })
 }
 
 /// PTX of `k`, an entry of its name, to stand after [`HEADER`].

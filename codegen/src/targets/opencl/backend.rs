@@ -41,6 +41,11 @@ impl Backend for OpenClBackend {
         b'\n'
     }
 
+    /// None: it is local memory.
+    fn scratch(&self, _: &Kernel) -> u64 {
+        0
+    }
+
     /// None: work-items may be at different instructions, so what a lane reads may be another's write
     /// that comes after it.
     fn shares(&self, _: &Kernel) -> Vec<(ParamId, ParamId)> {

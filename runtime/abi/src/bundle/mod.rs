@@ -4,7 +4,7 @@
 //! Layout: the ELF header and program headers in the first 4 KiB, then sections, each at the next
 //! multiple of 4 KiB with zero bytes between, then the section headers, which end the file. Machine
 //! code lies in `.text.TIER` with one function symbol a kernel (text that a device's driver compiles: in
-//! `.ptx.TIER`, without symbols); what is ours lies in:
+//! `.ptx.TIER` or `.opencl.TIER`, without symbols); what is ours lies in:
 //!
 //! | section | holds |
 //! |---|---|
@@ -67,18 +67,24 @@ pub const SEAL: &str = ".hub.seal";
 /// Name of the section for an optional signature; it is not under the manifest that it signs.
 pub const SIGNATURE: &str = ".hub.sig";
 
-/// Is a tier's code text that a device's driver compiles, not machine code? NVIDIA's tiers are named
-/// after their architecture.
+/// First part of the names of sections with text that a device's driver compiles; `None` for machine
+/// code. NVIDIA's tiers are named after their architecture, OpenCL's after its version.
+fn text_kind(tier: &str) -> Option<&'static str> {
+    match tier {
+        t if t.starts_with("sm") => Some("ptx"),
+        t if t.starts_with("cl") => Some("opencl"),
+        _ => None,
+    }
+}
+
+/// Is a tier's code text that a device's driver compiles, not machine code?
 pub fn is_text(tier: &str) -> bool {
-    tier.starts_with("sm")
+    text_kind(tier).is_some()
 }
 
 /// Name of the section that holds a tier's code.
 pub fn code_section(tier: &str) -> String {
-    match is_text(tier) {
-        true => format!(".ptx.{tier}"),
-        false => format!(".text.{tier}"),
-    }
+    format!(".{}.{tier}", text_kind(tier).unwrap_or("text"))
 }
 
 /// What is wrong with a bundle.

@@ -1,8 +1,8 @@
-//! Makes kernels of what PTX has instructions for: a kernel to a kernel of the same meaning.
+//! Makes kernels of what GPUs have instructions for: a kernel to a kernel of the same meaning.
 //!
 //! Loops that are to be laid out are; integer division is guarded, float minima become comparisons,
-//! reductions exchanges between lanes, and so on. What is left is a row of [`super::table`] or a few
-//! lines of [`super::ptx`].
+//! reductions exchanges between lanes, and so on. What is left is a row of a target's table, or a few
+//! lines of its renderer.
 
 use crate::kir::*;
 

@@ -1,0 +1,80 @@
+//! Devices beside the processor: what a driver is to the runtime.
+//!
+//! A driver runs the code of tiers that the processor does not. Bindings, loops and host steps are the
+//! runtime's; of a device it asks for kernels and, where the device has memory of its own, for that.
+//! Drivers are shared libraries behind the C table of `runtime/include/hub_device.h` ([`plugin`]), or
+//! written against the traits here.
+
+pub(crate) mod far;
+pub(crate) mod plugin;
+
+use crate::error::Error;
+use hub_abi::plan::Plan;
+use std::sync::Arc;
+
+/// A driver of a device.
+pub trait Driver: Send + Sync {
+    /// Tiers whose code it runs, best first.
+    fn tiers(&self) -> Vec<String>;
+
+    /// Makes a tier's kernels ready.
+    ///
+    /// # Errors
+    /// What the device's compiler says.
+    fn load(&self, code: &[u8], plan: &Plan) -> Result<Arc<dyn Kernels>, Error>;
+}
+
+/// Kernels of a tier on a device, and the device's memory; sessions share them.
+pub trait Kernels: Send + Sync {
+    /// A new queue.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn queue(&self) -> Result<Box<dyn Queue>, Error>;
+
+    /// Has the device memory of its own? If not, kernels work on this process's, and nothing of what
+    /// follows is called, nor are the queue's transfers.
+    fn apart(&self) -> bool {
+        false
+    }
+
+    /// Reserves memory, aligned to 256 bytes: its address.
+    ///
+    /// # Errors
+    /// There is none left.
+    fn reserve(&self, bytes: u64) -> Result<u64, Error> {
+        Err(Error::Limit(format!("no memory of {bytes} bytes on this device")))
+    }
+
+    /// Gives memory back.
+    fn release(&self, _address: u64) {}
+}
+
+/// What is put into a queue happens in order.
+pub trait Queue: Send {
+    /// Runs all tiles of a kernel, by its index, or puts that into the queue.
+    ///
+    /// # Safety
+    /// `args` begins with the kernel's argument block, whose addresses are of memory that the kernel
+    /// may use as the plan says.
+    ///
+    /// # Errors
+    /// What the device says.
+    unsafe fn launch(&self, kernel: u32, args: &[u64], tiles: u64) -> Result<(), Error>;
+
+    /// Copies to the device's memory.
+    ///
+    /// # Errors
+    /// The address is none of the device's.
+    fn write(&self, to: u64, from: &[u8]) -> Result<(), Error> {
+        Err(Error::Internal(format!("{} bytes to {to:#x} of a shared memory", from.len())))
+    }
+
+    /// Copies from the device's memory, after everything before.
+    ///
+    /// # Errors
+    /// The address is none of the device's, or what came before failed.
+    fn read(&self, to: &mut [u8], from: u64) -> Result<(), Error> {
+        Err(Error::Internal(format!("{} bytes from {from:#x} of a shared memory", to.len())))
+    }
+}
