@@ -353,7 +353,9 @@ fn emit(job: &Job, c: &place::Compiled) {
             t.kernels.iter().for_each(|k| println!("{k}"));
         }
         let text = hub_abi::bundle::is_text(&t.plan.tier);
-        if (job.emit_ptx && t.plan.tier.starts_with("sm")) || (job.emit_opencl && t.plan.tier.starts_with("cl")) {
+        if (job.emit_ptx && t.plan.tier.starts_with("sm"))
+            || (job.emit_opencl && t.plan.tier.starts_with("cl"))
+        {
             print!("{}", String::from_utf8_lossy(&t.code));
         }
         if job.emit_asm && !text {

@@ -2,10 +2,10 @@
 
 use crate::accept::{accept, check_constraints};
 use crate::bind::{Binder, slots};
-use crate::error::Error;
-use crate::host::Host;
 use crate::device::Queue;
 use crate::device::far::{Far, Held, Room};
+use crate::error::Error;
+use crate::host::Host;
 use crate::model::{Model, Runs, Tier};
 use crate::ops::{Bound, Place};
 use crate::pool::Pool;

@@ -3,8 +3,8 @@
 
 use hub_codegen::kir::interp::{self, Arg};
 use hub_codegen::kir::{Kernel, verify};
-use hub_codegen::targets::{cuda, simt};
 use hub_codegen::targets::x86::{self, Refused, Target, Tier};
+use hub_codegen::targets::{cuda, simt};
 use hub_testrun::{Aligned, JitBuffer, ptx};
 
 /// The tiers that this host runs; says by name which it lacks.

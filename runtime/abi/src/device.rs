@@ -104,13 +104,7 @@ pub struct Api {
     >,
     pub module_free: Option<unsafe extern "C" fn(*mut Module)>,
     pub kernel_new: Option<
-        unsafe extern "C" fn(
-            *mut Module,
-            *const c_char,
-            *const u8,
-            usize,
-            *mut *mut Kernel,
-        ) -> i32,
+        unsafe extern "C" fn(*mut Module, *const c_char, *const u8, usize, *mut *mut Kernel) -> i32,
     >,
     pub launch: Option<unsafe extern "C" fn(*mut Queue, *const Kernel, u64, *const u64) -> i32>,
     pub record: Option<unsafe extern "C" fn(*mut Queue) -> i32>,

@@ -103,8 +103,7 @@ impl Table {
             && api.queue_new.is_some()
             && api.write.is_some()
             && api.read.is_some();
-        let kernels =
-            api.module_new.is_some() && api.kernel_new.is_some() && api.launch.is_some();
+        let kernels = api.module_new.is_some() && api.kernel_new.is_some() && api.launch.is_some();
         match all && kernels && api.caps & abi::KERNELS != 0 {
             true => Ok(Table { api }),
             false => Err("it cannot run kernels".into()),
@@ -155,7 +154,9 @@ impl PluginDevice {
         let plain = kind.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         let index = index.parse::<u32>().ok().filter(|_| plain && !kind.is_empty());
         let index = index.ok_or_else(|| {
-            Error::Usage(format!("'{name}' is no device: cpu, or a driver's name and a number, as opencl:0"))
+            Error::Usage(format!(
+                "'{name}' is no device: cpu, or a driver's name and a number, as opencl:0"
+            ))
         })?;
         let file = format!("libhub_{kind}.so");
         let places = places(&file);

@@ -32,7 +32,11 @@ fn main() -> ExitCode {
         let seconds = || start.elapsed().as_secs_f64() - exported;
         match opencl::check(case, &bundle, Tolerance::default()) {
             Ok(c) => {
-                println!("{:<42} export {exported:>4.1} s, run {:>5.1} s, {c}", case.name, seconds());
+                println!(
+                    "{:<42} export {exported:>4.1} s, run {:>5.1} s, {c}",
+                    case.name,
+                    seconds()
+                );
                 right += usize::from(c.ok());
             }
             Err(e) => println!("{:<42} {e}", case.name),

@@ -304,10 +304,13 @@ impl Renderer<'_> {
             Dtype::BF16 => format!("as_float((uint)*{place} << 16)"),
             _ => format!("({})*{place}", ty(e)),
         };
-        self.set(dst, match mask {
-            None => got,
-            Some(m) => format!("{} ? {got} : ({})0", reg(m), ty(e)),
-        });
+        self.set(
+            dst,
+            match mask {
+                None => got,
+                Some(m) => format!("{} ? {got} : ({})0", reg(m), ty(e)),
+            },
+        );
     }
 
     fn store(&mut self, src: Reg, dtype: Dtype, mask: Option<Reg>, place: &str) {

@@ -33,7 +33,11 @@ impl Order {
     pub fn new(k: &Kernel) -> Order {
         let mut all = Touched::default();
         touched(&k.body, &mut |b, write| {
-            if write { all.written.insert(b) } else { all.read.insert(b) };
+            if write {
+                all.written.insert(b)
+            } else {
+                all.read.insert(b)
+            };
         });
         let shared = all.read.intersection(&all.written).copied().collect();
         Order { shared, since: Touched::default() }
@@ -49,7 +53,11 @@ impl Order {
         if needs {
             self.barrier();
         }
-        if store { self.since.written.insert(base) } else { self.since.read.insert(base) };
+        if store {
+            self.since.written.insert(base)
+        } else {
+            self.since.read.insert(base)
+        };
         needs
     }
 

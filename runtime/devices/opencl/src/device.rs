@@ -103,9 +103,7 @@ impl Device {
         let mut space = self.space.write().unwrap_or_else(PoisonError::into_inner);
         let found = space.memories.range_mut(..=address).next_back();
         match found {
-            Some((base, m)) if address - base + bytes <= m.len => {
-                f(&mut m.buffer, address - base)
-            }
+            Some((base, m)) if address - base + bytes <= m.len => f(&mut m.buffer, address - base),
             _ => {
                 let what = format!("{bytes} bytes at address {address:#x} are in no memory");
                 Err(Failure::new(70, what))
@@ -166,7 +164,7 @@ impl Queue {
 pub struct Module {
     program: Program,
     /// Kernels asked for: they stay where they are as long as the module does.
-    kernels: Mutex<Vec<Box<Kernel>>>,
+    kernels: Mutex<Vec<Arc<Kernel>>>,
 }
 
 impl Module {
@@ -174,7 +172,11 @@ impl Module {
     pub fn new(device: &Device, code: &[u8]) -> Got<Module> {
         let code = std::str::from_utf8(code).map_err(|e| Failure::new(4, e.to_string()))?;
         let exact = device.id.single_fp_config()? & CORRECT_DIVISION != 0;
-        let options = if exact { "-cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt" } else { "-cl-std=CL1.2" };
+        let options = if exact {
+            "-cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt"
+        } else {
+            "-cl-std=CL1.2"
+        };
         let program = Program::create_and_build_from_source(&device.context, code, options);
         let refused = |e| Failure::new(4, format!("the device's compiler refuses the code: {e}"));
         Ok(Module { program: program.map_err(refused)?, kernels: Mutex::new(vec![]) })
@@ -183,10 +185,10 @@ impl Module {
     /// A kernel by name.
     pub fn kernel(&self, name: &str, kinds: &[u8]) -> Got<&Kernel> {
         let function = Function::create(&self.program, name)?;
-        let made = Box::new(Kernel { function: Mutex::new(function), kinds: kinds.to_vec() });
-        let at: *const Kernel = &*made;
+        let made = Arc::new(Kernel { function: Mutex::new(function), kinds: kinds.to_vec() });
+        let at = Arc::as_ptr(&made);
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner).push(made);
-        // SAFETY: the box is never moved out of, nor dropped before `self` is.
+        // SAFETY: the list keeps it where it is until `self` is dropped.
         Ok(unsafe { &*at })
     }
 }
@@ -250,4 +252,3 @@ impl Kernel {
 fn cl_kernel(f: &Function) -> *mut c_void {
     f.get()
 }
-
