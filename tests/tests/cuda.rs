@@ -58,7 +58,9 @@ fn a_bundle_for_a_gpu_says_what_it_needs() {
         hub_runtime::Session::new(&model, &options)
     };
     match start("cuda:0") {
-        Err(hub_runtime::Error::Unsupported(why)) => assert!(why.contains("libhub_cuda.so"), "{why}"),
+        Err(hub_runtime::Error::Unsupported(why)) => {
+            assert!(why.contains("libhub_cuda.so"), "{why}")
+        }
         Err(e) => panic!("{e}"),
         Ok(_) => panic!("a session without a driver"),
     }
