@@ -106,7 +106,7 @@ fn blocks_turn_in_registers() {
         for n in [16 / e.size(), 32 / e.size(), 64 / e.size()] {
             for rows in [n, n - 1, n / 2, 1] {
                 let size = d.size() as i64;
-                let mut b = KernelBuilder::new(format!("turn {n} of {d}, {rows} rows"));
+                let mut b = KernelBuilder::new(format!("turn_{n}_of_{d}_{rows}_rows"));
                 let s = b.ptr("s", d, Access::Read);
                 let t = b.ptr("t", d, Access::Write);
                 let ty = RegTy::new(e, n);

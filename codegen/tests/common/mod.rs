@@ -46,8 +46,9 @@ pub fn native(k: &Kernel, tier: Tier, args: &[Arg], bufs: &mut [Vec<u8>]) -> Res
     Ok(status[0])
 }
 
-/// Runs all tiles as PTX on the software GPU, watching for races; returns the status word.
-pub fn ptx(k: &Kernel, args: &[Arg], bufs: &mut [Vec<u8>]) -> Result<u32, Refused> {
+/// Runs all tiles as PTX on the software GPU, watching for races; returns the status word. What is
+/// `lowered` writes no byte twice, kernels made by hand or chance may.
+pub fn ptx(k: &Kernel, args: &[Arg], bufs: &mut [Vec<u8>], lowered: bool) -> Result<u32, Refused> {
     let text = format!("{}{}", cuda::HEADER, cuda::emit(k)?);
     let fail = |e: ptx::Fault| -> ! {
         let line = text.lines().nth(e.line.max(1) - 1).unwrap_or("");
@@ -71,6 +72,9 @@ pub fn ptx(k: &Kernel, args: &[Arg], bufs: &mut [Vec<u8>]) -> Result<u32, Refuse
     regions.push(ptx::Region { at: past, bytes: &mut status });
     let mut mem = ptx::Memory::new(regions, true);
     mem.anyone(past);
+    if !lowered {
+        mem.overwritten();
+    }
     let entry = &module.entries[&k.name];
     entry.run(&block, interp::tiles(k, args), &mut mem).unwrap_or_else(|e| fail(e));
     drop(mem);
@@ -84,9 +88,10 @@ pub fn check_ptx(
     bufs: &[Vec<u8>],
     same: &[Same],
     want: (u32, &[Vec<u8>]),
+    lowered: bool,
 ) -> bool {
     let mut got = bufs.to_vec();
-    let status = match ptx(k, args, &mut got) {
+    let status = match ptx(k, args, &mut got, lowered) {
         Ok(s) => s,
         Err(Refused::Unsupported { .. } | Refused::Registers { .. }) => return false,
         Err(e) => panic!("{e}\n{k}"),
@@ -154,7 +159,7 @@ pub fn check(k: &Kernel, args: &[Arg], bufs: &[Vec<u8>], same: Same) -> usize {
         .unwrap_or_else(|e| panic!("{e}\n{k}"));
     let legal = simt::legal(k);
     verify(&legal).unwrap_or_else(|e| panic!("{e}\n{legal}"));
-    check_ptx(k, args, bufs, &vec![same; bufs.len()], (status, &want));
+    check_ptx(k, args, bufs, &vec![same; bufs.len()], (status, &want), false);
     let mut ran = 0;
     for tier in tiers() {
         foreign(k, tier);

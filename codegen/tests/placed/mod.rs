@@ -339,7 +339,7 @@ impl Group {
                 _ => common::Same::Bits,
             });
             let (same, args) = (same.collect::<Vec<_>>(), self.args(l, ins, outs));
-            let took = common::check_ptx(&l.kernel, &args, &before, &same, (0, want));
+            let took = common::check_ptx(&l.kernel, &args, &before, &same, (0, want), true);
             return assert!(took, "no PTX for {}", l.schedule);
         }
         let code = x86::emit(&l.kernel, t).unwrap_or_else(|e| panic!("{}: {e}", l.schedule));

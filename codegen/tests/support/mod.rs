@@ -357,7 +357,7 @@ pub fn check_native(
     if target.tier == Tier::Sm80 {
         let alike: Vec<_> = after.iter().map(same).collect();
         let want: Vec<Vec<u8>> = after.iter().map(|m| m.bytes.clone()).collect();
-        let took = common::check_ptx(&l.kernel, &args, before, &alike, (status, &want));
+        let took = common::check_ptx(&l.kernel, &args, before, &alike, (status, &want), true);
         assert!(took, "no PTX for {}\n{}", l.schedule, l.kernel);
         return;
     }

@@ -3,7 +3,8 @@
 //!
 //! Invariants: branches are the same for a whole warp; a store is done by one thread a lane; where a
 //! thread may read what another of its warp has written, or write what another reads, a warp's barrier
-//! stands between (one tile's threads share no other memory, so there is no other).
+//! stands between. None stands between two writes: a kernel writes no byte of an output twice
+//! ([`crate::kir::share`] stands on that too), and scratch is read before it is written again.
 
 use super::addr::{Lane, Sums, lane_of};
 use super::table;
@@ -543,7 +544,7 @@ impl Renderer<'_> {
                 self.line(format!("cvt.rn.f16.f32 {h}, {raw}"));
                 raw = h;
             }
-            (_, Dtype::BF16) => raw = self.to_bf16(&raw),
+            (_, Dtype::BF16) => raw = self.bf16_of(&raw),
             (Elem::F64, Dtype::F32) => {
                 let f = self.temp(Elem::F32);
                 self.line(format!("cvt.rn.f32.f64 {f}, {raw}"));
@@ -575,7 +576,7 @@ impl Renderer<'_> {
     }
 
     /// Rounds to nearest even by hand; a NaN stays one.
-    fn to_bf16(&mut self, x: &str) -> String {
+    fn bf16_of(&mut self, x: &str) -> String {
         let (bits, odd, nan) = (self.temp(Elem::I32), self.temp(Elem::I32), self.temp(Elem::Mask));
         let (sum, quiet) = (self.temp(Elem::I32), self.temp(Elem::I32));
         self.line(format!("mov.b32 {bits}, {x}"));

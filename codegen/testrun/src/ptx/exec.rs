@@ -227,7 +227,7 @@ impl Block<'_, '_, '_> {
                     let from = self.shared_range(at[t], size)?;
                     for (b, c) in x[t].to_le_bytes().iter().zip(&mut self.shared[from..from + size])
                     {
-                        c.touch.note(by.0, by.1, by.2, true)?;
+                        c.touch.note(by, true, self.mem.again)?;
                         c.byte = Some(*b);
                     }
                 }
@@ -238,7 +238,7 @@ impl Block<'_, '_, '_> {
     }
 
     fn shared_range(&self, at: u64, size: usize) -> Result<usize, String> {
-        let inside = at % size as u64 == 0 && at as usize + size <= self.shared.len();
+        let inside = at.is_multiple_of(size as u64) && at as usize + size <= self.shared.len();
         inside.then_some(at as usize).ok_or_else(|| format!("{size} shared bytes at {at}"))
     }
 
@@ -246,7 +246,7 @@ impl Block<'_, '_, '_> {
         let from = self.shared_range(at, size)?;
         let mut out = [0; 8];
         for (o, c) in out.iter_mut().zip(&mut self.shared[from..from + size]) {
-            c.touch.note(by.0, by.1, by.2, false)?;
+            c.touch.note(by, false, false)?;
             *o = c.byte.ok_or_else(|| format!("shared byte {at} is read before it is written"))?;
         }
         Ok(u64::from_le_bytes(out))

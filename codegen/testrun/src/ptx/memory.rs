@@ -24,18 +24,19 @@ pub(super) struct Touch {
 const MANY: u8 = 255;
 
 impl Touch {
-    /// Notes an access by a thread of a warp that has passed so many barriers.
+    /// Notes an access by a thread of a warp that has passed so many barriers; `again` admits writes
+    /// over what another thread of the warp wrote.
     pub(super) fn note(
         &mut self,
-        warp: u64,
-        thread: u8,
-        epoch: u32,
+        (warp, thread, epoch): (u64, u8, u32),
         write: bool,
+        again: bool,
     ) -> Result<(), String> {
         let me = (warp, thread + 1);
+        let over = again && write && self.writer.0 == warp;
         let apart =
             |who: (u64, u8), then: u32| who.1 != 0 && who != me && (who.0 != warp || then >= epoch);
-        if apart(self.writer, self.wrote) {
+        if !over && apart(self.writer, self.wrote) {
             return Err(format!(
                 "race with a write of warp {} thread {}",
                 self.writer.0, self.writer.1
@@ -69,6 +70,7 @@ pub struct Memory<'a> {
     regions: Vec<Region<'a>>,
     touches: Vec<HashMap<u64, Touch>>,
     races: bool,
+    pub(super) again: bool,
     /// Addresses that any thread may write at any time (status words).
     free: Vec<u64>,
     /// Addresses are those of this process.
@@ -80,7 +82,7 @@ impl<'a> Memory<'a> {
     pub fn new(mut regions: Vec<Region<'a>>, races: bool) -> Memory<'a> {
         regions.sort_by_key(|r| r.at);
         let touches = regions.iter().map(|_| HashMap::new()).collect();
-        Memory { regions, touches, races, free: vec![], process: false }
+        Memory { regions, touches, races, again: false, free: vec![], process: false }
     }
 
     /// All memory of this process, unchecked.
@@ -89,6 +91,12 @@ impl<'a> Memory<'a> {
     /// What runs touches only what it may.
     pub unsafe fn process() -> Memory<'a> {
         Memory { process: true, ..Memory::default() }
+    }
+
+    /// Threads may write over what another of their warp wrote, the later instruction after the earlier:
+    /// no lowering makes such kernels, and hardware promises it only with a barrier between.
+    pub fn overwritten(&mut self) {
+        self.again = true;
     }
 
     /// The region at an address may be written by any thread at any time.
@@ -158,7 +166,7 @@ impl<'a> Memory<'a> {
             return Ok(());
         }
         for b in at..at + size {
-            self.touches[i].entry(b as u64).or_default().note(by.0, by.1, by.2, write)?;
+            self.touches[i].entry(b as u64).or_default().note(by, write, self.again)?;
         }
         Ok(())
     }
