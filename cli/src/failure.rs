@@ -64,7 +64,11 @@ impl std::error::Error for Failure {}
 
 impl From<hub_runtime::Error> for Failure {
     fn from(e: hub_runtime::Error) -> Failure {
-        Failure::new(u8::try_from(e.code()).unwrap_or(INTERNAL), e.to_string())
+        let failure = Failure::new(u8::try_from(e.code()).unwrap_or(INTERNAL), e.to_string());
+        match crate::limits::named(&failure.what).filter(|_| failure.code == LIMIT) {
+            Some(name) => failure.help(format!("--limit {name}=VALUE allows more")),
+            None => failure,
+        }
     }
 }
 
@@ -85,6 +89,9 @@ impl From<hub_passes::PassError> for Failure {
 
 impl From<hub_codegen::place::PlaceError> for Failure {
     fn from(e: hub_codegen::place::PlaceError) -> Failure {
-        Failure::new(INTERNAL, format!("internal error: {e}"))
+        match e {
+            hub_codegen::place::PlaceError::Limit { .. } => Failure::new(LIMIT, e.to_string()),
+            _ => Failure::new(INTERNAL, format!("internal error: {e}")),
+        }
     }
 }

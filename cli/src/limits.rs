@@ -47,11 +47,11 @@ const ROWS: &[Row] = &[
     row!("nesting", false, model.nesting, "depth of bodies and calls"),
     row!("rank", false, model.rank, "axes of a tensor"),
     row!("fold", true, fold.bytes, "constants computed while compiling (and 16 times the model's)"),
-    row!("fold-work", false, fold.work, "elements and multiply-adds computed while compiling"),
+    row!("fold-work", false, fold.work, "multiply-adds (or what takes as long) while compiling"),
     row!("run-tensor", true, run.tensor_bytes, "one tensor of a run"),
     row!("arena", true, run.live_bytes, "memory of a run"),
     row!("steps", false, run.steps, "portable nodes of a run, each iteration counted"),
-    row!("work", false, run.work, "elements and multiply-adds of a run"),
+    row!("work", false, run.work, "multiply-adds (or what takes as long) of a run"),
     row!("sequence", false, run.sequence, "elements of a sequence"),
 ];
 
@@ -72,6 +72,19 @@ impl Limits {
         }
         Ok(limits)
     }
+}
+
+/// The option that raises the limit of a run that a sentence of the runtime's is about.
+pub fn named(sentence: &str) -> Option<&'static str> {
+    const OF: [(&str, &str); 6] = [
+        ("amount of work", "work"),
+        ("number of nodes run", "steps"),
+        ("arena", "arena"),
+        ("memory of all values", "arena"),
+        ("tensor's size", "run-tensor"),
+        ("elements of a sequence", "sequence"),
+    ];
+    OF.iter().find(|(words, _)| sentence.contains(words)).map(|(_, name)| *name)
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -111,8 +124,14 @@ pub fn help() -> String {
                 )
             }
             ("work", 0) => {
-                let (base, per) = (hub_runtime::Limits::WORK, hub_runtime::Limits::WORK_PER_BYTE);
-                format!("{}, and {} a byte of constants and inputs", short(base), short(per))
+                use hub_runtime::Limits as L;
+                let (base, per, free) = (L::WORK, L::WORK_PER_BYTE, L::WORK_FREE_BYTES);
+                format!(
+                    "{}, and {} a byte of constants and inputs above {}",
+                    short(base),
+                    short(per),
+                    short(free)
+                )
             }
             (_, n) => short(n),
         };

@@ -28,7 +28,8 @@ pub fn differential(data: &[u8]) {
     let mut fused = g;
     hub_passes::optimize(&mut fused, &Options { check_ir: true, ..Options::default() })
         .unwrap_or_else(|e| panic!("{e}\n{shown}"));
-    std::fs::write(place(), compiled(fused, &[tier])).expect("there is room for a small file");
+    let bundle = compiled(fused, &[tier]).expect("a graph of small tensors");
+    std::fs::write(place(), bundle).expect("there is room for a small file");
     let options = OpenOptions { trust: Some(Trust::Any), ..OpenOptions::default() };
     let model = Model::open(place(), &options).expect("the compiler's own bundle");
     if !hub_runtime::supports(tier) {

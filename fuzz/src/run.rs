@@ -2,7 +2,7 @@
 
 use hub_abi::bundle::{BundleWriter, Manifest, TierCode};
 use hub_abi::{Dim, SymEnv, SymInfo};
-use hub_codegen::place::{self, Backend};
+use hub_codegen::place::{self, Backend, PlaceError};
 use hub_codegen::targets::x86::X86Backend;
 use hub_ir::portable::to_portable;
 use hub_ir::{Graph, Type};
@@ -15,7 +15,7 @@ pub const SMALL: Limits = Limits {
     tensor_bytes: 1 << 22,
     live_bytes: 1 << 26,
     steps: 20_000,
-    work: 1 << 22,
+    work: 1 << 26,
     sequence: 1 << 10,
     ..Limits::DEFAULT
 };
@@ -29,7 +29,7 @@ pub fn whole(mut g: Graph) {
     if let Some(inputs) = &inputs {
         let _refused = reference(&g, inputs);
     }
-    let fold = FoldLimits { bytes: 1 << 22, work: 1 << 22 };
+    let fold = FoldLimits { bytes: 1 << 22, work: 1 << 26 };
     let options = Options { check_ir: true, fold, ..Options::default() };
     match hub_passes::optimize(&mut g, &options) {
         Ok(_) => {}
@@ -44,20 +44,21 @@ pub fn whole(mut g: Graph) {
     }
 }
 
-/// Compiles an optimised graph into a bundle's bytes.
-pub fn compiled(mut g: Graph, tiers: &[&str]) -> Vec<u8> {
+/// Compiles an optimised graph into a bundle's bytes; nothing of a graph that is too large.
+pub fn compiled(mut g: Graph, tiers: &[&str]) -> Option<Vec<u8>> {
     let backends: Vec<X86Backend> =
         tiers.iter().map(|t| X86Backend::of_tier(t).expect("a tier")).collect();
     let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
     let mut c = match place::compile(&mut g, &backends) {
         Ok(c) => c,
+        Err(PlaceError::Limit { .. }) => return None,
         Err(e) => panic!("{e}\n{}", hub_ir::text::print(&g)),
     };
     let mut w = BundleWriter::new(Manifest::of("fuzz", &c.graph), Default::default());
     c.lay_out(&mut |b| w.add_const(b)).expect("constants have their places");
     w.graph = c.graph;
     w.tiers = c.tiers.into_iter().map(|t| TierCode { plan: t.plan, code: t.code }).collect();
-    w.to_vec().expect("memory takes every byte")
+    Some(w.to_vec().expect("memory takes every byte"))
 }
 
 /// The interpreter's answer.

@@ -31,7 +31,7 @@ pub fn graph(choices: &[u32]) -> Graph {
         let v = made[pick.below(made.len().min(4)).min(made.len() - 1)];
         let other = made[pick.below(made.len())];
         // What does not fit the operands is left out.
-        if let Ok(v) = step(&mut b, v, other, &mut pick) {
+        if let Ok(v) = step(&mut b, v, other, [x, t], &mut pick) {
             made.insert(0, v);
         }
     }
@@ -62,7 +62,16 @@ fn weight(b: &mut Builder<'_>, dims: &[i64], pick: &mut Pick) -> Value {
     b.floats(dims, &xs)
 }
 
-fn step(b: &mut Builder<'_>, x: Value, y: Value, pick: &mut Pick) -> crate::build::Built {
+/// One more value of `x` and `y`. What jumps (floors, branches) looks at the graph's `inputs`, which
+/// no order of arithmetic changes: a test that compares two ways of computing could not tell a
+/// sum's last bit from a mistake otherwise.
+fn step(
+    b: &mut Builder<'_>,
+    x: Value,
+    y: Value,
+    inputs: [Value; 2],
+    pick: &mut Pick,
+) -> crate::build::Built {
     use UnaryOp::*;
     let dims = b.g.dims(x).to_vec();
     let rank = dims.len();
@@ -70,7 +79,9 @@ fn step(b: &mut Builder<'_>, x: Value, y: Value, pick: &mut Pick) -> crate::buil
     match pick.below(19) {
         0..=2 => {
             let ops = [Neg, Abs, Tanh, Sigmoid, Erf, Floor, Sin, Cos];
-            b.un(ops[pick.below(8)], x)
+            let op = ops[pick.below(8)];
+            let x = if op == Floor { b.bin_scalar(BinaryOp::Mul, inputs[0], 4.0)? } else { x };
+            b.un(op, x)
         }
         3 | 4 => {
             let ops = [BinaryOp::Add, BinaryOp::Mul, BinaryOp::Sub, BinaryOp::Max];
@@ -145,15 +156,15 @@ fn step(b: &mut Builder<'_>, x: Value, y: Value, pick: &mut Pick) -> crate::buil
             b.narrow(x, axis, 0i64.into(), pick.below(len as usize).max(1).into())
         }
         17 => b.concat(&[x, x], pick.below(rank)),
-        _ => branch(b, x),
+        _ => branch(b, x, inputs[1]),
     }
 }
 
-/// `mean(x) > 0 ? -x : |x|` with regions.
-fn branch(b: &mut Builder<'_>, x: Value) -> crate::build::Built {
-    let axes: Vec<usize> = (0..b.g.dims(x).len()).collect();
-    let mean = b.reduce(ReduceOp::Mean, x, &axes, false)?;
-    let cond = b.bin_scalar(BinaryOp::Gt, mean, 0.0)?;
+/// `max(on) > 0.95 ? -x : |x|` with regions.
+fn branch(b: &mut Builder<'_>, x: Value, on: Value) -> crate::build::Built {
+    let axes: Vec<usize> = (0..b.g.dims(on).len()).collect();
+    let max = b.reduce(ReduceOp::Max, on, &axes, false)?;
+    let cond = b.bin_scalar(BinaryOp::Gt, max, 0.95)?;
     let arm = |b: &mut Builder<'_>, op: UnaryOp| -> crate::build::Built<u32> {
         let mut inner = b.nested();
         let y = inner.prim(Prim::Unary(op), &[x])?;

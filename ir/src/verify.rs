@@ -322,11 +322,20 @@ impl Verifier<'_> {
             }
             self.region(r, Some(n))?;
             let mut pairs = g.regions[r].results.iter().zip(&g.nodes[n].outputs);
-            if matches!(c, Control::If { .. }) && !pairs.all(|(&v, &o)| alike(g.ty(v), g.ty(o))) {
+            if matches!(c, Control::If { .. }) && !pairs.all(|(&v, &o)| gives(g.ty(v), g.ty(o))) {
                 return self.fail(Some(n), format!("{r} gives values of other types"));
             }
         }
         Ok(())
+    }
+}
+
+/// May a branch that makes `a` be the one of a node that gives `b`? Where branches differ in size, the
+/// node's is a symbol.
+fn gives(a: &Type, b: &Type) -> bool {
+    match (a, b) {
+        (Type::Tensor(a), Type::Tensor(b)) => agree_tensor(a, b),
+        _ => alike(a, b),
     }
 }
 

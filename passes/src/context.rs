@@ -48,14 +48,14 @@ pub struct FoldLimits {
     /// Bytes of folded constants (each of which also has no more than a few times its operands'),
     /// beside 16 times those of the model's.
     pub bytes: u64,
-    /// Elements and multiply-adds computed in all, as [`hub_portable::work`] counts them, and 16 a
-    /// byte of the model's constants.
+    /// Work computed in all, as [`hub_portable::work`] counts it, beside 512 a byte of the model's
+    /// constants.
     pub work: u64,
 }
 
 impl Default for FoldLimits {
     fn default() -> FoldLimits {
-        FoldLimits { bytes: 8 << 20, work: 1 << 30 }
+        FoldLimits { bytes: 8 << 20, work: 1 << 32 }
     }
 }
 

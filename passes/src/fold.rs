@@ -35,8 +35,10 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
 /// What folding may compute for this model.
 fn allowed(g: &Graph, limits: FoldLimits) -> FoldLimits {
     let given = g.consts.iter().fold(0u64, |n, (_, c)| n.saturating_add(c.data.len() as u64));
-    let more = given.saturating_mul(16);
-    FoldLimits { bytes: limits.bytes.saturating_add(more), work: limits.work.saturating_add(more) }
+    FoldLimits {
+        bytes: limits.bytes.saturating_add(given.saturating_mul(16)),
+        work: limits.work.saturating_add(given.saturating_mul(512)),
+    }
 }
 
 struct Fold {

@@ -16,6 +16,11 @@ pub fn calc(b: &mut Builder<'_>, p: Prim, ins: &[Value]) -> Built {
     Ok(b.const_data(data_of(&outs[0])))
 }
 
+/// Elements of such dims; as many as can be where they are more.
+pub fn count(dims: &[i64]) -> i64 {
+    dims.iter().fold(1, |n, &d| n.saturating_mul(d))
+}
+
 /// A binary function.
 pub fn bin(b: &mut Builder<'_>, op: BinaryOp, x: Value, y: Value) -> Built {
     calc(b, Prim::Binary(op), &[x, y])

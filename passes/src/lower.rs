@@ -29,6 +29,9 @@ pub const RULES: &[Rule] = &[Rule {
     build: sub_pixel,
 }];
 
+/// Strides that are longer than the kernel make the weights larger, at most by this factor.
+const MOST_PADDED: f64 = 16.0;
+
 fn sub_pixel_applies(g: &Graph, m: &Match) -> Result<(), &'static str> {
     let Prim::ConvTranspose { geo, .. } = m.root_prim(g) else { return Err("") };
     if geo.dilation.iter().any(|&d| d != 1) {
@@ -37,8 +40,13 @@ fn sub_pixel_applies(g: &Graph, m: &Match) -> Result<(), &'static str> {
     if geo.before.iter().chain(&geo.after).any(|d| d.as_const().is_none()) {
         return Err("the crops are not constant");
     }
-    if g.tensor(m.v(1)).const_dims().is_none_or(|d| d.contains(&0)) {
+    let Some(w) = g.tensor(m.v(1)).const_dims().filter(|d| !d.contains(&0)) else {
         return Err("the weights are empty");
+    };
+    // Each axis of the kernel is padded to a multiple of the stride.
+    let padded = w[2..].iter().zip(&geo.stride).map(|(&k, &s)| k.max(s) as f64 / k as f64);
+    if padded.product::<f64>() > MOST_PADDED {
+        return Err("the strides are far longer than the kernel");
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ fn is_computed(g: &Graph, mut v: Value) -> bool {
 fn computed(g: &Graph, m: &Match) -> When {
     if let Prim::Slice { len, .. } = m.prim(g, 2) {
         // Computing much more than is kept would not pay; unknown sizes are judged by their axes.
-        let half = |k: i64, a: i64| 2 * k >= a;
+        let half = |k: i64, a: i64| k.saturating_mul(2) >= a;
         let axis = |(l, d): (&Dim, &Dim)| match (l.as_const(), d.as_const()) {
             (Some(l), Some(d)) => half(l, d),
             _ => true,
@@ -245,7 +245,7 @@ fn reshape_back(
         }
         (i0, j0) = (i, j);
     }
-    if full.iter().product::<i64>() > MOST_SPREAD {
+    if konst::count(&full) > MOST_SPREAD {
         return Err(OpError::new("the constant would grow large"));
     }
     let c = konst::broadcast(b, c, &full)?;

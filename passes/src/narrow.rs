@@ -164,7 +164,7 @@ fn products(g: &Graph, n: Node) -> Option<i64> {
         }
         _ => return None,
     };
-    dims.iter().map(|d| d.as_const()).product()
+    dims.iter().try_fold(1i64, |n, d| n.checked_mul(d.as_const()?))
 }
 
 /// Groups whose contraction makes an output of the model but for what this walks through.

@@ -143,10 +143,10 @@ fn divide(b: &mut Builder<'_>, m: &Match) -> Replacement {
 }
 
 fn merge_sums(b: &mut Builder<'_>, m: &Match) -> Replacement {
-    let most = konst::dims(b, m.v(3)).iter().product::<i64>()
-        + konst::dims(b, m.v(4)).iter().product::<i64>();
+    let count = |b: &Builder<'_>, v| konst::count(&konst::dims(b, v));
+    let most = count(b, m.v(3)).saturating_add(count(b, m.v(4)));
     let c = konst::bin(b, BinaryOp::Add, m.v(4), m.v(3))?;
-    if konst::dims(b, c).iter().product::<i64>() > most {
+    if count(b, c) > most {
         return Err(OpError::new("the sum of the constants is larger than both"));
     }
     Ok(vec![b.add(m.v(2), c)?])

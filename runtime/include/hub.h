@@ -73,7 +73,7 @@ typedef struct {
     uint64_t tensor_bytes; /* of one tensor [8 GiB] */
     uint64_t live_bytes;   /* memory [follows from the bytes of constants and inputs] */
     uint64_t steps;        /* portable nodes, each iteration counted [10 million] */
-    uint64_t work;         /* elements and multiply-adds [follows as live_bytes does] */
+    uint64_t work;         /* multiply-adds or what takes as long [follows likewise] */
     uint64_t sequence;     /* elements of a sequence [2^20] */
 } hub_session_options;
 

@@ -13,6 +13,7 @@ use hub_abi::arena;
 use hub_abi::dim::{Dim, DimError, SymEnv};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{self, Arg, BindFrom, Block, Buf, OutputSource, Plan, Step};
+use hub_portable::{ExecError, PrimError};
 use std::collections::HashMap;
 
 /// Steps cheaper than this many nanoseconds run on the caller alone.
@@ -31,13 +32,20 @@ pub fn value_dims(g: &PGraph, v: u32, env: &SymEnv) -> Result<(Dtype, Vec<usize>
     Ok((t.dtype, dims, bytes))
 }
 
+/// What the data ask for is no size.
+fn impossible(what: String) -> Error {
+    let fault = PrimError::Misfit(what).into();
+    ExecError { node: "sizes".into(), op: "Bind".into(), fault }.into()
+}
+
 /// A size under `env`: not negative.
 pub fn size(d: &Dim, env: &SymEnv) -> Result<u64, Error> {
     let v = d.eval(env).map_err(|e| match e {
         DimError::Overflow(_) => Error::Limit(format!("a size ({d}) is over 2^63")),
-        e => Error::plan(e),
+        e @ DimError::Unbound(_) => Error::plan(e),
+        e => impossible(e.to_string()),
     })?;
-    u64::try_from(v).map_err(|_| Error::plan(format!("size {d} is {v}")))
+    u64::try_from(v).map_err(|_| impossible(format!("size {d} would be {v}")))
 }
 
 /// Sizes of a stage, before it has memory.
@@ -78,7 +86,7 @@ impl Binder<'_> {
         if need <= limit {
             return Ok(());
         }
-        let what = format!("the run would do {need} units of work, the limit is {limit}");
+        let what = format!("the amount of work of a run would be {need}, the limit is {limit}");
         Err(Error::Limit(format!("{what}: raise the session's limits")))
     }
 

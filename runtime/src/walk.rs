@@ -142,8 +142,11 @@ impl Native {
         if self.steps <= steps && self.work <= work {
             return Ok(());
         }
-        let what = format!("loops ran more than {steps} steps or {work} units of work");
-        Err(Error::Limit(format!("{what}: raise the session's limits")))
+        let what = match self.steps > steps {
+            true => format!("the number of nodes run, {steps} in loops"),
+            false => format!("the amount of work of a run, {work} units in loops"),
+        };
+        Err(Error::Limit(format!("{what}, is above the limit: raise the session's limits")))
     }
 
     /// Unbinds what a loop's body binds for itself.

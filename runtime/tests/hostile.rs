@@ -43,7 +43,7 @@ fn options(tier: Option<&str>) -> SessionOptions {
         tensor_bytes: 1 << 20,
         live_bytes: 1 << 22,
         steps: 10_000,
-        work: 1 << 22,
+        work: 1 << 26,
         sequence: 1 << 10,
     };
     SessionOptions { threads: 1, tier: tier.map(String::from), limits, ..Default::default() }

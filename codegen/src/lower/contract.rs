@@ -171,7 +171,7 @@ fn build(
         pairs: false,
         k: vec![],
         start: 0i64.into(),
-        footprint: sdims.iter().map(super::contract_mac::likely).product(),
+        footprint: super::contract_mac::likely_count(sdims),
     };
     let even = |k: &Axis| k.dim.as_const().is_some_and(|n| n % 2 == 0) && k.s.is(1);
     let last = k.iter().map(|k| &k.1).rfind(|k| !k.dim.is(1));

@@ -83,6 +83,14 @@ pub fn likely(d: &Dim) -> i64 {
     d.as_const().unwrap_or(128)
 }
 
+/// A likely number of elements, likewise.
+pub fn likely_count<'d>(dims: impl IntoIterator<Item = &'d Dim>) -> i64 {
+    dims.into_iter().fold(1i64, |n, d| n.saturating_mul(likely(d))).min(MOST_LIKELY)
+}
+
+/// No more elements than this are likely; the model's arithmetic on them does not overflow.
+const MOST_LIKELY: i64 = 1 << 40;
+
 impl Mac {
     /// Folds reduced axes that both operands walk as one, and drops those of one element.
     pub fn simplify(&mut self) {
@@ -113,9 +121,9 @@ impl Mac {
         let one = Dim::from(1i64);
         let w = self.rows.last().map_or(&one, |a| &a.dim);
         let h = if self.rows.len() > 1 { &self.rows[0].dim } else { &one };
-        let k: i64 = self.k.iter().map(|a| likely(&a.dim)).product();
+        let k = likely_count(self.k.iter().map(|a| &a.dim));
         let per = if self.pairs { 2 } else { 1 };
-        let batch = self.batch.iter().map(|a| likely(&a.dim)).product();
+        let batch = likely_count(self.batch.iter().map(|a| &a.dim));
         Shape {
             batch,
             h: likely(h),
@@ -134,7 +142,7 @@ impl Mac {
     pub fn taps(&self) -> Taps {
         let last = self.k.last();
         let across = last.map_or(1, |k| likely(&k.dim));
-        let all: i64 = self.k.iter().map(|k| likely(&k.dim)).product();
+        let all = likely_count(self.k.iter().map(|k| &k.dim));
         let unit = last.and_then(|k| k.s.as_const());
         let step = match (self.rows.last().and_then(|r| r.s.as_const()), unit) {
             (Some(r), Some(k)) if k > 0 && r % k == 0 => r / k,
@@ -167,7 +175,9 @@ impl Mac {
     /// What the plan is told.
     pub fn work(&self, task: &Task<'_>, tiles: Dim) -> Work {
         let dims: Vec<&Dim> = self.axes().map(|a| &a.dim).collect();
-        let flops = Dim::product(dims).times(2);
+        let ops = operations(task, &task.g.regions[task.region].nodes);
+        let made = task.outputs.first().map_or(Dim::from(0i64), |o| Dim::product(&o.dims));
+        let flops = Dim::product(dims).times(2).add(&made.times(ops));
         let bytes = |o: &Operand| Dim::product(&o.dims).times(o.dtype.size() as i64);
         let all = task.inputs.iter().chain(&task.outputs).map(bytes);
         Work { tiles, flops, bytes: all.fold(Dim::from(0i64), |a, b| a.add(&b)) }
@@ -236,6 +246,12 @@ pub fn heavy(task: &Task<'_>) -> bool {
 
 /// As [`heavy`], of some of the group's nodes.
 pub fn heavy_among(task: &Task<'_>, nodes: &[hub_ir::Node]) -> bool {
+    operations(task, nodes) > 8
+}
+
+/// Operations an element of elementwise primitives; a function that is computed by a series is as
+/// many as its instructions.
+pub fn operations(task: &Task<'_>, nodes: &[hub_ir::Node]) -> i64 {
     let weight = |n: &hub_ir::Node| match &task.g.nodes[*n].op {
         Op::Prim(Prim::Unary(op)) => match op {
             UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Sqrt => 1,
@@ -246,7 +262,7 @@ pub fn heavy_among(task: &Task<'_>, nodes: &[hub_ir::Node]) -> bool {
         Op::Prim(p) if p.is_elementwise() => 1,
         _ => 0,
     };
-    nodes.iter().map(weight).sum::<i32>() > 8
+    nodes.iter().map(weight).sum()
 }
 
 /// Features past the last that all operands of the epilogue may be read or written at: the slack of

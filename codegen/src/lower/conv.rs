@@ -3,7 +3,9 @@
 
 use super::chain;
 use super::contract::{anchor, param};
-use super::contract_mac::{Axis, Body, Mac, PANEL, both_bf16, likely, lower_mac, refused, step_of};
+use super::contract_mac::{
+    Axis, Body, Mac, PANEL, both_bf16, likely_count, lower_mac, refused, step_of,
+};
 use super::cx::Made;
 use super::depthwise;
 use super::winograd;
@@ -164,7 +166,7 @@ impl Conv<'_, '_> {
             pairs,
             k,
             start: first_window(x, self.geo),
-            footprint: x.dims[1..].iter().map(likely).product::<i64>() / self.groups,
+            footprint: likely_count(&x.dims[1..]) / self.groups,
         };
         mac.simplify();
         Ok(mac)

@@ -2,7 +2,7 @@
 //! channels, and the taps along the innermost spatial axis are walked with every input vector
 //! loaded once and used by all the output columns it belongs to.
 
-use super::contract_mac::{Axis, Body, Mac, PANEL, likely};
+use super::contract_mac::{Axis, Body, Mac, PANEL, likely, likely_count};
 use super::contract_tile::{Cols, Pos, Tiler};
 use super::conv::{Conv, first_window};
 use super::cx::LowerCx;
@@ -103,7 +103,7 @@ pub fn window_mac(
         pairs: false,
         k: spatial.map(|a| axis(&kernel[a].into(), s(a, geo.dilation[a]), None)).collect(),
         start: first_window(o, geo),
-        footprint: o.dims[1..].iter().map(likely).product(),
+        footprint: likely_count(&o.dims[1..]),
     })
 }
 

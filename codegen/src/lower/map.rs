@@ -2,6 +2,7 @@
 //! every operand runs through memory evenly, vectors along the output's contiguous axis; a
 //! concatenation is one nest a piece.
 
+use super::contract_mac::operations;
 use super::coord::Coord;
 use super::cx::{LowerCx, Made, Work};
 use super::nest::{Span, Tiling, VectorLoop, grid_vars, tile, tiling, vectors};
@@ -111,11 +112,7 @@ pub fn work<'a>(
     tiles: Dim,
     parts: impl Iterator<Item = (&'a Vec<Dim>, i64)>,
 ) -> Work {
-    let g = task.g;
-    let nodes = g.regions[task.region].nodes.iter();
-    let ops =
-        nodes.filter(|&&n| matches!(&g.nodes[n].op, hub_ir::Op::Prim(p) if p.is_elementwise()));
-    let ops = ops.count() as i64;
+    let ops = operations(task, &task.g.regions[task.region].nodes);
     let flops = parts.fold(Dim::from(0i64), |s, (d, _)| s.add(&Dim::product(d).times(ops)));
     let bytes =
         task.inputs.iter().chain(&task.outputs).fold(Dim::from(0i64), |s, o| {

@@ -109,11 +109,10 @@ impl Rows {
 /// them, with a transcendental or division behind them, if the row is known to fit.
 pub fn keep(cx: &mut LowerCx<'_>, rows: &Rows, loops: &[Loop]) -> HashMap<Value, Kept> {
     let mut out = HashMap::new();
-    let size: Option<i64> = loops.iter().map(|l| l.extent.as_const()).product();
-    let Some(bytes) = size.map(|n| 4 * (n + cx.lanes as i64)).filter(|b| *b <= cx.target.kept)
-    else {
-        return out;
-    };
+    let lanes = cx.lanes as i64;
+    let size = loops.iter().try_fold(1i64, |n, l| n.checked_mul(l.extent.as_const()?));
+    let bytes = size.and_then(|n| n.checked_add(lanes)?.checked_mul(4));
+    let Some(bytes) = bytes.filter(|b| *b <= cx.target.kept) else { return out };
     let mut strides = vec![0; rows.full.len()];
     let mut at = 4;
     for l in loops.iter().rev() {

@@ -16,6 +16,7 @@ mod chain;
 mod consts;
 mod control;
 mod emit;
+mod extent;
 mod group;
 mod host;
 mod layout;
@@ -64,6 +65,16 @@ pub enum PlaceError {
         /// What the emitter says.
         why: String,
     },
+    /// The model asks for more than is allowed.
+    #[error("{node}: {what} needs {need}, above the limit of 2^40")]
+    Limit {
+        /// The model's node.
+        node: String,
+        /// Of what it asks too much.
+        what: &'static str,
+        /// How much.
+        need: i64,
+    },
     /// Something that earlier stages exclude.
     #[error("{node}: {why}")]
     Internal {
@@ -85,6 +96,7 @@ pub struct Compiled {
 
 /// Compiles a fused graph for every backend given.
 pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, PlaceError> {
+    extent::check(g)?;
     wrap_singles(g);
     // The graph is one for all targets.
     if backends.iter().all(|b| b.chains()) {

@@ -308,6 +308,23 @@ impl Ctx<'_, '_> {
         }
     }
 
+    /// The last axis.
+    pub fn last(&self, v: Value) -> Res<usize> {
+        let last = self.rank(v).checked_sub(1);
+        last.ok_or_else(|| FrontendError::invalid("a scalar where an axis is needed"))
+    }
+
+    /// Refuses operands of another rank.
+    pub fn ranked(&self, operands: &[Value], rank: usize) -> Res {
+        match operands.iter().map(|&v| self.rank(v)).find(|&r| r != rank) {
+            Some(r) => {
+                let what = format!("an operand of rank {r} where {rank} is needed");
+                Err(FrontendError::invalid(what))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Refuses the operator for a reason.
     pub fn refuse<T>(&self, why: impl Into<String>) -> Res<T> {
         Err(FrontendError::unsupported(why))

@@ -8,6 +8,7 @@ use super::program::{Attr, Dialect, OpDesc, Program, Var, VarType};
 use super::uses::{aliases, check_known, live, used_vars};
 use crate::options::DimNames;
 use crate::{FrontendError, LoadOptions, UnsupportedOp};
+use hub_ir::build::Built;
 use hub_ir::graph::ConstData;
 use hub_ir::{Builder, Dim, Dtype, Graph, TensorType, Type, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -112,6 +113,7 @@ pub fn import(
     let mut inputs = walk.inputs()?;
     // ProgramDesc numbers its inputs; the operators come in reverse.
     inputs.sort_by_key(|i| i.0);
+    let mut given = vec![];
     for (_, var, name) in inputs {
         let v = walk.input(&mut g, var, &name).map_err(|e| e.at(&name))?;
         walk.env[var] = Some(vec![v]);
@@ -127,12 +129,17 @@ pub fn import(
             }
             levels.push(g.add_input(&name, Type::tensor(Dtype::I64, vec![count])));
         }
-        if let Some(rows) = levels.pop() {
+        if let Some((&rows, outer)) = levels.split_last() {
             walk.lods.insert(v, rows);
-            walk.outer.insert(v, levels);
+            walk.outer.insert(v, outer.to_vec());
+            given.push((v, levels, name));
         }
     }
     let mut b = Builder::new(&mut g, "");
+    for (v, levels, name) in given {
+        b.name = name;
+        check_levels(&mut b, v, &levels).map_err(|e| FrontendError::from(e).at(&b.name))?;
+    }
     let used = used_vars(program);
     for (p, t) in program.params.iter().zip(data) {
         if used.contains(&p.var) {
@@ -153,6 +160,19 @@ pub fn import(
     }
     walk.names.finish()?;
     Ok((g, walk.odd))
+}
+
+/// Offsets of each level fit what is below it: the next level's sequences, or the rows.
+fn check_levels(b: &mut Builder<'_>, v: Value, levels: &[Value]) -> Built<()> {
+    for (k, &offsets) in levels.iter().enumerate() {
+        let below = match levels.get(k + 1) {
+            Some(&next) => b.g.dims(next)[0].plus(-1),
+            None => b.g.dims(v).first().cloned().unwrap_or(1i64.into()),
+        };
+        let name = format!("{}.lod{k}", b.name);
+        ops::lod::check(b, offsets, &below, &name)?;
+    }
+    Ok(())
 }
 
 impl Import<'_, '_> {

@@ -283,7 +283,8 @@ impl<'a> Layer<'a> {
 
     /// Columns of gate `i`.
     fn gate(&self, b: &mut Builder<'_>, v: Value, i: usize) -> Built {
-        let at = b.g.dims(v).len() - 1;
+        let last = b.g.dims(v).len().checked_sub(1);
+        let at = last.ok_or_else(|| OpError::new("gates of a scalar"))?;
         b.narrow(v, at, self.hidden.times(i as i64), self.hidden.clone())
     }
 

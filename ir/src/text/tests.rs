@@ -106,17 +106,20 @@ fn operators_that_do_not_fit_are_not_verified() {
     }
     let g = parse("sym N 12..4\ngraph(%0: f32[N] \"x\") {\n  return %0 \"y\"\n}").unwrap();
     assert!(verify(&g, Stage::Imported).unwrap_err().what.contains("12..4"));
-    let text = "\
-graph(%0: bool[] \"c\", %1: f32[2] \"x\") {
-  %2: f32[2, 2] = if(%0) do {
+    for ty in ["f32[2, 2]", "f32[3]", "f16[2]", "seq(f32[2])"] {
+        let text = format!(
+            "graph(%0: bool[] \"c\", %1: f32[2] \"x\") {{
+  %2: {ty} = if(%0) do {{
     return %1
-  } do {
+  }} do {{
     return %1
-  }
+  }}
   return %2 \"y\"
-}";
-    let e = verify(&parse(text).unwrap(), Stage::Imported).unwrap_err();
-    assert!(e.what.contains("other types"), "{e}");
+}}"
+        );
+        let e = verify(&parse(&text).unwrap(), Stage::Imported).unwrap_err();
+        assert!(e.what.contains("other types"), "{e}");
+    }
     // What one operator gives is what the next takes, whatever the text says of it.
     let text = "\
 sym N 0..9

@@ -1,6 +1,6 @@
 //! The type inference of primitives.
 
-use crate::dim::Dim;
+use crate::dim::{Dim, DimError, SymEnv};
 use crate::dtype::Dtype;
 use crate::prim::{BinaryOp, Prim, TextOp, UnaryOp};
 use crate::shape::{Constraints, ShapeError, TensorType, misfit};
@@ -32,6 +32,20 @@ fn nonneg(d: &Dim, what: &str) -> Result<(), ShapeError> {
     }
 }
 
+/// A size that no symbol changes is none that cannot be.
+fn possible(d: &Dim) -> Result<(), ShapeError> {
+    if let Some(k) = d.as_const() {
+        return if k < 0 { misfit(format!("a size would be {k}")) } else { Ok(()) };
+    }
+    let mut varies = false;
+    d.each_sym(&mut |_| varies = true);
+    match d.eval(&SymEnv::default()) {
+        Err(e @ DimError::DivZero(_)) if !varies => misfit(e.to_string()),
+        Ok(k) if !varies && k < 0 => misfit(format!("a size would be {k}")),
+        _ => Ok(()),
+    }
+}
+
 /// Output dtype of a contraction or convolution.
 fn accum(a: &TensorType, b: &TensorType) -> Result<Dtype, ShapeError> {
     if matches!((a.dtype, b.dtype), (Dtype::I8 | Dtype::U8, Dtype::I8 | Dtype::U8)) {
@@ -42,7 +56,20 @@ fn accum(a: &TensorType, b: &TensorType) -> Result<Dtype, ShapeError> {
 
 impl Prim {
     /// Output types for input types. Equalities that cannot be proved go to `eq`.
+    ///
+    /// # Errors
+    /// Operands that do not fit, or a size that is negative or none whatever the symbols are.
     pub fn infer(
+        &self,
+        ins: &[TensorType],
+        eq: &mut Constraints,
+    ) -> Result<Vec<TensorType>, ShapeError> {
+        let outs = self.infer_types(ins, eq)?;
+        outs.iter().flat_map(|t| &t.dims).try_for_each(possible)?;
+        Ok(outs)
+    }
+
+    fn infer_types(
         &self,
         ins: &[TensorType],
         eq: &mut Constraints,

@@ -60,7 +60,6 @@ pub(crate) fn conv(
         return narrowed(with_num!(acc, T => Tensor::new::<T>(&dims, vec![]))?, result);
     }
     let taps = limits.count(&w.dims()[2..], 8 * NR)?;
-    limits.check_work(&[total, c, taps])?;
     let sizes = Sizes {
         groups,
         c,

@@ -173,8 +173,9 @@ pub struct Limits {
     pub live_bytes: u64,
     /// Nodes run, loop iterations counted each time.
     pub steps: u64,
-    /// Elements computed and inner iterations (such as multiply-adds) of a whole run. 0:
-    /// [`Limits::WORK`] and [`Limits::WORK_PER_BYTE`] a byte of constants and inputs.
+    /// Work of a whole run in multiply-adds of a large matrix product; what takes longer counts
+    /// for as many as take its time ([`crate::work()`]). 0: [`Limits::WORK`], and
+    /// [`Limits::WORK_PER_BYTE`] a byte of constants and inputs above [`Limits::WORK_FREE_BYTES`].
     pub work: u64,
     /// Elements of one sequence.
     pub sequence: u64,
@@ -203,32 +204,34 @@ impl Limits {
     pub const LIVE_MOST: u64 = 3 << 29;
     /// Memory of large models for each byte of constants and inputs.
     pub const LIVE_PER_BYTE_LARGE: u64 = 16;
-    /// Work that every model may do.
-    pub const WORK: u64 = 1 << 32;
-    /// Work more for each byte of constants and inputs.
-    pub const WORK_PER_BYTE: u64 = 1 << 18;
+    /// Work that every model may do: seconds.
+    pub const WORK: u64 = 24 << 30;
+    /// Bytes of constants and inputs that do not entitle to more: a small file cannot ask for much.
+    pub const WORK_FREE_BYTES: u64 = 8 << 20;
+    /// Work more for each byte above these.
+    pub const WORK_PER_BYTE: u64 = 1 << 17;
 
     /// With what follows from so many bytes of constants and inputs filled in.
     pub fn given(self, bytes: u64) -> Limits {
-        let or = |limit: u64, base: u64, per: u64| match limit {
-            0 => base.saturating_add(bytes.saturating_mul(per)),
-            set => set,
-        };
-        let small = or(0, Limits::LIVE, Limits::LIVE_PER_BYTE).min(Limits::LIVE_MOST);
+        let small = Limits::LIVE.saturating_add(bytes.saturating_mul(Limits::LIVE_PER_BYTE));
+        let small = small.min(Limits::LIVE_MOST);
+        let more = bytes.saturating_sub(Limits::WORK_FREE_BYTES);
         let large = bytes.saturating_mul(Limits::LIVE_PER_BYTE_LARGE);
         Limits {
             live_bytes: if self.live_bytes == 0 { small.max(large) } else { self.live_bytes },
-            work: or(self.work, Limits::WORK, Limits::WORK_PER_BYTE),
+            work: match self.work {
+                0 => Limits::WORK.saturating_add(more.saturating_mul(Limits::WORK_PER_BYTE)),
+                set => set,
+            },
             ..self
         }
     }
 }
 
 impl Limits {
-    /// Refuses `need` inner iterations above the limit.
-    pub(crate) fn check_work(&self, factors: &[usize]) -> Result<(), PrimError> {
-        let need = factors.iter().fold(1u128, |a, &f| a.saturating_mul(f as u128));
-        under("the amount of work", need, self.given(0).work)
+    /// Refuses work above the limit.
+    pub(crate) fn admit_work(&self, need: u64) -> Result<(), PrimError> {
+        under("the amount of work", need.into(), self.given(0).work)
     }
 
     /// As [`Limits::count`] for elements like those of `x`, of which strings count by the longest.

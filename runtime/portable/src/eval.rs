@@ -2,6 +2,7 @@
 
 use crate::error::{Limits, PrimError, misfit};
 use crate::tensor::Tensor;
+use crate::work::work;
 use crate::{
     binary, cast, contract, conv, image, index, movement, pad, random, reduce, scan, sort, text,
     unary, window,
@@ -27,7 +28,8 @@ pub fn eval(
     limits: &Limits,
 ) -> Result<Outcome, PrimError> {
     let prim = prim.map_dims(&mut |d: &Dim| d.eval(env).map(Dim::from))?;
-    check(&prim, inputs)?;
+    let made = check(&prim, inputs)?;
+    within(&prim, inputs, &made, limits)?;
     let refs: Vec<&Tensor> = inputs.iter().collect();
     let mut bound = vec![];
     let outputs = match (&prim, &refs[..]) {
@@ -69,13 +71,27 @@ pub fn fold(prim: &Prim, inputs: &[Tensor], limits: &Limits) -> Result<Vec<Tenso
 }
 
 /// Type inference on the actual shapes refuses what does not fit before anything is computed.
-fn check(prim: &Prim, inputs: &[Tensor]) -> Result<(), PrimError> {
+fn check(prim: &Prim, inputs: &[Tensor]) -> Result<Vec<TensorType>, PrimError> {
     if let Some(t) = inputs.iter().find(|t| t.rank() > MAX_RANK) {
         return misfit(format!("a tensor of rank {}, above {MAX_RANK}", t.rank()));
     }
     let types: Vec<TensorType> = inputs.iter().map(Tensor::ty).collect();
-    prim.infer(&types, &mut Constraints::default())?;
-    Ok(())
+    Ok(prim.infer(&types, &mut Constraints::default())?)
+}
+
+/// Refuses more work than the limit before it is begun. Results whose sizes the data decide count
+/// when they are there.
+fn within(
+    prim: &Prim,
+    inputs: &[Tensor],
+    made: &[TensorType],
+    limits: &Limits,
+) -> Result<(), PrimError> {
+    let size = |d: &Dim| d.as_const().map_or(1, |k| usize::try_from(k).unwrap_or(0));
+    let outs: Vec<Vec<usize>> = made.iter().map(|t| t.dims.iter().map(size).collect()).collect();
+    let outs: Vec<&[usize]> = outs.iter().map(|d| &d[..]).collect();
+    let ins: Vec<&[usize]> = inputs.iter().map(Tensor::dims).collect();
+    limits.admit_work(work(prim, &ins, &outs))
 }
 
 /// Greatest rank of an operand.

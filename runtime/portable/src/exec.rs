@@ -12,7 +12,7 @@ use crate::program::{Program, has_regions, malformed};
 use crate::store::ConstStore;
 use crate::tensor::Tensor;
 use crate::value::Value;
-use crate::work::work;
+use crate::work::{NODE, work};
 use hub_abi::dim::{DimError, Sym, SymEnv};
 use hub_abi::pgraph::{PGraph, PNode, POp, RegionId, ValueId};
 use hub_abi::shape::Type;
@@ -334,7 +334,7 @@ impl<'a> Machine<'a> {
             let ins: Vec<&[usize]> = tensors.iter().map(Tensor::dims).collect();
             work(prim, &ins, &ts.iter().map(Tensor::dims).collect::<Vec<_>>())
         };
-        self.frame.work = self.frame.work.saturating_add(dims(&out.outputs));
+        self.frame.work = self.frame.work.saturating_add(dims(&out.outputs)).saturating_add(NODE);
         for (s, v) in out.bound {
             self.bind(s, v)?;
         }

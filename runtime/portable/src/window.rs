@@ -30,8 +30,7 @@ fn windows(
     spatial.check_tables(limits)?;
     let dims = [&x.dims()[..2], &spatial.out()].concat();
     let total = limits.count(&dims, size)?;
-    let taps = limits.count(&k, 8 * W)?;
-    limits.check_work(&[total, taps])?;
+    limits.count(&k, 8 * W)?;
     let plane = count_of(&x.dims()[2..]).unwrap_or(0);
     let out = count_of(&dims[2..]).unwrap_or(0);
     Ok(Windows { spatial, dims, total, plane, out })

@@ -264,7 +264,7 @@ fn ranked() -> impl Strategy<Value = (Prim, Vec<Tensor>)> {
 }
 
 fn check(prim: Prim, inputs: &[Tensor]) -> Result<(), TestCaseError> {
-    let limits = Limits { tensor_bytes: 1 << 20, work: 1 << 22, ..Limits::default() };
+    let limits = Limits { tensor_bytes: 1 << 20, work: 1 << 26, ..Limits::default() };
     let Ok(out) = fold(&prim, inputs, &limits) else { return Ok(()) };
     let types: Vec<TensorType> = inputs.iter().map(Tensor::ty).collect();
     let want = prim.infer(&types, &mut Constraints::default()).unwrap();

@@ -62,7 +62,7 @@ fn inputs() -> Vec<Value> {
 }
 
 fn limits() -> Limits {
-    Limits { tensor_bytes: 1 << 16, live_bytes: 1 << 18, steps: 2000, work: 1 << 20, sequence: 64 }
+    Limits { tensor_bytes: 1 << 16, live_bytes: 1 << 18, steps: 2000, work: 1 << 26, sequence: 64 }
 }
 
 #[test]

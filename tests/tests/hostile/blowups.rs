@@ -10,7 +10,7 @@ use prost::Message;
 const I64: i32 = 7;
 const BOOL: i32 = 9;
 
-fn typed(name: &str, elem: i32, dims: &[i64]) -> ValueInfoProto {
+pub fn typed(name: &str, elem: i32, dims: &[i64]) -> ValueInfoProto {
     let mut v = value(name, dims);
     let t = v.r#type.as_mut().and_then(|t| t.tensor_type.as_mut());
     t.expect("a tensor").elem_type = elem;

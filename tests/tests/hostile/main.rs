@@ -18,3 +18,4 @@ mod pir;
 mod protos;
 #[path = "../../../fuzz/src/reseal.rs"]
 mod reseal;
+mod work;

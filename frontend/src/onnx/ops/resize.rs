@@ -49,6 +49,9 @@ fn resize(c: &mut Cx<'_, '_, '_>, old: Old) -> Got<Vec<Value>> {
         Some(v) => from_sizes(c, v, &named)?,
         None => from_scales(c, &old, &named)?,
     };
+    if outs.len() != named.len() {
+        return invalid(format!("{} sizes for {} axes", outs.len(), named.len()));
+    }
     let old_style = old.sizes_at.is_none();
     let default = if old_style { "asymmetric" } else { "half_pixel" };
     let coord = coordinates(&c.string("coordinate_transformation_mode", default)?)?;

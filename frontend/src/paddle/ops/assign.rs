@@ -139,6 +139,9 @@ pub fn index_put(c: &mut Ctx<'_, '_>) -> Res {
         }
     }
     let Some(&first) = columns.first() else { return c.refuse("no index") };
+    if columns.len() > c.rank(x) {
+        return Err(crate::FrontendError::invalid("more indices than axes"));
+    }
     let mut widest = c.b.bin_scalar(hub_ir::BinaryOp::Mul, first, 0.0)?;
     for &i in &columns {
         let none = c.b.bin_scalar(hub_ir::BinaryOp::Mul, i, 0.0)?;

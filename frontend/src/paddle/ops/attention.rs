@@ -328,6 +328,7 @@ pub fn rotary(c: &mut Ctx<'_, '_>) -> Res {
 fn turned(c: &mut Ctx<'_, '_>, given: Value, sin: Value, cos: Value, near: bool) -> Res<Value> {
     let dtype = c.b.g.dtype(given);
     let x = c.b.cast(given, c.b.g.dtype(sin))?;
+    c.ranked(&[x], 4)?;
     let d = c.dims(x);
     let half = d[3].div(&2i64.into());
     let (shape, axis) = match near {

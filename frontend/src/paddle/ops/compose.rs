@@ -48,7 +48,7 @@ pub fn swiglu(c: &mut Ctx<'_, '_>) -> Res {
     let (x, y) = match c.opt("y|Y") {
         Some(y) => (x, y),
         None => {
-            let last = c.rank(x).saturating_sub(1);
+            let last = c.last(x)?;
             let half = c.dims(x)[last].div(&2i64.into());
             (
                 c.b.narrow(x, last, 0i64.into(), half.clone())?,

@@ -69,6 +69,8 @@ fn viterbi(c: &mut Ctx<'_, '_>, l: &Lattice) -> Res<(Value, Value)> {
 /// `[D + 2, D]`, of which the first two rows are those of the start and the end.
 pub fn crf(c: &mut Ctx<'_, '_>) -> Res {
     let (x, weights) = (c.tensor("Emission")?, c.tensor("Transition")?);
+    c.ranked(&[weights], 2)?;
+    c.ranked(&[x], if c.opt("Length").is_some() { 3 } else { 2 })?;
     let d = c.dims(weights)[1].clone();
     let row = |c: &mut Ctx<'_, '_>, k: i64| -> Res<Value> {
         let v = c.b.narrow(weights, 0, k.into(), 1i64.into())?;
@@ -165,6 +167,7 @@ pub fn ctc_align(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("Input")?;
     let dtype = c.b.g.dtype(x);
     let Some(lens) = c.opt("InputLength") else { return ctc_align_lod(c, x) };
+    c.ranked(&[x], 2)?;
     let (n, steps) = (c.dims(x)[0].clone(), c.dims(x)[1].clone());
     let zeros = c.b.narrow(x, 1, 0i64.into(), 1i64.into())?;
     let head = c.b.narrow(x, 1, 0i64.into(), steps.plus(-1))?;

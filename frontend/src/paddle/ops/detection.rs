@@ -121,7 +121,7 @@ fn encode_boxes(c: &mut Ctx<'_, '_>) -> Res {
     let (mut shifts, mut scales) = (vec![], vec![]);
     for i in 0..2 {
         let part = |c: &mut Ctx<'_, '_>, v: Value, i: i64| -> Res<Value> {
-            let last = c.rank(v) - 1;
+            let last = c.last(v)?;
             Ok(c.b.narrow(v, last, i.into(), 1i64.into())?)
         };
         let (pf, pt) = (part(c, prior, i)?, part(c, prior, i + 2)?);
@@ -340,7 +340,7 @@ pub fn box_coder(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse("priors of rank other than 2, or targets of rank other than 3");
     }
     let part = |c: &mut Ctx<'_, '_>, v: Value, i: i64| -> Res<Value> {
-        let last = c.rank(v) - 1;
+        let last = c.last(v)?;
         Ok(c.b.narrow(v, last, i.into(), 1i64.into())?)
     };
     let spread = |c: &mut Ctx<'_, '_>, v: Value| -> Res<Value> { Ok(c.b.unsqueeze(v, at)?) };

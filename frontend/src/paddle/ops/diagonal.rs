@@ -79,7 +79,7 @@ pub fn trace(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("Input|x")?;
     let (a, b) = (c.int("axis1", 0), c.int("axis2", 1));
     let v = diagonal_of(c, x, a, b, c.int("offset", 0))?;
-    let last = c.rank(v) - 1;
+    let last = c.last(v)?;
     let v = c.b.reduce(ReduceOp::Sum, v, &[last], false)?;
     c.put("Out|out", v);
     Ok(())

@@ -265,7 +265,7 @@ pub fn multinomial(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse(format!("{n} samples"));
     }
     let (rank, seed) = (c.rank(x), 0x6d75_6c74);
-    let last = rank.saturating_sub(1);
+    let last = c.last(x)?;
     // The greatest of log(weight) minus the log of an exponential variate; one column a draw.
     let log = c.b.un(UnaryOp::Log, x)?;
     let again = c.flag("replacement", false);

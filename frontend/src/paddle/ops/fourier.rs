@@ -16,7 +16,7 @@ fn parts(c: &mut Ctx<'_, '_>, x: Value) -> Res<(Value, Value)> {
     if !c.pairs.contains(&x) {
         return c.refuse("a real operand where a complex one is needed");
     }
-    let last = c.rank(x) - 1;
+    let last = c.last(x)?;
     let mut part = |k: i64| -> Res<Value> {
         let v = c.b.narrow(x, last, k.into(), 1i64.into())?;
         Ok(c.b.squeeze(v, last)?)
@@ -225,7 +225,7 @@ pub fn stft(c: &mut Ctx<'_, '_>) -> Res {
     if !(1..=MOST).contains(&n) || hop < 1 || c.rank(x) == 0 {
         return c.refuse("frames of such a length");
     }
-    let last = c.rank(x) - 1;
+    let last = c.last(x)?;
     let count = c.dims(x)[last].plus(-n).div(&hop.into()).plus(1);
     let starts = super::lod::iota(c, &count)?;
     let starts = c.b.bin_scalar(BinaryOp::Mul, starts, hop as f64)?;

@@ -219,7 +219,7 @@ pub fn bias_act(c: &mut Ctx<'_, '_>) -> Res {
             return Ok(());
         }
     };
-    let last = c.rank(v).saturating_sub(1);
+    let last = c.last(v)?;
     let half = c.dims(v)[last].div(&2i64.into());
     let a = c.b.narrow(v, last, 0i64.into(), half.clone())?;
     let b = c.b.narrow(v, last, half.clone(), half)?;

@@ -71,7 +71,7 @@ fn reflected(c: &mut Ctx<'_, '_>, g: Value, span: Value, low: f64) -> Res<Value>
 
 /// One coordinate of a grid in pixels of an axis of size n.
 fn pixels(c: &mut Ctx<'_, '_>, grid: Value, which: i64, n: &Dim) -> Res<Value> {
-    let last = c.rank(grid) - 1;
+    let last = c.last(grid)?;
     let g = c.b.narrow(grid, last, which.into(), 1i64.into())?;
     let g = c.b.squeeze(g, last)?;
     let g = c.b.bin_scalar(BinaryOp::Add, g, 1.0)?;

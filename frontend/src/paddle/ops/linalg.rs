@@ -50,6 +50,9 @@ pub fn inverse(c: &mut Ctx<'_, '_>) -> Res {
 /// The last two axes exchanged.
 fn swapped(c: &mut Ctx<'_, '_>, x: Value) -> Res<Value> {
     let rank = c.rank(x);
+    if rank < 2 {
+        return Err(crate::FrontendError::invalid("an operand that is no matrix"));
+    }
     let mut perm: Vec<usize> = (0..rank).collect();
     perm.swap(rank - 1, rank - 2);
     Ok(c.b.transpose(x, &perm)?)
@@ -91,6 +94,9 @@ pub fn cholesky(c: &mut Ctx<'_, '_>) -> Res {
 fn beside(c: &mut Ctx<'_, '_>, a: Value, b: Value) -> Res<(Value, Value)> {
     let (da, db) = (c.dims(a), c.dims(b));
     let rank = da.len().max(db.len());
+    if da.len().min(db.len()) < 2 {
+        return Err(crate::FrontendError::invalid("operands that are no matrices"));
+    }
     let lead = |d: &[Dim], i: usize| {
         let at = (i + d.len()).checked_sub(rank)?;
         d.get(at).filter(|d| !d.is(1)).cloned()
@@ -184,7 +190,7 @@ pub fn solve(c: &mut Ctx<'_, '_>) -> Res {
     let more = c.b.matmul(inverse, off)?;
     let v = c.b.add(v, more)?;
     let v = match vector {
-        true => c.b.squeeze(v, c.rank(v) - 1)?,
+        true => c.b.squeeze(v, c.last(v)?)?,
         false => v,
     };
     c.put("Out|out", v);

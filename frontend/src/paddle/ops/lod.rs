@@ -4,6 +4,7 @@
 
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res};
+use hub_ir::build::{Builder, Built};
 use hub_ir::{BinaryOp, Control, Dim, Dtype, Prim, ReduceOp, Region, Type, Value};
 
 /// Gives results that have no offsets of their own those of the first operand that has any, where
@@ -68,6 +69,7 @@ pub fn raised(c: &mut Ctx<'_, '_>, from: Value, v: Value) {
 
 /// Sequences by their offsets.
 pub fn of_offsets(c: &mut Ctx<'_, '_>, offsets: Value, rows: Dim) -> Res<Sequences> {
+    c.ranked(&[offsets], 1)?;
     let n = c.dims(offsets)[0].plus(-1);
     let starts = c.b.narrow(offsets, 0, 0i64.into(), n.clone())?;
     let ends = c.b.narrow(offsets, 0, 1i64.into(), n.clone())?;
@@ -75,8 +77,38 @@ pub fn of_offsets(c: &mut Ctx<'_, '_>, offsets: Value, rows: Dim) -> Res<Sequenc
     Ok(Sequences { offsets, starts, ends, lens, n, rows })
 }
 
+/// Checks when the graph runs that offsets given from outside are those of sequences of so many
+/// rows: the first is 0, none is less than the one before it, the last is `rows`. Operators clamp
+/// what they index by, which would otherwise hide such a mistake.
+pub fn check(b: &mut Builder<'_>, offsets: Value, rows: &Dim, name: &str) -> Built<()> {
+    let n = b.g.dims(offsets)[0].clone();
+    let (zero, one) = (Dim::from(0i64), Dim::from(1i64));
+    let starts = b.narrow(offsets, 0, zero.clone(), n.plus(-1))?;
+    let ends = b.narrow(offsets, 0, one.clone(), n.plus(-1))?;
+    let falls = b.bin(BinaryOp::Lt, ends, starts)?;
+    let first = b.narrow(offsets, 0, zero, one.clone())?;
+    let first = b.bin_scalar(BinaryOp::Ne, first, 0.0)?;
+    let last = b.narrow(offsets, 0, n.plus(-1), one)?;
+    let rows = b.dim_scalar(rows.clone());
+    let last = b.bin(BinaryOp::Ne, last, rows)?;
+    let wrong = b.concat(&[falls, first, last], 0)?;
+    let wrong = b.cast(wrong, Dtype::I64)?;
+    let wrong = b.reduce(ReduceOp::Sum, wrong, &[0], false)?;
+    let none = b.g.new_sym(&format!("wrong offsets in {name}"), 0, 0);
+    b.prim_n(Prim::BindSyms { syms: vec![none] }, &[wrong])?;
+    Ok(())
+}
+
+/// The offsets that numbers of rows a sequence make, checked as [`check`] does.
+pub fn offsets_of_all(c: &mut Ctx<'_, '_>, lens: Value, rows: &Dim, name: &str) -> Res<Value> {
+    let offsets = offsets_of(c, lens)?;
+    check(c.b, offsets, rows, name)?;
+    Ok(offsets)
+}
+
 /// Offsets from lengths, int64 `[N]`.
 pub fn offsets_of(c: &mut Ctx<'_, '_>, lens: Value) -> Res<Value> {
+    c.ranked(&[lens], 1)?;
     let lens = c.b.cast(lens, Dtype::I64)?;
     let sum = Prim::Cumulative { op: ReduceOp::Sum, axis: 0, exclusive: false, reverse: false };
     let ends = c.b.prim(sum, &[lens])?;

@@ -67,7 +67,7 @@ pub fn label_smooth(c: &mut Ctx<'_, '_>) -> Res {
     let prior = match c.opt("PriorDist") {
         Some(p) => c.b.bin_scalar(BinaryOp::Mul, p, eps)?,
         None => {
-            let last = c.rank(x) - 1;
+            let last = c.last(x)?;
             let n = c.b.dim_scalar(c.dims(x)[last].clone());
             let n = c.b.cast(n, c.b.g.dtype(x))?;
             let e = c.b.scalar(c.b.g.dtype(x), eps);

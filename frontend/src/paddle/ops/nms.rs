@@ -1,7 +1,7 @@
 //! Suppression of overlapping boxes: multiclass_nms and matrix_nms, built of primitives. How many
 //! candidates pass the threshold is known only when the graph runs; all work is over that many.
 
-use super::lod::{offsets_of, scan};
+use super::lod::{offsets_of, offsets_of_all, scan};
 use crate::paddle::ctx::{Ctx, Res};
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, UnaryOp, Value};
 
@@ -49,15 +49,15 @@ fn given(c: &mut Ctx<'_, '_>) -> Res<Given> {
         }
         return Ok(Given { boxes, scores, list: None });
     }
-    let offsets = match (numbers, c.lods.get(&scores).or_else(|| c.lods.get(&boxes))) {
-        (Some(n), _) => offsets_of(c, n)?,
-        (None, Some(&offsets)) => offsets,
-        (None, None) => return c.refuse("boxes without their number in each image"),
-    };
     if c.rank(scores) != 2 || c.rank(boxes) != 3 {
         return c.refuse("boxes or scores of another rank");
     }
     let rows = c.dims(scores)[0].clone();
+    let offsets = match (numbers, c.lods.get(&scores).or_else(|| c.lods.get(&boxes))) {
+        (Some(n), _) => offsets_of_all(c, n, &rows, "RoisNum")?,
+        (None, Some(&offsets)) => offsets,
+        (None, None) => return c.refuse("boxes without their number in each image"),
+    };
     let s = super::lod::of_offsets(c, offsets, rows)?;
     let longest = s.longest(c)?;
     let dtype = c.b.g.dtype(scores);
@@ -117,7 +117,7 @@ fn candidates(c: &mut Ctx<'_, '_>) -> Res<Candidates> {
 
 /// The four sides of boxes `[…, 4]`, without the last axis, and their areas.
 fn sides(c: &mut Ctx<'_, '_>, boxes: Value, extra: f64) -> Res<([Value; 4], Value)> {
-    let last = c.rank(boxes) - 1;
+    let last = c.last(boxes)?;
     let mut s = [boxes; 4];
     for (i, v) in s.iter_mut().enumerate() {
         let one = c.b.narrow(boxes, last, (i as i64).into(), 1i64.into())?;

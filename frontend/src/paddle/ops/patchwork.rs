@@ -87,7 +87,7 @@ fn frames(c: &mut Ctx<'_, '_>, length: i64, count: &Dim) -> Res<Value> {
 pub fn frame(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|x")?;
     let (length, hop) = (c.int("frame_length", 1), c.int("hop_length", 1));
-    let last = c.rank(x).saturating_sub(1);
+    let last = c.last(x)?;
     if axis_of(c.int("axis", -1), c.rank(x))? != last || length < 1 || hop < 1 {
         return c.refuse("frames of an axis other than the last, or of no length");
     }

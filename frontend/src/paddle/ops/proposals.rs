@@ -1,6 +1,6 @@
 //! Proposals of a region network, and their division among levels of a pyramid.
 
-use super::lod::{at, iota, offsets_of};
+use super::lod::{at, iota, offsets_of, offsets_of_all};
 use super::nms::{Greedy, greedy};
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res};
@@ -11,7 +11,7 @@ const LOG_MOST: f64 = 4.135_166_556_742_356;
 
 /// Columns of `[…, 4]`, kept as `[…, 1]`.
 fn columns(c: &mut Ctx<'_, '_>, v: Value) -> Res<[Value; 4]> {
-    let last = c.rank(v) - 1;
+    let last = c.last(v)?;
     let mut out = [v; 4];
     for (k, o) in out.iter_mut().enumerate() {
         *o = c.b.narrow(v, last, (k as i64).into(), 1i64.into())?;
@@ -193,7 +193,7 @@ pub fn distribute(c: &mut Ctx<'_, '_>) -> Res {
     }
     let count = c.dims(boxes)[0].clone();
     let offsets = match (c.opt("RoisNum"), c.lods.get(&boxes)) {
-        (Some(n), _) => offsets_of(c, n)?,
+        (Some(n), _) => offsets_of_all(c, n, &count, "RoisNum")?,
         (None, Some(&offsets)) => offsets,
         (None, None) => {
             let n = c.b.dims_vector(vec![count.clone()]);
@@ -252,12 +252,12 @@ pub fn collect(c: &mut Ctx<'_, '_>) -> Res {
     let mut images = vec![];
     let mut n = Dim::from(1i64);
     for (k, &b) in boxes.iter().enumerate() {
+        let rows = c.dims(b)[0].clone();
         let offsets = match (numbers.get(k), c.lods.get(&b)) {
-            (Some(&each), _) => offsets_of(c, each)?,
+            (Some(&each), _) => offsets_of_all(c, each, &rows, "MultiLevelRoIsNum")?,
             (None, Some(&offsets)) => offsets,
             (None, None) => return c.refuse("boxes without their number in each image"),
         };
-        let rows = c.dims(b)[0].clone();
         let s = super::lod::of_offsets(c, offsets, rows)?;
         images.push(s.owners(c)?.0);
         n = s.n;

@@ -24,7 +24,7 @@ fn act(c: &mut Ctx<'_, '_>, attr: &str, default: &'static str, v: Value) -> Res<
 
 /// Columns `k*d..(k+1)*d`.
 fn part(c: &mut Ctx<'_, '_>, v: Value, k: i64, d: &Dim) -> Res<Value> {
-    let last = c.rank(v) - 1;
+    let last = c.last(v)?;
     Ok(c.b.narrow(v, last, d.times(k), d.clone())?)
 }
 
@@ -98,6 +98,7 @@ fn bounded(c: &mut Ctx<'_, '_>, attr: &str, v: Value) -> Res<Value> {
 }
 
 fn lstm_of(c: &mut Ctx<'_, '_>, lod: Value, x: Value, w: Value) -> Res {
+    c.ranked(&[x, w], 2)?;
     let p = c.dims(w)[0].clone();
     let d = c.dims(w)[1].div(&4i64.into());
     let projection = c.opt("ProjWeight");
@@ -157,6 +158,7 @@ pub fn attention_lstm(c: &mut Ctx<'_, '_>) -> Res {
     let (x, cell) = (c.tensor("X")?, c.tensor("C0")?);
     let (attend, w, bias) =
         (c.tensor("AttentionWeight")?, c.tensor("LSTMWeight")?, c.tensor("LSTMBias")?);
+    c.ranked(&[x, cell], 2)?;
     let (m, d) = (c.dims(x)[1].clone(), c.dims(cell)[1].clone());
     let s = sequences(c, x)?;
     let longest = s.longest(c)?;
@@ -223,6 +225,7 @@ pub fn attention_lstm(c: &mut Ctx<'_, '_>) -> Res {
 
 /// The weights of a gru: memory of `[D, 2D]` for update and reset, then `[D, D]`.
 fn gru_weights(c: &mut Ctx<'_, '_>, w: Value) -> Res<(Value, Value, Dim)> {
+    c.ranked(&[w], 2)?;
     let d = c.dims(w)[0].clone();
     let square = d.mul(&d);
     let flat = c.b.reshape(w, vec![square.times(3)])?;

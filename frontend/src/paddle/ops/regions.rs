@@ -3,7 +3,7 @@
 //! A bin's value is a product of what its rows and its columns weigh, so that roi_align and
 //! psroi_pool are two contractions with weights `[rois, bins, size]`.
 
-use super::lod::{iota, offsets_of};
+use super::lod::{iota, offsets_of, offsets_of_all};
 use crate::options::DIM_MAX;
 use crate::paddle::ctx::{Ctx, Res};
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, UnaryOp, Value};
@@ -28,8 +28,9 @@ fn rois(c: &mut Ctx<'_, '_>) -> Res<Rois> {
     if dims.len() != 4 || c.rank(boxes) != 2 {
         return c.refuse("an image of rank other than 4, or regions of rank other than 2");
     }
+    let count = c.dims(boxes)[0].clone();
     let offsets = match (c.opt("RoisNum"), c.lods.get(&boxes)) {
-        (Some(n), _) => offsets_of(c, n)?,
+        (Some(n), _) => offsets_of_all(c, n, &count, "RoisNum")?,
         (None, Some(&offsets)) => offsets,
         (None, None) if dims[0].is(1) => {
             let n = c.b.dims_vector(vec![c.dims(boxes)[0].clone()]);
@@ -37,7 +38,6 @@ fn rois(c: &mut Ctx<'_, '_>) -> Res<Rois> {
         }
         _ => return c.refuse("regions without their number in each image"),
     };
-    let count = c.dims(boxes)[0].clone();
     let s = super::lod::of_offsets(c, offsets, count.clone())?;
     let (image, _) = s.owners(c)?;
     let bins = [c.int("pooled_height", 1), c.int("pooled_width", 1)];

@@ -62,7 +62,9 @@ pub fn cudnn_lstm(c: &mut Ctx<'_, '_>) -> Res {
         sizes.extend(vec![vec![4 * h]; 2 * layers * dirs]);
         let mut at = 0;
         for size in sizes {
-            let count: i64 = size.iter().product();
+            let Some(count) = size.iter().try_fold(1i64, |n, &d| n.checked_mul(d)) else {
+                return c.refuse(format!("weights of {size:?}"));
+            };
             let w = c.b.narrow(flat, 0, at.into(), count.into())?;
             weights.push(c.b.reshape(w, size.into_iter().map(Into::into).collect())?);
             at += count;

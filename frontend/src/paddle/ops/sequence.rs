@@ -386,14 +386,29 @@ pub fn scatter(c: &mut Ctx<'_, '_>) -> Res {
 /// lod_reset: the same rows with other offsets: Y's, Y itself, or an attribute's.
 pub fn lod_reset(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
+    let rows = c.dims(x).first().cloned().unwrap_or(1i64.into());
     let offsets = match c.opt("Y") {
         Some(y) => match c.lods.get(&y) {
             Some(&offsets) => offsets,
-            None => c.b.cast(y, Dtype::I64)?,
+            None if c.rank(y) != 1 => {
+                return Err(crate::FrontendError::invalid("offsets that are no vector"));
+            }
+            None => {
+                let offsets = c.b.cast(y, Dtype::I64)?;
+                super::lod::check(c.b, offsets, &rows, "Y")?;
+                offsets
+            }
         },
         None => {
             let list = c.ints("target_lod").unwrap_or_default();
-            c.b.ints(&list)
+            let falls = list.first() != Some(&0) || list.windows(2).any(|w| w[0] > w[1]);
+            let n = rows.as_const().or(list.last().copied());
+            if falls || list.last().copied() != n {
+                return Err(crate::FrontendError::invalid(format!("offsets {list:?}")));
+            }
+            let offsets = c.b.ints(&list);
+            super::lod::check(c.b, offsets, &rows, "target_lod")?;
+            offsets
         }
     };
     // A value of its own, since offsets belong to values.
