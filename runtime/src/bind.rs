@@ -45,7 +45,11 @@ pub fn size(d: &Dim, env: &SymEnv) -> Result<u64, Error> {
         e @ DimError::Unbound(_) => Error::plan(e),
         e => impossible(e.to_string()),
     })?;
-    u64::try_from(v).map_err(|_| impossible(format!("size {d} would be {v}")))
+    u64::try_from(v).map_err(|_| match d.as_const() {
+        // No input or datum makes it so.
+        Some(_) => Error::plan(format!("size {d} is negative")),
+        None => impossible(format!("size {d} would be {v}")),
+    })
 }
 
 /// Sizes of a stage, before it has memory.

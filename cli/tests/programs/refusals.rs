@@ -25,7 +25,7 @@ fn absent_targets_and_tiers_differ_from_unknown_ones() {
         export(&digits, &[option, absent]).refuses(3, &[absent, "help: "]);
         export(&digits, &[option, unknown]).refuses(2, &[unknown]);
     }
-    export(&digits, &["--target", "cpu,opencl"]).refuses(3, &["opencl"]);
+    export(&digits, &["--target", "cpu,ascend"]).refuses(3, &["ascend"]);
     for bad in ["nan", "0", "-1", "inf", "soon"] {
         export(&digits, &[&format!("--tune={bad}")]).refuses(2, &["--tune"]);
     }
