@@ -51,6 +51,8 @@ pub struct Native {
     pub host: Host,
     /// What the caller allows, and what that is for the present inputs.
     asked: Limits,
+    /// Bytes of the model's constants.
+    const_bytes: u64,
     pub limits: Limits,
     /// Steps that loops of the present run made, and their work.
     pub steps: u64,
@@ -110,6 +112,7 @@ impl Native {
             env: SymEnv::new(model.graph().syms.len()),
             host: Host::new(limits.given(0)),
             asked: limits,
+            const_bytes: model.graph().const_bytes(),
             limits: limits.given(0),
             steps: 0,
             work: 0,
@@ -125,8 +128,7 @@ impl Native {
     pub fn accept(&mut self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
         accept(self.model.graph(), &self.model.manifest().inputs, inputs, &mut self.env)?;
         let bytes = inputs.iter().flatten().filter_map(Given::need);
-        let consts = self.model.0.bundle.const_range().len();
-        let bytes = bytes.fold(consts, usize::saturating_add) as u64;
+        let bytes = bytes.fold(self.const_bytes, |n, b| n.saturating_add(b as u64));
         self.limits = self.asked.given(bytes);
         self.host.limits = self.limits;
         Ok(())

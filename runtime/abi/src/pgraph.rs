@@ -45,6 +45,23 @@ pub struct PConst {
     pub packing: Option<Packing>,
 }
 
+impl PConst {
+    /// Bytes of its elements: those stored, without the padding of a packed form.
+    pub fn own_bytes(&self) -> u64 {
+        let size = self.ty.dtype.size() as u64;
+        let dims = self.ty.dims.iter().map(|d| d.as_const().and_then(|n| u64::try_from(n).ok()));
+        let bytes = dims.fold(Some(size), |n, d| Some(n?.saturating_mul(d?)));
+        bytes.filter(|_| self.packing.is_some()).map_or(self.len, |b| b.min(self.len))
+    }
+}
+
+impl PGraph {
+    /// Bytes of all constants' elements.
+    pub fn const_bytes(&self) -> u64 {
+        self.consts.iter().fold(0, |n, c| n.saturating_add(c.own_bytes()))
+    }
+}
+
 /// A weight matrix stored as panels `[n/block][k/v][block][v]` for kernels; a permutation plus zero
 /// padding of the row-major tensor. The tensor, flattened, is read as a matrix `[outer][n][k]` or,
 /// where `k_major`, as `[outer][k][n]`.

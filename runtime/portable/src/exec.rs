@@ -153,8 +153,7 @@ impl<G: Deref<Target = PGraph>> Program<G> {
         let graph = self.graph();
         let mut frame = Frame::new(graph);
         self.bind_inputs(&mut frame, &inputs)?;
-        let consts_bytes = graph.consts.iter().fold(0u64, |n, c| n.saturating_add(c.len));
-        let bytes = inputs.iter().fold(consts_bytes, |n, v| n.saturating_add(v.byte_len()));
+        let bytes = inputs.iter().fold(graph.const_bytes(), |n, v| n.saturating_add(v.byte_len()));
         let limits = &limits.given(bytes);
         let mut m = Machine::new(self, consts, limits, &mut frame);
         let inputs = inputs.into_iter().map(Held::from).collect();

@@ -41,6 +41,14 @@ fn megabytes_that_ask_for_hours() {
     ];
     let w = vec![zeros("r", &[1, 2000]), zeros("w", &[2000, 1000])];
     too_long("a product of a broadcast", &[20_000, 1], outer, w);
+    // (Packed for kernels, this filter is sixteen times as long.)
+    let conv = with(node("Conv", &["x", "w"], &["y"]), ints("pads", &[500; 4]));
+    too_long(
+        "a filter of 1001 × 1001",
+        &[1, 1, 700, 700],
+        vec![conv],
+        vec![zeros("w", &[1, 1, 1001, 1001])],
+    );
 }
 
 /// A loop that costs little a turn ends at the limit all the same.
