@@ -205,7 +205,7 @@ impl Limits {
     /// Memory of large models for each byte of constants and inputs.
     pub const LIVE_PER_BYTE_LARGE: u64 = 16;
     /// Work that every model may do: seconds.
-    pub const WORK: u64 = 24 << 30;
+    pub const WORK: u64 = 28 << 30;
     /// Bytes of constants and inputs that do not entitle to more: a small file cannot ask for much.
     pub const WORK_FREE_BYTES: u64 = 8 << 20;
     /// Work more for each byte above these.
