@@ -57,7 +57,7 @@ fn program(name: &str) -> PathBuf {
         let me = std::env::current_exe().expect("a test has a file");
         let folder = me.parent().and_then(Path::parent).expect("target/PROFILE/deps").to_owned();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "-p", "hub-cli", "--bins"]);
+        build.args(["build", "--quiet", "--locked", "--workspace", "--bins"]);
         if folder.ends_with("release") {
             build.arg("--release");
         }
