@@ -49,7 +49,8 @@ impl PConst {
     /// Bytes of its elements: those stored, without the padding of a packed form.
     pub fn own_bytes(&self) -> u64 {
         let size = self.ty.dtype.size() as u64;
-        let mut dims = self.ty.dims.iter().map(|d| d.as_const().and_then(|n| u64::try_from(n).ok()));
+        let mut dims =
+            self.ty.dims.iter().map(|d| d.as_const().and_then(|n| u64::try_from(n).ok()));
         let bytes = dims.try_fold(size, |n, d| Some(n.saturating_mul(d?)));
         bytes.filter(|_| self.packing.is_some()).map_or(self.len, |b| b.min(self.len))
     }
