@@ -8,8 +8,7 @@ use crate::report::{PrecisionReport, Report, TierReport};
 use crate::{tensors, tune, verify};
 use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
 use hub_codegen::place::{self, Backend};
-use hub_codegen::targets::cuda::CudaBackend;
-use hub_codegen::targets::opencl::OpenClBackend;
+use hub_codegen::targets::simt::SimtBackend;
 use hub_codegen::targets::x86::{Choices, X86Backend};
 use hub_frontend::{LoadOptions, Loaded};
 use hub_ir::{Graph, Op};
@@ -268,13 +267,8 @@ pub fn kernels(
     let mut backends: Vec<Box<dyn Backend>> = vec![];
     let here = tiers.iter().position(|t| hub_runtime::supports(t));
     for (i, tier) in tiers.iter().enumerate() {
-        let device: Option<Box<dyn Backend>> = match &tier[..] {
-            "sm80" => Some(Box::new(CudaBackend::new(job.exact))),
-            "cl12" => Some(Box::new(OpenClBackend::new(job.exact))),
-            _ => None,
-        };
-        if let Some(device) = device {
-            backends.push(device);
+        if let Some(device) = SimtBackend::of_tier(tier, job.exact) {
+            backends.push(Box::new(device));
             continue;
         }
         let one = X86Backend::of_tier(tier)

@@ -12,11 +12,11 @@
 //! threads as the entry's `.reqntid` says, and `ceil(tiles × 32 / threads)` blocks run all tiles.
 
 mod addr;
-mod backend;
+mod entry;
+mod exchange;
+mod memory;
 mod ptx;
 mod table;
-
-pub use backend::CudaBackend;
 
 use super::Refused;
 use super::simt::{foreign, legal};

@@ -10,11 +10,8 @@
 //! buffer and a byte offset into it (two arguments), the status word too; a size is a `long`. As many
 //! groups of 32 are launched as there are tiles.
 
-mod backend;
 mod render;
 mod table;
-
-pub use backend::OpenClBackend;
 
 use super::Refused;
 use super::simt::legal;

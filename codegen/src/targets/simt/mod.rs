@@ -1,9 +1,11 @@
 //! What targets share on which threads hold the lanes of a vector machine (CUDA, OpenCL): kernels in
 //! the instructions that such a machine has, and where its threads have to wait for one another.
 
+mod backend;
 mod legal;
 pub mod order;
 
+pub use backend::SimtBackend;
 pub use legal::legal;
 
 use crate::kir::{Inst, Stmt};
