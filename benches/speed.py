@@ -14,6 +14,9 @@ the engine, imports and conversions aside, the quickest of three.
     python3 -m venv ~/hub-peers && ~/hub-peers/bin/pip install numpy onnx==1.17.0 onnxruntime \
         openvino safetensors paddlepaddle==3.3.1 paddle2onnx==2.1.0
     ~/hub-peers/bin/python benches/speed.py --threads 1 resnet50_torch ernie_base_pir
+
+A model of your own is named by its file, with `inputs.safetensors` beside it, and `golden.safetensors`
+(`out:NAME`) where there is one; else the answers of the first peer that runs it are the golden.
 """
 import argparse, ctypes, os, random, re, statistics as stats, subprocess, sys, tempfile, time
 import json
@@ -206,16 +209,22 @@ def slot(run, rest):
     return stats.median(times)
 
 
+def fixture(name, folder):
+    """A fixture's model file, and its golden outputs with their strides."""
+    out = subprocess.run([os.path.join(BIN, 'hub-models'), 'materialise', name, folder],
+                         check=True, capture_output=True, text=True).stdout
+    model = out.strip().splitlines()[-1]
+    meta = json.load(open(os.path.join(ROOT, 'models', 'fixtures', name, 'fixture.json')))
+    values = load_file(os.path.join(os.path.dirname(model), 'golden.safetensors'))
+    return model, [(values['out:' + o['name']].reshape(-1), o['stride']) for o in meta['outputs']]
+
+
 def measure(name, args):
     with tempfile.TemporaryDirectory() as folder:
-        out = subprocess.run([os.path.join(BIN, 'hub-models'), 'materialise', name, folder],
-                             check=True, capture_output=True, text=True).stdout
-        model = out.strip().splitlines()[-1]
+        own = os.path.isfile(name)
+        model, golden = (os.path.abspath(name), None) if own else fixture(name, folder)
         here = os.path.dirname(model)
         inputs = load_file(os.path.join(here, 'inputs.safetensors'))
-        meta = json.load(open(os.path.join(ROOT, 'models', 'fixtures', name, 'fixture.json')))
-        values = load_file(os.path.join(here, 'golden.safetensors'))
-        golden = [(values['out:' + o['name']].reshape(-1), o['stride']) for o in meta['outputs']]
         bundle = os.path.join(folder, 'm.hub')
         start = time.perf_counter()
         subprocess.run([os.path.join(BIN, 'hub'), 'export', model, '-o', bundle, '--target', 'cpu',
@@ -225,10 +234,12 @@ def measure(name, args):
         ours = Hub(bundle, args.threads)
         ours.feed(inputs)
         ours.run()
+        beside = os.path.join(here, 'golden.safetensors')
+        if own and os.path.exists(beside):
+            values = load_file(beside)
+            golden = [(values['out:' + n].reshape(-1), 1) for n in ours.output_names]
+        answer = [o.copy() for o in ours.outputs()]
         judge, most = (error, 1e-4) if args.precision == 'f32' else (off_cosine, 1e-3)
-        off = judge(ours.outputs(), golden)
-        if off > most:
-            raise RuntimeError(f'wrong answer: {off:.1e}')
         loads = {'hub': min([ours.load] + [Hub(bundle, args.threads).load for _ in range(2)])}
         engines = {'hub': ours.run}
         import openvino as _  # (its import is not its load)
@@ -244,7 +255,9 @@ def measure(name, args):
         for peer, make in makers.items():
             try:
                 run, loads[peer] = quickest(make)
-                off = judge(run(), golden)
+                given = run()
+                golden = golden or [(np.array(o).reshape(-1), 1) for o in given]
+                off = judge(given, golden)
                 out = off > most and args.precision == 'f32'
                 if off > most:
                     print(f'  {peer} is off by {off:.1e}' + ': left out' * out)
@@ -252,6 +265,11 @@ def measure(name, args):
                     engines[peer] = run
             except Exception as e:
                 print(f'  {peer} does not run {name}: {str(e)[:160]!r}')
+        if golden is None:
+            raise RuntimeError('no peer runs it: there is nothing to compare with')
+        off = judge(answer, golden)
+        if off > most:
+            raise RuntimeError(f'wrong answer: {off:.1e}')
         times = {k: [] for k in engines}
         for _ in range(args.rounds):
             for k in random.sample(sorted(engines), len(engines)):
@@ -262,14 +280,15 @@ def measure(name, args):
         best = min(ratios.values()) if ratios else float('nan')
         load = {k: round(v * 1e3, 2) for k, v in loads.items()}
         opens = min([v for k, v in loads.items() if k != 'hub'], default=float('nan')) / loads['hub']
-        print(f'{name:32} ratio to the best peer {best:5.2f}  ms {ms}  load ms {load} '
+        label = os.path.basename(here) if own else name
+        print(f'{label:32} ratio to the best peer {best:5.2f}  ms {ms}  load ms {load} '
               f'({opens:.0f} times)  export {export:.1f} s', flush=True)
         return best
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('names', nargs='*', default=DEFAULT, help='fixtures (see: hub-models list)')
+    p.add_argument('names', nargs='*', default=DEFAULT, help='fixtures (see: hub-models list), or model files')
     p.add_argument('--threads', type=int, default=1)
     p.add_argument('--precision', choices=['f32', 'bf16'], default='f32')
     p.add_argument('--rounds', type=int, default=9)

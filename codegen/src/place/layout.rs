@@ -4,7 +4,7 @@ use crate::task::{Format, Operand};
 use hub_abi::plan::BufId;
 use hub_abi::prim::Geometry;
 use hub_abi::{Dim, Dtype};
-use hub_ir::{Graph, GroupKind, Op, Prim, TensorType, Value};
+use hub_ir::{Graph, GroupKind, Node, Op, Prim, Region, TensorType, Value};
 use std::collections::{HashMap, HashSet};
 
 /// Elements around an image that hold a padding value, per spatial axis.
@@ -189,10 +189,30 @@ pub fn image_shape(t: &TensorType, halo: Option<&Halo>) -> Shape {
     Shape { bytes, offset: offset.times(size), strides, slack }
 }
 
+/// Is axis 1 of what a contraction gives the constant operand's, as the channels of a 1×1
+/// convolution are? Then vectors run along it.
+fn makes_channels(g: &Graph, group: Node, region: Region) -> bool {
+    let of = |n: &Node| match &g.nodes[*n].op {
+        Op::Prim(Prim::Contract { a, b, out }) => Some((*n, [a, b], out)),
+        _ => None,
+    };
+    let Some((n, sides, out)) = g.regions[region].nodes.iter().find_map(of) else { return false };
+    let constant = |side: usize| {
+        let read = crate::task::narrow_form(g, g.nodes[n].inputs[side]);
+        let param = g.regions[region].params.iter().position(|p| *p == read);
+        param.is_some_and(|i| g.as_const(g.nodes[group].inputs[i]).is_some())
+    };
+    out.get(1).is_some_and(|l| {
+        (0..2).any(|s| constant(s) && sides[s].contains(l) && !sides[1 - s].contains(l))
+    })
+}
+
 /// What is known of values before placing starts.
 #[derive(Default)]
 pub struct Facts {
     image: HashSet<Value>,
+    /// What a convolution or window reads.
+    looked_at: HashSet<Value>,
     halos: HashMap<Value, Halo>,
 }
 
@@ -201,18 +221,22 @@ impl Facts {
     pub fn of(g: &Graph) -> Facts {
         let mut f = Facts::default();
         for n in g.walk() {
-            f.note_images(g, n);
             let Op::Group { region, .. } = g.nodes[n].op else { continue };
-            if let Some((at, need)) = super::anchor_halo(g, region)
-                && !need.is_empty()
-            {
-                f.want(g.nodes[n].inputs[at], need);
+            if let Some((at, need)) = super::anchor_halo(g, region) {
+                let image = g.nodes[n].inputs[at];
+                f.looked_at.insert(image);
+                if !need.is_empty() {
+                    f.want(image, need);
+                }
             }
+        }
+        for n in g.walk() {
+            f.note_images(g, n);
         }
         f
     }
 
-    fn note_images(&mut self, g: &Graph, n: hub_ir::Node) {
+    fn note_images(&mut self, g: &Graph, n: Node) {
         let node = &g.nodes[n];
         let rank = |v: Value| g.ty(v).as_tensor().map_or(0, |t| t.rank());
         let inherits = |f: &Facts, out: Value| {
@@ -223,6 +247,10 @@ impl Facts {
             let image = match &node.op {
                 Op::Group { kind: GroupKind::Conv | GroupKind::Window, .. } => true,
                 Op::Group { kind: GroupKind::Map | GroupKind::Row, .. } => inherits(self, out),
+                Op::Group { kind: GroupKind::Contract, region } => {
+                    let wanted = self.looked_at.contains(&out) || inherits(self, out);
+                    wanted && makes_channels(g, n, *region)
+                }
                 Op::Prim(Prim::Concat { .. } | Prim::Slice { .. } | Prim::Pad { .. }) => {
                     inherits(self, out)
                 }
