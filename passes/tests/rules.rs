@@ -389,6 +389,30 @@ fn transposed_convolutions_are_sub_pixel_ones() {
 }
 
 #[test]
+fn convolutions_of_one_row_lose_the_axis() {
+    let text = "
+graph(%0: f32[2, 4, 9] \"x\") {
+  %1: f32[2, 4, 1, 9] = reshape(%0) {shape: [2, 4, 1, 9]}
+  %2: f32[6, 2, 1, 3] = const all 0.5
+  %3: f32[2, 6, 1, 9] = conv(%1, %2) {geo: {stride: [1, 1], dilation: [1, 2], before: [0, 2], after: [0, 2]}, groups: 2}
+  %4: f32[2, 6, 9] = reshape(%3) {shape: [2, 6, 9]}
+  %5: f32[2, 6, 9] = tanh(%4)
+  %6: f32[2, 6, 9, 1] = reshape(%5) {shape: [2, 6, 9, 1]}
+  %7: f32[2, 6, 5, 1] = window(%6) {op: Max, kernel: [3, 1], geo: {stride: [2, 1], dilation: [1, 1], before: [1, 0], after: [1, 0]}}
+  %8: f32[2, 6, 5] = reshape(%7) {shape: [2, 6, 5]}
+  return %8 \"y\"
+}";
+    let after = check(text, "simplify-prims", "flat");
+    assert!(!after.contains("reshape") && after.contains("dilation: [2]"), "{after}");
+    // Padding rows are rows too.
+    let padded = text.replace("before: [0, 2], after: [0, 2]", "before: [1, 2], after: [1, 2]");
+    let padded = padded.replace("%3: f32[2, 6, 1, 9]", "%3: f32[2, 6, 3, 9]");
+    let padded = padded.replace("%4: f32[2, 6, 9] = reshape(%3) {shape: [2, 6, 9]}",
+        "%9: f32[2, 6, 9] = reduce(%3) {axes: [2], keep: false, op: Sum}\n  %4: f32[2, 6, 9] = neg(%9)");
+    assert!(check(&padded, "simplify-prims", "flat").contains("dilation: [1, 2]"));
+}
+
+#[test]
 fn transposes_become_label_orders() {
     insta::assert_snapshot!(check(
         "graph(%0: f32[1, 6, 8] \"q\", %1: f32[1, 6, 8] \"k\") {

@@ -1,13 +1,10 @@
-//! Primitives that have no kernel of their own, as others that do.
-//!
 //! A transposed convolution with constant weights computes each residue of the output's coordinates
 //! modulo the stride by an ordinary convolution of the input with a subset of the taps (sub-pixel
 //! form): exact, without multiplications by zero. All residues become channels of one convolution,
 //! and a reshape and a transpose put them beside each other.
 
-use crate::context::{Changed, Context, PassError};
 use crate::konst;
-use crate::rewrite::{Match, Pat, Replacement, Rule, apply};
+use crate::rewrite::{Match, Pat, Replacement, Rule};
 use Pat::{Const, Prim as P, Slot};
 use hub_abi::Dim;
 use hub_abi::prim::{Geometry, Prim};
@@ -15,19 +12,14 @@ use hub_ir::Graph;
 use hub_ir::build::Builder;
 use hub_ir::graph::ConstData;
 
-/// The pass.
-pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
-    apply(g, cx, RULES)
-}
-
-/// The rules.
-pub const RULES: &[Rule] = &[Rule {
+/// The rule; slot 0 is the image, 1 the weights.
+pub const RULE: Rule = Rule {
     name: "conv-transpose",
     pattern: || P(|p| matches!(p, Prim::ConvTranspose { .. }), vec![Slot(0), Const(1)]),
     shared: true,
     when: sub_pixel_applies,
     build: sub_pixel,
-}];
+};
 
 /// Strides that are longer than the kernel make the weights larger, at most by this factor.
 const MOST_PADDED: f64 = 16.0;
