@@ -40,26 +40,78 @@ impl LowerCx<'_> {
         })
     }
 
-    /// The index that `ins[1]` holds at `at` into axis `axis` of `ins[0]`, checked.
-    pub(super) fn checked_index(
+    /// Is every coordinate below `a` certainly one below `b`?
+    fn within(&self, a: &Dim, b: &Dim) -> bool {
+        a == b || self.bounds(&b.sub(a)).0 >= 0
+    }
+
+    /// ONNX GatherElements: `ins[1]` holds the coordinate of an axis, the others are the element's own.
+    pub(super) fn gather_elements(
         &mut self,
         ins: &[Value],
-        at: &[Coord],
         axis: usize,
+        coords: &[Coord],
+        lanes: usize,
+    ) -> Made<Reg> {
+        let g = self.task.g;
+        let (dims, of) = (g.dims(ins[0]), g.dims(ins[1]));
+        if !(0..of.len()).all(|a| a == axis || self.within(&of[a], &dims[a])) {
+            return unsupported("indices that may be more than there are elements");
+        }
+        let mut inner = coords.to_vec();
+        inner[axis] = self.checked_index(ins[1], coords, &dims[axis], lanes)?;
+        self.value(ins[0], &inner, lanes)
+    }
+
+    /// ONNX GatherND: the last axis of `ins[1]` holds the coordinates of `ins[0]` after the first
+    /// `batch`, which both share.
+    pub(super) fn gather_nd(
+        &mut self,
+        ins: &[Value],
+        batch: usize,
+        coords: &[Coord],
+        lanes: usize,
+    ) -> Made<Reg> {
+        let g = self.task.g;
+        let (dims, tuples) = (g.dims(ins[0]), g.dims(ins[1]));
+        let Some((len, lead)) = tuples.split_last() else {
+            return unsupported("tuples of a scalar");
+        };
+        let Some(len) = len.as_const().filter(|n| batch as i64 + n <= dims.len() as i64) else {
+            return unsupported("tuples of unknown length");
+        };
+        if lead.len() < batch || lead[..batch] != dims[..batch] {
+            return unsupported("tuples of another batch");
+        }
+        let mut inner = coords[..batch].to_vec();
+        for i in 0..len {
+            let at = [&coords[..lead.len()], &[Coord::from(Dim::from(i))]].concat();
+            let bound = &dims[batch + i as usize];
+            inner.push(self.checked_index(ins[1], &at, bound, lanes)?);
+        }
+        inner.extend_from_slice(&coords[lead.len()..]);
+        self.value(ins[0], &inner, lanes)
+    }
+
+    /// The index below `bound` that `indices` holds at `at`, checked.
+    pub(super) fn checked_index(
+        &mut self,
+        indices: Value,
+        at: &[Coord],
+        bound: &Dim,
         lanes: usize,
     ) -> Made<Coord> {
         let g = self.task.g;
-        let bound = &g.dims(ins[0])[axis];
         self.notes.traps = true;
         let limit = self.scalar(bound);
-        let at = aligned(g.dims(ins[1]), at);
+        let at = aligned(g.dims(indices), at);
         if at.iter().all(|c| self.is_uniform(c)) {
-            let idx = self.value(ins[1], &at, 1)?;
+            let idx = self.value(indices, &at, 1)?;
             let ok = self.b.check_index(idx, limit);
             let ok = if self.b.ty(ok) == RegTy::INDEX { ok } else { self.b.cvt(ok, Elem::I64) };
             return Ok(self.atom(AtomData::var(ok, bound.clone())).into());
         }
-        let mut idx = self.value(ins[1], &at, lanes)?;
+        let mut idx = self.value(indices, &at, lanes)?;
         if let Some(m) = self.active {
             let zero = self.b.zero(self.b.ty(idx));
             idx = self.b.select(m, idx, zero);

@@ -157,16 +157,15 @@ impl LowerCx<'_> {
             }
             Prim::Gather { axis } => {
                 let (a, rank) = (*axis as usize, g.dims(ins[1]).len());
-                let at = self.checked_index(ins, &coords[a..a + rank], a, lanes)?;
+                let bound = &g.dims(ins[0])[a];
+                let at = self.checked_index(ins[1], &coords[a..a + rank], bound, lanes)?;
                 let inner = [&coords[..a], &[at], &coords[a + rank..]].concat();
                 self.value(ins[0], &inner, lanes)
             }
             Prim::GatherElements { axis } => {
-                let at = self.checked_index(ins, coords, *axis as usize, lanes)?;
-                let mut inner = coords.to_vec();
-                inner[*axis as usize] = at;
-                self.value(ins[0], &inner, lanes)
+                self.gather_elements(ins, *axis as usize, coords, lanes)
             }
+            Prim::GatherNd { batch } => self.gather_nd(ins, *batch as usize, coords, lanes),
             p => unsupported(format!("{} inside a group", elem::prim_name(p))),
         }
     }

@@ -136,7 +136,12 @@ fn wrap_singles(g: &mut Graph) {
             let Op::Prim(p) = &g.nodes[n].op else { continue };
             let native = matches!(
                 p,
-                Prim::Pad { .. } | Prim::Gather { .. } | Prim::Iota { .. } | Prim::Dims { .. }
+                Prim::Pad { .. }
+                    | Prim::Gather { .. }
+                    | Prim::GatherElements { .. }
+                    | Prim::GatherNd { .. }
+                    | Prim::Iota { .. }
+                    | Prim::Dims { .. }
             );
             if native {
                 wrap(g, n);

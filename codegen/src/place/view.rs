@@ -17,7 +17,7 @@ pub struct Part {
     pub start: Dim,
 }
 
-/// Finds the parts: operands that a group computes, that no other concatenation takes, and that lie
+/// Finds the parts: operands that a group or another concatenation makes, that no other concatenation takes, and that lie
 /// alike (images in images, row-major in row-major).
 pub fn parts(g: &Graph, facts: &Facts, dynamic: &HashSet<Sym>) -> HashMap<Value, Part> {
     let mut out = HashMap::new();
@@ -29,7 +29,9 @@ pub fn parts(g: &Graph, facts: &Facts, dynamic: &HashSet<Sym>) -> HashMap<Value,
         dims.iter().for_each(|d| d.each_sym(&mut |s| known &= !dynamic.contains(&s)));
         let mut start = Dim::from(0i64);
         for &v in &g.nodes[n].inputs {
-            let made = g.def(v).is_some_and(|d| matches!(g.nodes[d].op, Op::Group { .. }));
+            let made = g.def(v).is_some_and(|d| {
+                matches!(g.nodes[d].op, Op::Group { .. } | Op::Prim(Prim::Concat { .. }))
+            });
             let result = g.regions[g.root()].results.contains(&v);
             let repeated = g.nodes[n].inputs.iter().filter(|&&w| w == v).count() > 1;
             // A halo around one part of a spatial concatenation would lie in its neighbour.

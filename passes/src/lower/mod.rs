@@ -1,6 +1,7 @@
 //! Primitives that have no kernel of their own, or a worse one than need be, as others that do.
 
 mod flat;
+mod pad;
 mod transposed;
 
 use crate::context::{Changed, Context, PassError};
@@ -13,4 +14,4 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
 }
 
 /// The rules.
-pub const RULES: &[Rule] = &[transposed::RULE, flat::CONV, flat::WINDOW];
+pub const RULES: &[Rule] = &[transposed::RULE, flat::CONV, flat::WINDOW, pad::RULE];
