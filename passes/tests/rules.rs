@@ -467,3 +467,26 @@ graph(%0: f32[3] \"x\") {
 }";
     insta::assert_snapshot!(check(text, "", ""));
 }
+
+#[test]
+fn padding_by_own_elements_is_slices() {
+    for (mode, before, after) in
+        [("Reflect", [2, 1], [1, 3]), ("Edge", [2, 6], [0, 3]), ("Wrap", [3, 0], [1, 5])]
+    {
+        let ([b0, b1], [a0, a1]) = (before, after);
+        let (h, w) = (3 + b0 + a0, 5 + b1 + a1);
+        // Paddle pads images as volumes of one plane.
+        let text = format!(
+            "graph(%0: f32[2, 4, 3, 5] \"x\") {{
+  %1: f32[2, 4, 1, 3, 5] = reshape(%0) {{shape: [2, 4, 1, 3, 5]}}
+  %2: f32[] = const 0
+  %3: f32[2, 4, 1, {h}, {w}] = pad(%1, %2) {{before: [0, 0, 0, {b0}, {b1}], after: [0, 0, 0, {a0}, {a1}], mode: {mode}}}
+  %4: f32[2, 4, {h}, {w}] = reshape(%3) {{shape: [2, 4, {h}, {w}]}}
+  return %4 \"y\"
+}}"
+        );
+        let reach = b0 < 3 || mode != "Reflect";
+        let after = check(&text, "simplify-prims", "pad");
+        assert!(after.contains("pad(") != reach && !after.contains("reshape"), "{after}");
+    }
+}

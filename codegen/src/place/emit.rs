@@ -61,6 +61,12 @@ impl Placer<'_> {
         Ok(place)
     }
 
+    /// May a value lie anywhere?
+    pub(super) fn is_free(&self, v: Value) -> bool {
+        let bound = self.places.contains_key(&v) || self.planned.contains_key(&v);
+        !bound && !self.parts.contains_key(&v) && self.output_of(v).is_none()
+    }
+
     /// The model output that a value may be computed straight into: the first that it is, if it
     /// lies row-major.
     fn output_of(&self, v: Value) -> Option<usize> {

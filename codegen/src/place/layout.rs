@@ -211,7 +211,7 @@ fn makes_channels(g: &Graph, group: Node, region: Region) -> bool {
 #[derive(Default)]
 pub struct Facts {
     image: HashSet<Value>,
-    /// What a convolution or window reads.
+    /// What a convolution or window reads, or what leads to it element by element.
     looked_at: HashSet<Value>,
     halos: HashMap<Value, Halo>,
 }
@@ -230,10 +230,30 @@ impl Facts {
                 }
             }
         }
+        for n in g.walk().into_iter().rev() {
+            f.lead(g, n);
+        }
         for n in g.walk() {
             f.note_images(g, n);
         }
         f
+    }
+
+    /// What a looked-at value is made of, element by element, is looked at too.
+    fn lead(&mut self, g: &Graph, n: Node) {
+        let node = &g.nodes[n];
+        let through = match &node.op {
+            Op::Group { kind, .. } => matches!(kind, GroupKind::Map | GroupKind::Row),
+            Op::Prim(p) => matches!(p, Prim::Concat { .. } | Prim::Slice { .. } | Prim::Pad { .. }),
+            _ => false,
+        };
+        let Some(&out) = node.outputs.iter().find(|v| self.looked_at.contains(v)) else { return };
+        let rank = |v: Value| g.ty(v).as_tensor().map_or(0, |t| t.rank());
+        if through {
+            let alike =
+                node.inputs.iter().filter_map(|v| v.some()).filter(|v| rank(*v) == rank(out));
+            self.looked_at.extend(alike.collect::<Vec<_>>());
+        }
     }
 
     fn note_images(&mut self, g: &Graph, n: Node) {
@@ -247,6 +267,12 @@ impl Facts {
             let image = match &node.op {
                 Op::Group { kind: GroupKind::Conv | GroupKind::Window, .. } => true,
                 Op::Group { kind: GroupKind::Map | GroupKind::Row, .. } => inherits(self, out),
+                // Axes that change places before they are joined are copied: into an image then.
+                Op::Prim(Prim::Reshape { .. }) => {
+                    let moved = g.as_prim(node.inputs[0]);
+                    let moved = moved.is_some_and(|(_, p)| matches!(p, Prim::Transpose { .. }));
+                    moved && self.looked_at.contains(&out)
+                }
                 Op::Group { kind: GroupKind::Contract, region } => {
                     let wanted = self.looked_at.contains(&out) || inherits(self, out);
                     wanted && makes_channels(g, n, *region)

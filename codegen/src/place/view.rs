@@ -89,6 +89,19 @@ impl Place {
         p
     }
 
+    /// The axis of a reshape's result that is this one's contiguous axis, whole, if it is not the last
+    /// of either.
+    fn kept_unit(&self, shape: &[Dim]) -> Option<usize> {
+        let unit = |a: &usize| self.strides[*a].is(1) && !self.dims[*a].is(1);
+        let axis = (0..self.dims.len()).find(unit)?;
+        let last = |dims: &[Dim], a: usize| dims[a + 1..].iter().all(|d| d.is(1));
+        let before = Dim::product(&self.dims[..axis]);
+        let alike =
+            |a: &usize| shape[*a] == self.dims[axis] && Dim::product(&shape[..*a]) == before;
+        let to = (0..shape.len()).find(alike)?;
+        (!last(&self.dims, axis) && !last(shape, to)).then_some(to)
+    }
+
     /// The same elements under another shape, where strides can say it. Axes are matched in runs of
     /// equal product; within a run the input must be contiguous.
     pub fn reshape(&self, shape: &[Dim]) -> Option<Place> {
@@ -175,8 +188,22 @@ impl Placer<'_> {
         }
     }
 
-    /// A reshape that strides cannot say: the elements in row-major order, seen under both shapes.
+    /// A reshape that strides cannot say: the elements in row-major order, seen under both shapes; an
+    /// axis along which they lie beside each other stays the one where they do.
     fn copy_reshape(&mut self, n: Node, src: &Place, y: Value) -> Result<(), PlaceError> {
+        let wish = match src.kept_unit(self.g.dims(y)) {
+            _ if !self.is_free(y) => None,
+            _ if self.facts.is_image(y) => Some(Wish::Image(self.facts.halo(y).cloned())),
+            axis => axis.map(Wish::Unit),
+        };
+        if let Some(wish) = wish {
+            let dst = self.new_place(y, &wish)?;
+            if let Some(as_src) = dst.reshape(&src.dims) {
+                self.copy(n, src, &as_src)?;
+                self.places.insert(y, dst);
+                return Ok(());
+            }
+        }
         let dst = self.allocate(y)?;
         let dst = if dst.is_dense() { dst } else { self.new_place(y, &Wish::Dense)? };
         let as_src =

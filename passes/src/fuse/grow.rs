@@ -50,12 +50,16 @@ pub fn rows(p: &mut Plan<'_>) {
     }
 }
 
+/// Reads elements by index.
+fn is_gather(p: &Prim) -> bool {
+    matches!(p, Prim::Gather { .. } | Prim::GatherElements { .. } | Prim::GatherNd { .. })
+}
+
 /// Groups of what is left.
 pub fn maps(p: &mut Plan<'_>) {
     for i in (0..p.nodes.len()).rev() {
         let starts = match p.prim(i) {
-            Some(Prim::Gather { .. } | Prim::Iota { .. }) => true,
-            Some(q) => q.is_elementwise(),
+            Some(q) => is_gather(q) || matches!(q, Prim::Iota { .. }) || q.is_elementwise(),
             None => false,
         };
         if !starts || !p.free(i, i) {
@@ -154,7 +158,7 @@ fn reads_gather(p: &Plan<'_>, j: usize, depth: usize) -> bool {
     p.inputs(j).iter().any(|&v| {
         let mine = |d: &usize| p.users(v).len() == 1 && p.free(*d, j);
         p.def(v).filter(mine).is_some_and(|d| match p.prim(d) {
-            Some(Prim::Gather { .. }) => true,
+            Some(q) if is_gather(q) => true,
             Some(q) if q.is_elementwise() && p.dims(d) == p.dims(j) && depth > 0 => {
                 reads_gather(p, d, depth - 1)
             }
@@ -167,17 +171,15 @@ fn feeds_map(p: &Plan<'_>, j: usize, set: &Set, dims: &[Dim]) -> bool {
     let for_data = |v: Value| {
         // A gather's indices are computed before; its data may come from another gather.
         p.users(v).iter().all(|&u| match p.prim(u) {
-            Some(Prim::Gather { .. }) => {
-                p.inputs(u)[0] == v
-                    && p.inputs(u)[1] != v
-                    && matches!(p.prim(j), Some(Prim::Gather { .. }))
+            Some(q) if is_gather(q) => {
+                p.inputs(u)[0] == v && p.inputs(u)[1] != v && p.prim(j).is_some_and(is_gather)
             }
             _ => true,
         })
     };
     let v = p.out(j);
     match p.prim(j) {
-        Some(Prim::Gather { .. }) => for_data(v) && p.users(v).iter().all(|u| set.contains(u)),
+        Some(q) if is_gather(q) => for_data(v) && p.users(v).iter().all(|u| set.contains(u)),
         Some(Prim::Iota { .. }) => for_data(v),
         Some(Prim::Broadcast { .. }) => p.dims(j) == dims && for_data(v),
         Some(q) => q.is_elementwise() && p.dims(j) == dims && for_data(v),

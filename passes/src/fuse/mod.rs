@@ -5,8 +5,8 @@
 //! - *Row*: reductions over one set of axes of one shape, with elementwise primitives of the full or
 //!   the reduced shape before, between and after. The result, reduced values and a sum that feeds it
 //!   may all be outputs.
-//! - *Map*: elementwise primitives of one shape, with Broadcast, Iota and Gather as producers; every
-//!   output has that shape. A single Gather or Iota is one too.
+//! - *Map*: elementwise primitives of one shape, with Broadcast, Iota and gathers as producers; every
+//!   output has that shape. A single gather or Iota is one too.
 //!
 //! Movement (Reshape, Transpose, Slice, Concat, Pad, a Broadcast that feeds no elementwise primitive)
 //! stays outside, as does what has no fused form. Constants of one element are inside, others are

@@ -1,9 +1,10 @@
-//! A convolution or window over an axis of one element, which a reshape put there, is one over the
-//! other axes: exporters without one-dimensional operators write `Unsqueeze → Conv2D → Squeeze`.
+//! A convolution, window or padding over an axis of one element, which a reshape put there, is one over
+//! the other axes: exporters without operators of fewer dimensions write `Unsqueeze → Conv2D → Squeeze`.
 
 use crate::konst;
 use crate::rewrite::{Match, Pat, Replacement, Rule};
 use Pat::{Const, Prim as P, Slot};
+use hub_abi::Dim;
 use hub_abi::prim::{Geometry, Prim};
 use hub_ir::build::Builder;
 use hub_ir::{Graph, Value};
@@ -26,6 +27,15 @@ pub const WINDOW: Rule = Rule {
     build: window,
 };
 
+/// Slot 0 is what was reshaped, 1 the padding's value, 2 the reshape.
+pub const PAD: Rule = Rule {
+    name: "flat-pad",
+    pattern: || P(|p| matches!(p, Prim::Pad { .. }), vec![reshaped(), Slot(1)]),
+    shared: true,
+    when: |g, m| unpadded_axis(g, m).map(|_| ()).ok_or(""),
+    build: pad,
+};
+
 fn reshaped() -> Pat {
     P(|p| matches!(p, Prim::Reshape { .. }), vec![Slot(0)]).named(2)
 }
@@ -39,12 +49,21 @@ fn flat_axis(g: &Graph, m: &Match) -> Option<usize> {
         _ => return None,
     };
     let spatial = geo.stride.len();
-    let put_in = |i: usize| {
-        let others = to.iter().enumerate().filter(|(a, _)| *a != 2 + i).map(|(_, d)| d);
-        to[2 + i].is(1) && others.eq(from)
-    };
     let inside = |i: usize| geo.before[i].is(0) && geo.after[i].is(0);
-    (0..spatial).find(|&i| spatial > 1 && one_tap(i) && inside(i) && put_in(i))
+    (0..spatial).find(|&i| spatial > 1 && one_tap(i) && inside(i) && put_in(from, to, 2 + i))
+}
+
+/// Is `to` the shape `from` with an axis `a` of one element more?
+fn put_in(from: &[Dim], to: &[Dim], a: usize) -> bool {
+    let others = to.iter().enumerate().filter(|(i, _)| *i != a).map(|(_, d)| d);
+    to[a].is(1) && others.eq(from)
+}
+
+/// The axis of one element that the reshape put in and that is not padded.
+fn unpadded_axis(g: &Graph, m: &Match) -> Option<usize> {
+    let (from, to) = (g.dims(m.v(0)), g.dims(m.v(2)));
+    let Prim::Pad { before, after, .. } = m.root_prim(g) else { return None };
+    (0..to.len()).find(|&a| before[a].is(0) && after[a].is(0) && put_in(from, to, a))
 }
 
 /// Without its axis `i`.
@@ -77,6 +96,18 @@ fn window(b: &mut Builder<'_>, m: &Match) -> Replacement {
     };
     kernel.remove(i);
     let y = b.prim(Prim::Window { op, kernel, geo: less(&geo, i) }, &[m.v(0)])?;
+    unflattened(b, m, y)
+}
+
+fn pad(b: &mut Builder<'_>, m: &Match) -> Replacement {
+    let (Prim::Pad { mut before, mut after, mode }, Some(a)) =
+        (m.root_prim(b.g).clone(), unpadded_axis(b.g, m))
+    else {
+        unreachable!("the rule says padding beside a flat axis")
+    };
+    before.remove(a);
+    after.remove(a);
+    let y = b.prim(Prim::Pad { before, after, mode }, &[m.v(0), m.v(1)])?;
     unflattened(b, m, y)
 }
 

@@ -14,4 +14,4 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
 }
 
 /// The rules.
-pub const RULES: &[Rule] = &[transposed::RULE, flat::CONV, flat::WINDOW, pad::RULE];
+pub const RULES: &[Rule] = &[transposed::RULE, flat::CONV, flat::WINDOW, flat::PAD, pad::RULE];

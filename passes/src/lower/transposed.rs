@@ -62,31 +62,32 @@ fn sub_pixel(b: &mut Builder<'_>, m: &Match) -> Replacement {
     plain.before = taps.iter().map(|t| Dim::from(t - 1)).collect();
     plain.after = plain.before.clone();
     let y = b.prim(Prim::Conv { geo: plain, groups }, &[x, filter])?;
-    interleave(b, m, y, &geo, wd[1] * groups)
+    interleave(b, m, y, &geo, [groups, wd[1]])
 }
 
-/// `[N, M*Πs, q…]` to `[N, M, q*s…]`, then the crop.
+/// `[N, groups*Πs*M/groups, q…]` to `[N, M, q*s…]`, then the crop.
 fn interleave(
     b: &mut Builder<'_>,
     m: &Match,
     y: hub_ir::Value,
     geo: &Geometry,
-    channels: i64,
+    [groups, channels]: [i64; 2],
 ) -> Replacement {
     let n = geo.stride.len();
     let dims = b.g.dims(y).to_vec();
     let mut y = y;
     if geo.stride.iter().any(|&s| s != 1) {
-        let split: Vec<Dim> = [dims[0].clone(), channels.into()]
+        let split: Vec<Dim> = [dims[0].clone(), groups.into()]
             .into_iter()
             .chain(geo.stride.iter().map(|&s| Dim::from(s)))
+            .chain([channels.into()])
             .chain(dims[2..].iter().cloned())
             .collect();
         y = b.reshape(y, split)?;
         let perm: Vec<usize> =
-            [0, 1].into_iter().chain((0..n).flat_map(|i| [2 + n + i, 2 + i])).collect();
+            [0, 1, 2 + n].into_iter().chain((0..n).flat_map(|i| [3 + n + i, 2 + i])).collect();
         y = b.transpose(y, &perm)?;
-        let joined: Vec<Dim> = [dims[0].clone(), channels.into()]
+        let joined: Vec<Dim> = [dims[0].clone(), (groups * channels).into()]
             .into_iter()
             .chain((0..n).map(|i| dims[2 + i].times(geo.stride[i])))
             .collect();
@@ -111,7 +112,8 @@ fn interleave(
     b.prim_n(Prim::Pad { before, after, mode }, &[y, fill])
 }
 
-/// `[C, M/g, k…]` to `[M*Πs, C/g, taps…]`, the output channel of `(m, residues)` being row-major.
+/// `[C, M/g, k…]` to `[M*Πs, C/g, taps…]`, output channels being `(group, residues…, m)`, row-major: the
+/// channels of a residue lie beside each other, as they will.
 fn filter(
     b: &Builder<'_>,
     w: hub_ir::Value,
@@ -133,18 +135,17 @@ fn filter(
         .map(|i| kernel_index(&wd[2..], stride, taps, i / window, i % window))
         .collect();
     let mut to = 0;
-    for m in 0..m_all {
-        let (group, m_local) = (m / m_in, m % m_in);
-        for r in 0..residues {
-            for c in 0..c_in {
-                for t in 0..window {
-                    if let Some(k) = read[r * window + t] {
-                        let row = (group * c_in + c) * m_in + m_local;
-                        let from = (row * kernel + k) * size;
-                        data[to..to + size].copy_from_slice(&source.data[from..from + size]);
-                    }
-                    to += size;
+    for channel in 0..m_all * residues {
+        let (group, m_local) = (channel / (m_in * residues), channel % m_in);
+        let r = channel / m_in % residues;
+        for c in 0..c_in {
+            for t in 0..window {
+                if let Some(k) = read[r * window + t] {
+                    let row = (group * c_in + c) * m_in + m_local;
+                    let from = (row * kernel + k) * size;
+                    data[to..to + size].copy_from_slice(&source.data[from..from + size]);
                 }
+                to += size;
             }
         }
     }
