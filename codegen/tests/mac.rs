@@ -168,6 +168,37 @@ fn convolutions() {
 }
 
 #[test]
+fn few_output_channels() {
+    let seed = &mut 17;
+    for (x, w, geo, late) in [
+        (
+            vec![1, 32, 9, 21],
+            vec![3, 32, 7, 7],
+            geometry(&[1, 1], &[1, 1], &[3, 3], &[3, 3]),
+            false,
+        ),
+        (
+            vec![2, 16, 8, 13],
+            vec![1, 16, 3, 2],
+            geometry(&[2, 1], &[1, 2], &[0, 1], &[1, 2]),
+            false,
+        ),
+        (vec![2, 48, 5, 30], vec![4, 48, 1, 1], geometry(&[1, 1], &[1, 1], &[0, 0], &[0, 0]), true),
+        (vec![1, 64, 77], vec![2, 64, 5], geometry(&[1], &[1], &[2], &[2]), true),
+    ] {
+        for (t, end) in targets().into_iter().zip(ENDS.into_iter().cycle()) {
+            let mut when = vec![late; x.len()];
+            when[1] = false;
+            let specs = [(x.clone(), when, false), (w.clone(), vec![false; w.len()], true)];
+            let mut m = group(seed, Prim::Conv { geo: geo.clone(), groups: 1 }, &specs, end, 1);
+            m.group.inputs[0].layout = Layout::unit(x.len(), 1);
+            let how = m.group.check(&t, conv::lower);
+            assert_eq!(how.starts_with("across"), t.own_core, "{how}");
+        }
+    }
+}
+
+#[test]
 fn filters_that_are_computed() {
     let mut seed = 31;
     for t in targets() {

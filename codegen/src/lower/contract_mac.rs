@@ -39,6 +39,8 @@ pub enum Body {
     Broadcast,
     /// A vector of the scalar operand times one of the other (depthwise).
     Lanes,
+    /// The same along the innermost summed axis, lanes being added up at the end ([`super::across`]).
+    Across,
     /// A vector of the scalar operand, added.
     Sum,
     /// The greatest vector of the scalar operand, NaN being greatest.
@@ -298,6 +300,7 @@ pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> V
             all.extend(schedule::candidates(&shape, &facts, heavy(task)));
             all
         }
+        Body::Across => super::across::candidates(&shape, &facts, heavy(task)),
         _ => schedule::tap_candidates(&shape, &facts, &mac.taps(), heavy(task)),
     }
 }

@@ -67,7 +67,7 @@ pub enum Ahead {
 
 /// A line that is fetched at every step of the innermost reduced axis, so many bytes on in each.
 #[derive(Clone, Debug)]
-struct Fetch {
+pub(super) struct Fetch {
     at: Addr,
     step: i64,
 }
@@ -166,7 +166,11 @@ impl Tiler<'_> {
 
     /// Elements of the innermost summed axis in a step.
     fn step_k(&self) -> i64 {
-        if self.mac.pairs { 2 } else { 1 }
+        match self.mac.body {
+            Body::Across => self.sch.lanes,
+            _ if self.mac.pairs => 2,
+            _ => 1,
+        }
     }
 
     /// Masks of the columns; none where a vector is whole, or `slack` lanes more may be touched.
@@ -198,6 +202,7 @@ impl Tiler<'_> {
         }
         let acc = match self.mac.body {
             Body::Broadcast => self.accumulate(cx, pos, th, tw, cols),
+            Body::Across => self.across(cx, pos, th, tw, cols),
             _ => self.taps(cx, pos, th, tw, cols),
         };
         if self.sch.staged {
@@ -284,12 +289,7 @@ impl Tiler<'_> {
     ) -> Vec<Vec<Reg>> {
         let ty = self.vec_ty();
         let nv = cols.vectors(self.sch.lanes);
-        let rows: Vec<Addr> = (0..th * tw)
-            .map(|i| {
-                let at = self.row(pos, i / tw, i % tw).s;
-                cx.address(self.s.base, &at).0
-            })
-            .collect();
+        let rows = self.row_addresses(cx, pos, th, tw);
         // A packed panel is padded with zeros, so only a strided operand needs masks here.
         let masks = match self.mac.panel {
             Some(_) if self.spread.is_none() => vec![None; nv as usize],
@@ -306,6 +306,18 @@ impl Tiler<'_> {
         let fetch = self.fetched(cx, &first, nv);
         self.reduce(cx, 0, &rows, &vs, &fetch, &acc);
         self.join(cx, acc)
+    }
+
+    /// Where the scalar operand of each of a tile's rows starts.
+    pub(super) fn row_addresses(
+        &self,
+        cx: &mut LowerCx<'_>,
+        pos: &Pos,
+        th: i64,
+        tw: i64,
+    ) -> Vec<Addr> {
+        let at = |i| self.row(pos, i / tw, i % tw).s;
+        (0..th * tw).map(|i| cx.address(self.s.base, &at(i)).0).collect()
     }
 
     /// Independent sums per accumulator: enough to hide the latency of a multiply-add where a tile
@@ -350,7 +362,7 @@ impl Tiler<'_> {
         lines.map(|i| Fetch { at: at.clone().offset(i * LINE), step }).collect()
     }
 
-    fn reduce(
+    pub(super) fn reduce(
         &self,
         cx: &mut LowerCx<'_>,
         depth: usize,
@@ -427,6 +439,9 @@ impl Tiler<'_> {
                 cx.b.prefetch(at.clone().offset(*far), 1);
             }
         }
+        if self.mac.body == Body::Across {
+            return self.across_products(cx, rows, vs, acc);
+        }
         if self.mac.pairs {
             return self.pair_products(cx, rows, vs, acc);
         }
@@ -447,58 +462,6 @@ impl Tiler<'_> {
 
 /// Fewest accumulators of a tile whose loads leave room for fetching ahead.
 const FETCHING: usize = 12;
-
-impl Tiler<'_> {
-    /// A product of two pairs of bf16 a row and vector.
-    fn pair_products(
-        &self,
-        cx: &mut LowerCx<'_>,
-        rows: &[Addr],
-        vs: &[(Addr, Option<Reg>)],
-        acc: &[Vec<Reg>],
-    ) {
-        let ty = self.vec_ty().with(Elem::I32);
-        let v: Vec<Reg> = vs.iter().map(|(at, m)| self.pair_vector(cx, at, *m)).collect();
-        if cx.target.has_dot2() {
-            for (at, row) in rows.iter().zip(acc) {
-                let a = cx.b.load_splat(ty, at.clone(), Dtype::I32);
-                row.iter().zip(&v).for_each(|(&r, &x)| cx.b.dot2_acc(r, a, x));
-            }
-            return;
-        }
-        let v: Vec<[Reg; 2]> = v.into_iter().map(|x| halves(cx, x)).collect();
-        for (at, row) in rows.iter().zip(acc) {
-            let a = cx.b.load_splat(ty, at.clone(), Dtype::I32);
-            let a = halves(cx, a);
-            for half in 0..2 {
-                row.iter().zip(&v).for_each(|(&r, x)| cx.b.fma_acc(r, a[half], x[half]));
-            }
-        }
-    }
-
-    /// Pairs along the innermost summed axis, one a lane: as they are packed, or of two rows.
-    fn pair_vector(&self, cx: &mut LowerCx<'_>, at: &Addr, mask: Option<Reg>) -> Reg {
-        let ty = self.vec_ty().with(Elem::I32);
-        if self.mac.panel.is_some() {
-            return self.packed(cx, ty, at, Dtype::I32, mask);
-        }
-        let row = self.mac.k.last().map_or(0i64.into(), |k| k.v.clone());
-        let next = cx.coef(&row.times(self.v.dtype.size() as i64));
-        let low = cx.b.load(ty, at.clone(), Dtype::U16, mask);
-        let high = cx.b.load(ty, at.clone().row(1, next), Dtype::U16, mask);
-        let bits = cx.b.const_i(ty, 16);
-        let high = cx.b.bin(BinOp::Shl, high, bits);
-        cx.b.bin(BinOp::Or, low, high)
-    }
-}
-
-/// The low and the high bf16 of each lane, as f32.
-fn halves(cx: &mut LowerCx<'_>, x: Reg) -> [Reg; 2] {
-    let ty = cx.b.ty(x);
-    let (bits, mask) = (cx.b.const_i(ty, 16), cx.b.const_i(ty, -0x1_0000));
-    let (low, high) = (cx.b.bin(BinOp::Shl, x, bits), cx.b.bin(BinOp::And, x, mask));
-    [cx.b.bitcast(low, Elem::F32), cx.b.bitcast(high, Elem::F32)]
-}
 
 /// Where the last `left` of a constant extent begin.
 fn likely_last(dim: &Dim, left: i64) -> i64 {

@@ -1,6 +1,7 @@
 //! Convolutions as multiply-accumulate problems: output pixels are rows, the input is broadcast with
 //! overlapping rows, filters are packed by output channels. Any number of spatial axes.
 
+use super::across;
 use super::chain;
 use super::contract::{anchor, param};
 use super::contract_mac::{
@@ -24,9 +25,14 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
     if let Some(c) = chain::find(task)? {
         return chain::lower(&c, target);
     }
-    with_conv(task, |c| match winograd::lower(c, target)? {
-        Ok(made) => Ok(made),
-        Err(choice) => lower_mac(task, &Target { choice, ..*target }, &mac(c)?),
+    with_conv(task, |c| {
+        if across::applies(c, target) {
+            return lower_mac(task, target, &across::problem(c)?);
+        }
+        match winograd::lower(c, target)? {
+            Ok(made) => Ok(made),
+            Err(choice) => lower_mac(task, &Target { choice, ..*target }, &mac(c)?),
+        }
     })
 }
 

@@ -6,12 +6,14 @@
 //! do not change in a loop are lifted out of it afterwards ([`hoist`]).
 
 mod accum;
+mod across;
 mod amx;
 pub mod chain;
 mod chain_plan;
 pub mod contract;
 mod contract_grid;
 pub mod contract_mac;
+mod contract_pairs;
 mod contract_tile;
 pub mod conv;
 pub mod coord;
