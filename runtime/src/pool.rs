@@ -1,9 +1,10 @@
 //! The thread pool of a session: persistent workers, the caller being worker 0.
 //!
-//! One call at a time. A call publishes a job, raises a generation that workers watch (spinning at
-//! most [`SPIN`], then asleep on a futex), takes part itself and returns when all are done. Tiles
-//! are divided evenly; a worker that is done early claims leftovers of others in chunks, each by
-//! one atomic. Which worker runs a tile never shows in results: tiles are independent.
+//! One call at a time. A call opens a job, raises a generation that workers watch (spinning at
+//! most [`SPIN`], then asleep on a futex), takes part itself, closes the job when every tile is taken,
+//! and returns when those who are inside have left: a worker whom the system has not let run yet is
+//! not waited for. Tiles are divided evenly; a worker that is done early claims leftovers of others in
+//! chunks, each by one atomic. Which worker runs a tile never shows in results: tiles are independent.
 
 use crate::cpu::FloatState;
 use std::cell::UnsafeCell;
@@ -50,15 +51,18 @@ struct Shared {
     /// Raised for each job; the futex that workers sleep on.
     generation: AtomicU32,
     sleepers: AtomicU32,
-    /// Workers not done with the job; the futex that the caller sleeps on.
-    pending: AtomicU32,
+    /// Workers inside the job, and [`OPEN`]; the futex that the caller sleeps on.
+    inside: AtomicU32,
     caller_sleeps: AtomicBool,
     stop: AtomicBool,
     cursors: Vec<Cursor>,
 }
 
-// SAFETY: `job` is written only by the caller while no worker is busy (`pending` is 0) and read by
-// workers only after they saw the generation raised; the rest is atomic.
+/// In [`Shared::inside`]: workers may still come in.
+const OPEN: u32 = 1 << 31;
+
+// SAFETY: `job` is written only by the caller while it is closed and nobody is inside, and read by
+// workers only inside; the rest is atomic.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointers in a job are used only while the caller waits for that job.
 unsafe impl Send for Shared {}
@@ -79,7 +83,7 @@ impl Pool {
                 job: UnsafeCell::new(None),
                 generation: AtomicU32::new(0),
                 sleepers: AtomicU32::new(0),
-                pending: AtomicU32::new(0),
+                inside: AtomicU32::new(0),
                 caller_sleeps: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 cursors: (0..workers).map(|_| Cursor(AtomicU64::new(0))).collect(),
@@ -138,16 +142,17 @@ impl Pool {
             c.0.store(share(tiles, n, w as u64), Relaxed);
         }
         let job = Job { kernel, args, tiles, scratch };
-        // SAFETY: no worker reads the job now: the last call waited for all of them.
+        // SAFETY: no worker reads the job now: the last call closed it and waited for those inside.
         unsafe { *s.job.get() = Some(job) };
-        s.pending.store(n as u32 - 1, Relaxed);
+        s.inside.store(OPEN, SeqCst);
         s.generation.fetch_add(1, SeqCst);
         if s.sleepers.load(SeqCst) > 0 {
             futex::wake(&s.generation, i32::MAX);
         }
         // SAFETY: by the caller's promise; worker 0 is the caller.
         unsafe { drain(s, job, 0) };
-        wait_until_done(s);
+        s.inside.fetch_and(!OPEN, SeqCst);
+        wait_until_left(s);
     }
 }
 
@@ -194,15 +199,28 @@ unsafe fn drain(s: &Shared, job: Job, me: u64) {
     }
 }
 
-fn wait_until_done(s: &Shared) {
-    if spin(|| s.pending.load(Acquire) == 0) {
+/// Comes in, if the job is open.
+fn enter(s: &Shared) -> bool {
+    let in_one_more = |n: u32| (n & OPEN != 0).then_some(n + 1);
+    s.inside.fetch_update(SeqCst, Relaxed, in_one_more).is_ok()
+}
+
+/// Goes out; the last one out of a closed job wakes the caller.
+fn leave(s: &Shared) {
+    if s.inside.fetch_sub(1, SeqCst) == 1 && s.caller_sleeps.load(SeqCst) {
+        futex::wake(&s.inside, 1);
+    }
+}
+
+fn wait_until_left(s: &Shared) {
+    if spin(|| s.inside.load(Acquire) == 0) {
         return;
     }
     s.caller_sleeps.store(true, SeqCst);
     loop {
-        match s.pending.load(SeqCst) {
+        match s.inside.load(SeqCst) {
             0 => break,
-            left => futex::wait(&s.pending, left),
+            left => futex::wait(&s.inside, left),
         }
     }
     s.caller_sleeps.store(false, Relaxed);
@@ -240,15 +258,15 @@ fn work(s: &Shared, me: usize) {
         if s.stop.load(SeqCst) {
             return;
         }
-        // SAFETY: the generation was raised for us, so the job is set and not written until we
-        // report ourselves done below.
+        if !enter(s) {
+            continue;
+        }
+        // SAFETY: we are inside, so the job is set and not written until we leave.
         if let Some(job) = unsafe { *s.job.get() } {
             // SAFETY: the pool's caller promised that the job may run on every worker.
             unsafe { drain(s, job, me as u64) };
         }
-        if s.pending.fetch_sub(1, SeqCst) == 1 && s.caller_sleeps.load(SeqCst) {
-            futex::wake(&s.pending, 1);
-        }
+        leave(s);
     }
 }
 
