@@ -8,6 +8,7 @@ use crate::report::{PrecisionReport, Report, TierReport};
 use crate::{tensors, tune, verify};
 use hub_abi::bundle::{BundleWriter, Manifest, Provenance, TierCode};
 use hub_codegen::place::{self, Backend};
+use hub_codegen::targets::ascend::AscendBackend;
 use hub_codegen::targets::simt::SimtBackend;
 use hub_codegen::targets::x86::{Choices, X86Backend};
 use hub_frontend::{LoadOptions, Loaded};
@@ -53,14 +54,17 @@ pub struct Job {
     pub emit_ptx: bool,
     /// Print OpenCL C.
     pub emit_opencl: bool,
+    /// Print Ascend C, and the operators beside it.
+    pub emit_ascend: bool,
 }
 
 /// CPU tiers that a bundle may hold, best first.
 pub const TIERS: [&str; 4] = ["amx", "avx512bf16", "avx512", "avx2"];
 /// Those that have nothing over the next without bf16.
 const BF16_TIERS: [&str; 2] = ["amx", "avx512bf16"];
-/// What targets beside the processor add: PTX for compute capability 8.0 and above, OpenCL C 1.2.
-const DEVICES: [(&str, &str); 2] = [("cuda", "sm80"), ("opencl", "cl12")];
+/// What targets beside the processor add: PTX for compute capability 8.0 and above, OpenCL C
+/// 1.2, operators and Ascend C for NPU architecture 2201.
+const DEVICES: [(&str, &str); 3] = [("cuda", "sm80"), ("opencl", "cl12"), ("ascend", "dav2201")];
 
 impl Job {
     /// A job with defaults.
@@ -83,6 +87,7 @@ impl Job {
             emit_asm: false,
             emit_ptx: false,
             emit_opencl: false,
+            emit_ascend: false,
         }
     }
 
@@ -167,11 +172,9 @@ fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
     }
     let known = |t: &str| t == "cpu" || DEVICES.iter().any(|(name, _)| *name == t);
     if let Some(t) = b.target.iter().find(|t| !known(t)) {
-        let failure = match &t[..] {
-            "ascend" => absent(format!("target {t}")),
-            _ => Failure::new(USAGE, format!("there is no target '{t}'")),
-        };
-        return Err(failure.help("use --target cpu, cuda or opencl, or several: cpu,opencl"));
+        let failure = Failure::new(USAGE, format!("there is no target '{t}'"));
+        let help = "use --target cpu, cuda, opencl or ascend, or several: cpu,opencl";
+        return Err(failure.help(help));
     }
     if !matches!(b.precision, Precision::F32 | Precision::Bf16) {
         let what = format!("precision {:?}", b.precision).to_lowercase();
@@ -271,6 +274,10 @@ pub fn kernels(
             backends.push(Box::new(device));
             continue;
         }
+        if let Some(device) = AscendBackend::of_tier(tier, job.exact) {
+            backends.push(Box::new(device));
+            continue;
+        }
         let one = X86Backend::of_tier(tier)
             .ok_or_else(|| Failure::new(INTERNAL, "a tier without a backend"))?;
         let mine = if Some(i) == here { choices.clone() } else { Choices::new() };
@@ -349,6 +356,7 @@ fn emit(job: &Job, c: &place::Compiled) {
         let text = hub_abi::bundle::is_text(&t.plan.tier);
         if (job.emit_ptx && t.plan.tier.starts_with("sm"))
             || (job.emit_opencl && t.plan.tier.starts_with("cl"))
+            || (job.emit_ascend && t.plan.tier.starts_with("dav"))
         {
             print!("{}", String::from_utf8_lossy(&t.code));
         }

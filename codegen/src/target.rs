@@ -16,6 +16,9 @@ pub enum Tier {
     Sm80,
     /// OpenCL 1.2: a group of 32 work-items is such a machine.
     Cl12,
+    /// Ascend C for NPU architecture 2201 (Atlas A2): a vector register is the 256 bytes that one
+    /// repeat of a vector instruction covers.
+    Dav2201,
 }
 
 impl Tier {
@@ -31,6 +34,7 @@ impl Tier {
             Tier::Amx => "amx",
             Tier::Sm80 => "sm80",
             Tier::Cl12 => "cl12",
+            Tier::Dav2201 => "dav2201",
         }
     }
 }
@@ -86,6 +90,10 @@ impl Target {
         if matches!(tier, Tier::Sm80 | Tier::Cl12) {
             (t.vector_bytes, t.vector_regs) = (128, 64);
             (t.own_core, t.kept, t.grain, t.workers) = (false, 6 << 10, 128, 432);
+        }
+        if tier == Tier::Dav2201 {
+            (t.vector_bytes, t.vector_regs) = (256, 256);
+            (t.own_core, t.kept, t.workers) = (false, 64 << 10, 40);
         }
         t
     }

@@ -80,6 +80,7 @@ typedef struct {
 
     /* Queues: what is put into one happens in order. */
     int32_t (*queue_new)(hub_device *, hub_device_queue **out);
+    /* What it was given is done first. */
     void (*queue_free)(hub_device_queue *);
     /* `from` may be changed when it returns. */
     int32_t (*write)(hub_device_queue *, uint64_t to, const void *from, uint64_t bytes);

@@ -7,7 +7,7 @@ use crate::device::far::{Far, Held, Room};
 use crate::error::Error;
 use crate::host::Host;
 use crate::model::{Model, Runs, Tier};
-use crate::ops::{Bound, Place};
+use crate::ops::{Bound, Op, Place};
 use crate::pool::Pool;
 use crate::tensor::Given;
 use hub_abi::dim::SymEnv;
@@ -185,6 +185,13 @@ impl Native {
         let stage = &mut self.stages[k];
         let region = stage.region.as_ref().map_or(0, Room::at);
         let bound = binder.bind(k, &self.env, &layout, region, &before)?;
+        if let Some(queue) = &self.queue {
+            for op in &bound.ops {
+                if let Op::Call { kernel, args, .. } = op {
+                    queue.prepare(*kernel, &bound.base[*args as usize..])?;
+                }
+            }
+        }
         if stage.bounds.len() == CACHED {
             stage.bounds.remove(0);
         }

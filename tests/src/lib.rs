@@ -1,6 +1,7 @@
 //! What crosses crates: fixtures through every tier, ONNX's suite, crate directions, tidiness.
 #![forbid(unsafe_code)]
 
+pub mod ascend;
 pub mod conformance;
 pub mod cuda;
 pub mod graphs;

@@ -10,6 +10,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("runtime/portable", &["hub-abi"]),
     ("runtime", &["hub-abi", "hub-portable"]),
     ("runtime/devices/opencl", &["hub-abi"]),
+    ("runtime/devices/ascend/emu", &["hub-abi", "hub-portable"]),
     ("ir", &["hub-abi", "hub-portable"]),
     ("frontend", &["hub-abi", "hub-portable", "hub-ir"]),
     ("passes", &["hub-abi", "hub-portable", "hub-ir", "hub-frontend"]),

@@ -8,6 +8,7 @@ use crate::plain;
 use crate::report::{SCHEMA, arena, kib};
 use crate::tensors::{self, Opened};
 use hub_abi::bundle::{IoInfo, Manifest};
+use hub_abi::plan::{Plan, Step};
 use hub_abi::shape::Type;
 use hub_frontend::LoadOptions;
 use hub_ir::{Graph, Op};
@@ -60,6 +61,7 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
             "inputs": io_json(&m.inputs, m), "outputs": io_json(&m.outputs, m),
             "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
             "tier": o.session.tier(), "signed_by": signer(o), "sections": sections, "steps": steps,
+            "plans": plans(o).iter().map(Planned::json).collect::<Vec<_>>(),
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound, "scratch_bytes": s.scratch, "session_bytes": s.memory,
             "arena_apart_bytes": s.arena_apart, "in_place": s.in_place,
             "constant_bytes": s.constants })
@@ -117,6 +119,10 @@ fn bundle_text(a: &Inspect, o: &Opened) {
     }
     let tiers: Vec<&str> = m.tiers.iter().map(|t| &t.name[..]).collect();
     println!("  tiers   {}; runs {}", tiers.join(", "), o.session.tier());
+    for p in plans(o).iter().filter(|p| p.tier != o.session.tier()) {
+        println!("  plan    {}", p.text());
+        p.host.iter().for_each(|n| println!("          on the host: {}", plain(n)));
+    }
     let number = |n: Option<i64>| n.map_or("?".into(), |n| n.to_string());
     let mut within = String::new();
     for (i, s) in o.session.steps().iter().enumerate() {
@@ -135,6 +141,65 @@ fn bundle_text(a: &Inspect, o: &Opened) {
             plain(&s.node)
         );
     }
+}
+
+/// What a tier's plan is made of.
+#[derive(Default)]
+struct Planned {
+    tier: String,
+    steps: usize,
+    /// Calls of prepared operators of a device, and of kernels.
+    operators: usize,
+    kernels: usize,
+    /// Nodes that the portable interpreter runs.
+    host: Vec<String>,
+}
+
+impl Planned {
+    fn json(&self) -> Value {
+        json!({ "tier": self.tier, "steps": self.steps, "operators": self.operators,
+                "kernels": self.kernels, "host": self.host })
+    }
+
+    fn text(&self) -> String {
+        let Planned { tier, steps, operators, kernels, host } = self;
+        let host = host.len();
+        format!(
+            "{tier}: {steps} steps, {kernels} of kernels, {operators} of operators, {host} on the host"
+        )
+    }
+
+    fn count(&mut self, o: &Opened, plan: &Plan, region: u32, steps: &[Step]) {
+        for s in steps {
+            match s {
+                Step::Kernel { kernel, .. } => {
+                    let schedule = plan.kernels.get(*kernel as usize).map(|k| &k.schedule[..]);
+                    match schedule.is_some_and(|s| s.starts_with("operator ")) {
+                        true => self.operators += 1,
+                        false => self.kernels += 1,
+                    }
+                }
+                Step::Host { node, .. } => {
+                    let found = o.model.graph().regions.get(region as usize);
+                    let found = found.and_then(|r| r.nodes.get(*node as usize));
+                    self.host.push(found.map_or(String::new(), |n| n.name.clone()));
+                }
+                s => s.blocks().for_each(|b| self.count(o, plan, b.region, &b.steps)),
+            }
+        }
+    }
+}
+
+/// Every tier's plan, whether it runs here or not.
+fn plans(o: &Opened) -> Vec<Planned> {
+    let one = |name: &String| {
+        let plan = o.model.plan(name).ok()?;
+        let steps = hub_abi::plan::count(&plan.steps) as usize;
+        let mut p = Planned { tier: name.clone(), steps, ..Planned::default() };
+        p.count(o, &plan, o.model.graph().root, &plan.steps);
+        Some(p)
+    };
+    o.model.manifest().tiers.iter().filter_map(|t| one(&t.name)).collect()
 }
 
 fn model(a: &Inspect) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ pub fn run(a: Optimize) -> Result<(), Failure> {
     job.emit_asm = a.emit.contains(&Emit::Asm);
     job.emit_ptx = a.emit.contains(&Emit::Ptx);
     job.emit_opencl = a.emit.contains(&Emit::Opencl);
+    job.emit_ascend = a.emit.contains(&Emit::Ascend);
     let report = compile(&job)?;
     match forms && !a.build.json {
         true => report.print_aside(),

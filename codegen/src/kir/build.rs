@@ -24,6 +24,7 @@ impl KernelBuilder {
                 regs: vec![],
                 scratch_bytes: 0,
                 rowwise: vec![],
+                operator: None,
                 body: vec![],
             },
             open: vec![vec![]],

@@ -210,6 +210,9 @@ impl Display for Kernel {
         for g in &self.grid {
             writeln!(f, "  grid {} in {}", n.axis(g.axis), n.coef(g.extent))?;
         }
+        if let Some(op) = &self.operator {
+            writeln!(f, "  {op}")?;
+        }
         n.stmts(f, &self.body, 1)
     }
 }

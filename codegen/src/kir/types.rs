@@ -2,6 +2,7 @@
 
 use super::inst::Stmt;
 use hub_abi::Dtype;
+use hub_abi::operator::Operator;
 
 /// A parameter: index into [`Kernel::params`] and into the argument block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -68,8 +69,8 @@ impl Elem {
     }
 }
 
-/// Most lanes of a register: those of a GPU's warp.
-pub const MAX_LANES: usize = 32;
+/// Most lanes of a register: f32 lanes of what an NPU's vector instructions repeat over.
+pub const MAX_LANES: usize = 64;
 
 /// Type of a register. `lanes` is a power of two from 1 (a scalar) to [`MAX_LANES`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -338,6 +339,8 @@ pub struct Kernel {
     /// iteration touches it. What a lowering knows and code alone does not show
     /// ([`crate::kir::share`]).
     pub rowwise: Vec<(ParamId, ParamId)>,
+    /// A prepared operator of the device stands for the body, which is empty.
+    pub operator: Option<Operator>,
     /// Executed once per tile.
     pub body: Vec<Stmt>,
 }

@@ -20,6 +20,12 @@ pub trait Backend {
         true
     }
 
+    /// Are anchors of groups operators of the device's own? Then each stands alone, with what a group
+    /// does before and after it in groups beside it, and every tensor is row-major, without a halo.
+    fn operators(&self) -> bool {
+        false
+    }
+
     /// What code starts with, before the first kernel.
     fn opening(&self) -> &[u8] {
         &[]

@@ -115,7 +115,7 @@ impl Placer<'_> {
         Ok(o)
     }
 
-    /// A group becomes a step, or is left to the host.
+    /// A group becomes a step, or those of the groups that stand for it, or is left to the host.
     pub(super) fn group(
         &mut self,
         n: Node,
@@ -123,9 +123,25 @@ impl Placer<'_> {
         kind: GroupKind,
         region: Region,
     ) -> Result<(), PlaceError> {
-        let anchor = anchor_halo(self.g, region);
-        let mut o = self.operands(n, anchor.as_ref())?;
         let mark = self.mark();
+        let why = match self.splits.get(&n).cloned() {
+            Some(parts) => self.parts_of_group(n, &parts)?,
+            None => self.one_group(n, kind, region)?,
+        };
+        let Some(why) = why else { return Ok(()) };
+        self.rewind(n, &mark);
+        self.host(n, index, &why)
+    }
+
+    /// A group as one step; gives why there is no kernel for it.
+    pub(super) fn one_group(
+        &mut self,
+        n: Node,
+        kind: GroupKind,
+        region: Region,
+    ) -> Result<Option<String>, PlaceError> {
+        let anchor = anchor_halo(self.g, region).filter(|_| !self.backend.operators());
+        let mut o = self.operands(n, anchor.as_ref())?;
         let outs: Vec<Place> = self.g.nodes[n]
             .outputs
             .clone()
@@ -143,7 +159,8 @@ impl Placer<'_> {
                 Ok(l) => {
                     self.settle_consts(&mut o)?;
                     let name = self.g.nodes[n].name.clone();
-                    return self.step(&name, l, &o.places, &outs);
+                    self.step(&name, l, &o.places, &outs)?;
+                    return Ok(None);
                 }
                 Err(Refused::Relayout { input, axis }) => {
                     let need = anchor.as_ref().filter(|(at, _)| *at == input).map(|(_, h)| h);
@@ -164,10 +181,7 @@ impl Placer<'_> {
                     o.packed[input] = id;
                     o.ops[input].format = Format::Transformed(old.unwrap_or(filter));
                 }
-                Err(e) => {
-                    self.rewind(n, &mark);
-                    return self.host(n, index, &e.to_string());
-                }
+                Err(e) => return Ok(Some(e.to_string())),
             }
         }
         Err(self.internal(n, "its kernel asks for copies without end"))

@@ -23,6 +23,7 @@ mod layout;
 mod levels;
 mod loops;
 mod reuse;
+mod split;
 mod view;
 
 pub use backend::Backend;
@@ -105,8 +106,16 @@ pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, Pla
     let portable = hub_ir::portable::lower(g)?;
     let mut pool = ConstPool::new(g, &portable);
     let mut tiers = vec![];
+    let splits = match backends.iter().any(|b| b.operators()) {
+        true => split::splits(g),
+        false => HashMap::new(),
+    };
     for b in backends {
-        tiers.push(Placer::new(g, *b, &mut pool, &portable).run()?);
+        let mut placer = Placer::new(g, *b, &mut pool, &portable);
+        if b.operators() {
+            placer.split(&splits);
+        }
+        tiers.push(placer.run()?);
     }
     Ok(Compiled { graph: portable.graph, tiers, pool })
 }
@@ -199,6 +208,8 @@ struct Placer<'a> {
     regions: &'a HashMap<Region, u32>,
     /// The region of each node.
     homes: HashMap<hub_ir::Node, Region>,
+    /// Groups that stand for another, in the order in which they run.
+    splits: HashMap<hub_ir::Node, Vec<hub_ir::Node>>,
     copies: Vec<Copied>,
     /// Buffers with a halo, and the place whose halo a step fills.
     halos: HashMap<BufId, Place>,
@@ -222,7 +233,10 @@ impl<'a> Placer<'a> {
         portable: &'a hub_ir::portable::Portable,
     ) -> Self {
         let dynamic = dynamic_syms(g);
-        let mut facts = layout::Facts::of(g);
+        let mut facts = match backend.operators() {
+            true => layout::Facts::default(),
+            false => layout::Facts::of(g),
+        };
         let parts = view::parts(g, &facts, &dynamic);
         for (v, part) in &parts {
             if let Some(h) = facts.halo(*v).cloned() {
@@ -241,6 +255,7 @@ impl<'a> Placer<'a> {
             ids: &portable.values,
             regions: &portable.regions,
             homes,
+            splits: HashMap::new(),
             tier: Tier::default(),
             cache: Default::default(),
             answers: HashMap::new(),

@@ -1,5 +1,6 @@
 //! Targets: each a room of its own that emits from the kernel IR.
 
+pub mod ascend;
 pub mod cuda;
 pub mod opencl;
 pub mod simt;
@@ -18,6 +19,7 @@ pub fn fits(k: &Kernel, target: &Target) -> Result<(), Refused> {
     match target.tier {
         Tier::Sm80 => cuda::fits(k).map(|_| ()),
         Tier::Cl12 => opencl::fits(k),
+        Tier::Dav2201 => ascend::fits(k),
         _ => x86::emit(k, target).map(|_| ()),
     }
 }

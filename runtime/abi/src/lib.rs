@@ -15,6 +15,7 @@ pub mod dim_text;
 pub mod dim_value;
 pub mod dtype;
 mod infer;
+pub mod operator;
 pub mod pack;
 pub mod pgraph;
 pub mod plan;

@@ -5,12 +5,22 @@
 //! Drivers are shared libraries behind the C table of `runtime/include/hub_device.h` ([`plugin`]), or
 //! written against the traits here.
 
+pub mod conform;
 pub(crate) mod far;
 pub(crate) mod plugin;
 
 use crate::error::Error;
 use hub_abi::plan::Plan;
+use std::path::Path;
 use std::sync::Arc;
+
+/// The device of that number of the driver in a library.
+///
+/// # Errors
+/// The library is no driver, or what the driver says.
+pub fn of_library(library: &Path, index: u32) -> Result<impl Driver, Error> {
+    plugin::PluginDevice::at(library, index)
+}
 
 /// A driver of a device.
 pub trait Driver: Send + Sync {
@@ -52,6 +62,15 @@ pub trait Kernels: Send + Sync {
 
 /// What is put into a queue happens in order.
 pub trait Queue: Send {
+    /// Makes a kernel that is an operator of the device ready for the sizes in its argument block, when
+    /// these are bound; nothing for others.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn prepare(&self, _kernel: u32, _args: &[u64]) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Runs all tiles of a kernel, by its index, or puts that into the queue.
     ///
     /// # Safety

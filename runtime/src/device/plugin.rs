@@ -3,7 +3,10 @@
 use super::{Driver, Kernels, Queue};
 use crate::error::Error;
 use hub_abi::device::{self as abi, Api, GetApi};
-use hub_abi::plan::{Arg, Plan, Step, each_kernel};
+use hub_abi::operator::{MARK, Operator};
+use hub_abi::plan::{Arg, KernelInfo, Plan, Step, each_kernel};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +16,7 @@ pub const PATHS: &str = "HUB_DEVICES";
 
 /// A driver's table, checked; the library stays loaded until the process ends.
 #[derive(Clone, Copy)]
-struct Table {
+pub(super) struct Table {
     api: Api,
 }
 
@@ -46,33 +49,44 @@ fn unsupported(what: impl Into<String>) -> Error {
     Error::Unsupported(what.into())
 }
 
+/// The function of a library that gives tables.
+fn entry(path: &Path) -> Result<GetApi, Error> {
+    let what = path.display();
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| Error::Usage(e.to_string()));
+    let name = text(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a library that the user or the installation put there; its initialisers run. It is
+    // never unloaded.
+    let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    if library.is_null() {
+        // SAFETY: the text of the failure just now, if there is one.
+        let why = unsafe {
+            let said = libc::dlerror();
+            if said.is_null() { String::new() } else { string(CStr::from_ptr(said)) }
+        };
+        return Err(unsupported(format!("the driver {what} cannot be loaded: {why}")));
+    }
+    let entry = text(abi::ENTRY.as_bytes())?;
+    // SAFETY: an open library and a C string.
+    let entry = unsafe { libc::dlsym(library, entry.as_ptr()) };
+    if entry.is_null() {
+        return Err(unsupported(format!("{what} is no device driver: no {}", abi::ENTRY)));
+    }
+    // SAFETY: the function of that name has this type, by the interface.
+    Ok(unsafe { std::mem::transmute::<*mut c_void, GetApi>(entry) })
+}
+
+/// The status with which a driver answers a version of the table that there is not.
+pub(super) fn foreign_version(path: &Path) -> Result<i32, Error> {
+    let (entry, mut api) = (entry(path)?, std::ptr::null());
+    // SAFETY: the function's type is this, by the interface.
+    Ok(unsafe { entry(4000, &mut api) })
+}
+
 impl Table {
     /// Loads a driver.
-    fn load(path: &Path) -> Result<Table, Error> {
-        let what = path.display();
-        let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| Error::Usage(e.to_string()));
-        let name = text(path.as_os_str().as_encoded_bytes())?;
-        // SAFETY: a library that the user or the installation put there; its initialisers run. It is
-        // never unloaded.
-        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        if library.is_null() {
-            // SAFETY: the text of the failure just now, if there is one.
-            let why = unsafe {
-                let said = libc::dlerror();
-                if said.is_null() { String::new() } else { string(CStr::from_ptr(said)) }
-            };
-            return Err(unsupported(format!("the driver {what} cannot be loaded: {why}")));
-        }
-        let entry = text(abi::ENTRY.as_bytes())?;
-        // SAFETY: an open library and a C string.
-        let entry = unsafe { libc::dlsym(library, entry.as_ptr()) };
-        if entry.is_null() {
-            return Err(unsupported(format!("{what} is no device driver: no {}", abi::ENTRY)));
-        }
-        // SAFETY: the function of that name has this type, by the interface.
-        let entry = unsafe { std::mem::transmute::<*mut c_void, GetApi>(entry) };
-        let mut api = std::ptr::null();
-        // SAFETY: as above.
+    pub(super) fn load(path: &Path) -> Result<Table, Error> {
+        let (entry, what, mut api) = (entry(path)?, path.display(), std::ptr::null());
+        // SAFETY: the function's type is this, by the interface.
         let status = unsafe { entry(abi::MAJOR, &mut api) };
         if status != 0 || api.is_null() {
             let what = format!("the driver {what} has no interface of version {}", abi::MAJOR);
@@ -104,6 +118,10 @@ impl Table {
             && api.write.is_some()
             && api.read.is_some();
         let kernels = api.module_new.is_some() && api.kernel_new.is_some() && api.launch.is_some();
+        let ops = api.op_new.is_some() && api.op_run.is_some();
+        if api.caps & abi::OPS != 0 && !ops {
+            return Err("it lacks functions of operators".into());
+        }
         match all && kernels && api.caps & abi::KERNELS != 0 {
             true => Ok(Table { api }),
             false => Err("it cannot run kernels".into()),
@@ -166,17 +184,64 @@ impl PluginDevice {
             return Err(unsupported(format!("{what}; {PATHS} may name folders that hold it")));
         };
         let table = Table::load(path)?;
-        let mut n = 0;
-        call!(table, "counting devices", count(&mut n))?;
+        let n = table.count()?;
         if index >= n {
             let what = format!("no device '{name}': its driver finds {n} device(s)");
             return Err(unsupported(what));
         }
+        PluginDevice::of(table, index)
+    }
+
+    /// A device of the driver in a library.
+    pub(super) fn at(library: &Path, index: u32) -> Result<PluginDevice, Error> {
+        PluginDevice::of(Table::load(library)?, index)
+    }
+
+    fn of(table: Table, index: u32) -> Result<PluginDevice, Error> {
+        let device = Opened { table, device: table.open(index)? };
+        Ok(PluginDevice { device: Arc::new(device), tiers: table.tiers() })
+    }
+
+    /// The device's name and version.
+    pub(super) fn describe(&self) -> Result<String, String> {
+        let (mut room, device) = ([0u8; 256], &self.device);
+        let at = room.as_mut_ptr().cast::<c_char>();
+        let done = call!(device.table, "describing it", describe(device.device, at, room.len()));
+        done.map(|()| abi::said(&room)).map_err(|e| e.to_string())
+    }
+}
+
+impl Table {
+    /// Number of devices.
+    pub(super) fn count(&self) -> Result<u32, Error> {
+        let mut n = 0;
+        call!(self, "counting devices", count(&mut n))?;
+        Ok(n)
+    }
+
+    /// Opens a device.
+    pub(super) fn open(&self, index: u32) -> Result<*mut abi::Device, Error> {
         let mut device = std::ptr::null_mut();
-        call!(table, "opening the device", open(index, &mut device))?;
-        let tiers = abi::said(&table.api.tiers);
-        let tiers = tiers.split(',').filter(|t| !t.is_empty()).map(String::from).collect();
-        Ok(PluginDevice { device: Arc::new(Opened { table, device }), tiers })
+        call!(self, "opening the device", open(index, &mut device))?;
+        Ok(device)
+    }
+
+    /// Tiers whose code the driver runs.
+    pub(super) fn tiers(&self) -> Vec<String> {
+        let tiers = abi::said(&self.api.tiers);
+        tiers.split(',').filter(|t| !t.is_empty()).map(String::from).collect()
+    }
+
+    /// Capabilities.
+    pub(super) fn caps(&self) -> u64 {
+        self.api.caps
+    }
+
+    /// Name, version, tiers and capabilities, for people.
+    pub(super) fn said(&self) -> String {
+        let a = &self.api;
+        let (name, tiers) = (abi::said(&a.name), self.tiers().join(", "));
+        format!("{name}, table {}.{}, runs {tiers}, capabilities {:#x}", a.major, a.minor, a.caps)
     }
 }
 
@@ -228,11 +293,19 @@ impl Driver for PluginDevice {
         )?;
         let mut made = Module { device: self.device.clone(), module, kernels: vec![] };
         for (k, kinds) in plan.kernels.iter().zip(kinds(plan)) {
+            if let Some(op) = operator(code, k)? {
+                if table.api.caps & abi::OPS == 0 {
+                    let what = format!("operator {}: the driver has none", op.name);
+                    return Err(unsupported(what));
+                }
+                made.kernels.push(Callee::Operator(op));
+                continue;
+            }
             let name = CString::new(k.name.as_str()).map_err(Error::plan)?;
             let mut kernel = std::ptr::null_mut();
             let (name, kinds, n) = (name.as_ptr(), kinds.as_ptr(), kinds.len());
             call!(table, &k.name, kernel_new(module, name, kinds, n, &mut kernel))?;
-            made.kernels.push(kernel);
+            made.kernels.push(Callee::Kernel(kernel));
         }
         Ok(Arc::new(Loaded { module: Arc::new(made) }))
     }
@@ -249,10 +322,25 @@ fn kinds(plan: &Plan) -> Vec<Vec<u8>> {
     out
 }
 
+/// The operator that a kernel's code names, if it is such a record.
+fn operator(code: &[u8], k: &KernelInfo) -> Result<Option<Operator>, Error> {
+    let range = usize::try_from(k.offset).ok().zip(usize::try_from(k.len).ok());
+    let text = range.and_then(|(at, len)| code.get(at..)?.get(..len));
+    let Some(text) = text.filter(|t| t.starts_with(MARK.as_bytes())) else { return Ok(None) };
+    let read = std::str::from_utf8(text).ok().and_then(Operator::parse);
+    read.map(Some).ok_or_else(|| Error::plan(format!("{} is no record of an operator", k.name)))
+}
+
+/// What a step calls.
+enum Callee {
+    Kernel(*mut abi::Kernel),
+    Operator(Operator),
+}
+
 struct Module {
     device: Arc<Opened>,
     module: *mut abi::Module,
-    kernels: Vec<*mut abi::Kernel>,
+    kernels: Vec<Callee>,
 }
 
 // SAFETY: modules and kernels may be used by several threads at once, by the interface.
@@ -278,7 +366,8 @@ impl Kernels for Loaded {
         let device = &self.module.device;
         let mut queue = std::ptr::null_mut();
         call!(device.table, "making a queue", queue_new(device.device, &mut queue))?;
-        Ok(Box::new(Line { module: self.module.clone(), queue }))
+        let ready = RefCell::new(Ready::default());
+        Ok(Box::new(Line { module: self.module.clone(), queue, ready }))
     }
 
     fn apart(&self) -> bool {
@@ -300,29 +389,125 @@ impl Kernels for Loaded {
     }
 }
 
+/// Operators made ready, and the workspace that the most demanding of them needs.
+#[derive(Default)]
+struct Ready {
+    /// By kernel: for which sizes.
+    ops: HashMap<u32, Vec<(Box<[u64]>, *mut abi::Operator)>>,
+    workspace: (u64, u64),
+}
+
 /// A queue.
 struct Line {
     module: Arc<Module>,
     queue: *mut abi::Queue,
+    ready: RefCell<Ready>,
 }
 
-// SAFETY: a queue is used by one thread at a time, whichever.
+// SAFETY: a queue is used by one thread at a time, whichever; so are the operators made for it.
 unsafe impl Send for Line {}
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if let Some(free) = self.module.device.table.api.queue_free {
+        let device = &self.module.device;
+        if let Some(free) = device.table.api.queue_free {
             // SAFETY: made by this table, given back once.
             unsafe { free(self.queue) }
+        }
+        let ready = self.ready.get_mut();
+        if let Some(free) = device.table.api.op_free {
+            for (_, op) in ready.ops.values().flatten() {
+                // SAFETY: as above; the queue that used it is gone.
+                unsafe { free(*op) }
+            }
+        }
+        if let (Some(free), (at, 1..)) = (device.table.api.memory_free, ready.workspace) {
+            // SAFETY: as above.
+            unsafe { free(device.device, at) }
         }
     }
 }
 
+impl Line {
+    /// An operator made ready for these sizes, if it is there.
+    fn found(&self, kernel: u32, sizes: &[u64]) -> Option<*mut abi::Operator> {
+        let ready = self.ready.borrow();
+        let known = ready.ops.get(&kernel)?.iter().find(|(of, _)| **of == *sizes);
+        known.map(|(_, op)| *op)
+    }
+
+    /// Makes an operator ready, and room for its workspace.
+    fn make(&self, kernel: u32, op: &Operator, sizes: &[u64]) -> Result<(), Error> {
+        let device = &self.module.device;
+        let table = device.table;
+        let tensors = op.bound(sizes).ok_or_else(|| Error::plan("an operator of few sizes"))?;
+        let text = |s: &str| CString::new(s).map_err(Error::plan);
+        let (name, attributes) = (text(&op.name)?, text(&op.attributes)?);
+        let (ins, outs) = tensors.split_at(op.inputs.len());
+        let (mut need, mut made) = (0, std::ptr::null_mut());
+        call!(
+            table,
+            &format!("preparing operator {}", op.name),
+            op_new(
+                device.device,
+                name.as_ptr(),
+                attributes.as_ptr(),
+                ins.as_ptr(),
+                ins.len(),
+                outs.as_ptr(),
+                outs.len(),
+                &mut need,
+                &mut made
+            )
+        )?;
+        let mut ready = self.ready.borrow_mut();
+        ready.ops.entry(kernel).or_default().push((sizes.into(), made));
+        if need > ready.workspace.1 {
+            let (old, len) = std::mem::take(&mut ready.workspace);
+            if let Some(free) = table.api.memory_free.filter(|_| len > 0) {
+                // What was put into the queue may still use it.
+                if table.api.wait.is_some() {
+                    call!(table, "waiting for the device", wait(self.queue))?;
+                }
+                // SAFETY: reserved below, given back once.
+                unsafe { free(device.device, old) }
+            }
+            let mut at = 0;
+            call!(table, "reserving workspace", memory_new(device.device, need, &mut at))?;
+            ready.workspace = (at, need);
+        }
+        Ok(())
+    }
+}
+
 impl Queue for Line {
+    fn prepare(&self, kernel: u32, args: &[u64]) -> Result<(), Error> {
+        let Callee::Operator(op) = &self.module.kernels[kernel as usize] else { return Ok(()) };
+        let (words, addresses) = op.words();
+        let sizes = args.get(addresses..words);
+        let sizes = sizes.ok_or_else(|| Error::plan("an operator of few arguments"))?;
+        match self.found(kernel, sizes) {
+            Some(_) => Ok(()),
+            None => self.make(kernel, op, sizes),
+        }
+    }
+
     unsafe fn launch(&self, kernel: u32, args: &[u64], tiles: u64) -> Result<(), Error> {
-        let k = self.module.kernels[kernel as usize].cast_const();
         let table = self.module.device.table;
-        call!(table, "launching a kernel", launch(self.queue, k, tiles, args.as_ptr()))
+        match &self.module.kernels[kernel as usize] {
+            Callee::Kernel(k) => {
+                let k = k.cast_const();
+                call!(table, "launching a kernel", launch(self.queue, k, tiles, args.as_ptr()))
+            }
+            Callee::Operator(op) => {
+                let (words, addresses) = op.words();
+                let found = args.get(addresses..words).and_then(|s| self.found(kernel, s));
+                let made = found.ok_or_else(|| Error::plan("an operator that is not prepared"))?;
+                let room = self.ready.borrow().workspace.0;
+                let doing = &op.name;
+                call!(table, doing, op_run(self.queue, made.cast_const(), args.as_ptr(), room))
+            }
+        }
     }
 
     fn write(&self, to: u64, from: &[u8]) -> Result<(), Error> {

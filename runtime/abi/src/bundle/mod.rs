@@ -68,11 +68,12 @@ pub const SEAL: &str = ".hub.seal";
 pub const SIGNATURE: &str = ".hub.sig";
 
 /// First part of the names of sections with text that a device's driver compiles; `None` for machine
-/// code. NVIDIA's tiers are named after their architecture, OpenCL's after its version.
+/// code. NVIDIA's and Ascend's tiers are named after their architecture, OpenCL's after its version.
 fn text_kind(tier: &str) -> Option<&'static str> {
     match tier {
         t if t.starts_with("sm") => Some("ptx"),
         t if t.starts_with("cl") => Some("opencl"),
+        t if t.starts_with("dav") => Some("ascendc"),
         _ => None,
     }
 }
