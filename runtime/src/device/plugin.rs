@@ -389,11 +389,14 @@ impl Kernels for Loaded {
     }
 }
 
+/// An operator, and the sizes that it is ready for.
+type Prepared = (Box<[u64]>, *mut abi::Operator);
+
 /// Operators made ready, and the workspace that the most demanding of them needs.
 #[derive(Default)]
 struct Ready {
-    /// By kernel: for which sizes.
-    ops: HashMap<u32, Vec<(Box<[u64]>, *mut abi::Operator)>>,
+    /// By kernel.
+    ops: HashMap<u32, Vec<Prepared>>,
     workspace: (u64, u64),
 }
 
