@@ -12,6 +12,7 @@ pub mod error;
 pub mod onnx;
 pub mod options;
 pub mod paddle;
+mod rank;
 mod sniff;
 mod wire;
 

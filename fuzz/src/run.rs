@@ -29,18 +29,25 @@ pub fn whole(mut g: Graph) {
     if let Some(inputs) = &inputs {
         let _refused = reference(&g, inputs);
     }
-    let fold = FoldLimits { bytes: 1 << 22, work: 1 << 26 };
-    let options = Options { check_ir: true, fold, ..Options::default() };
-    match hub_passes::optimize(&mut g, &options) {
-        Ok(_) => {}
-        Err(e @ PassError::Broken { .. }) => panic!("{e}\n{}", hub_ir::text::print(&g)),
-        Err(_) => return,
+    if !optimised(&mut g) {
+        return;
     }
     if let Some(inputs) = &inputs {
         let _refused = reference(&g, inputs);
     }
     if g.walk().len() <= MOST_NODES {
         compiled(g, &["avx2"]);
+    }
+}
+
+/// Runs all passes; false if one refuses.
+pub fn optimised(g: &mut Graph) -> bool {
+    let fold = FoldLimits { bytes: 1 << 22, work: 1 << 26 };
+    let options = Options { check_ir: true, fold, ..Options::default() };
+    match hub_passes::optimize(g, &options) {
+        Ok(_) => true,
+        Err(e @ PassError::Broken { .. }) => panic!("{e}\n{}", hub_ir::text::print(g)),
+        Err(_) => false,
     }
 }
 

@@ -68,14 +68,8 @@ impl Fold {
         }
         if let Op::Control(Control::If { then, orelse }) = g.nodes[n].op
             && let Some(c) = condition(g, g.nodes[n].inputs[0])
+            && self.branch(g, n, Region(if c { then } else { orelse }), out)
         {
-            let taken = Region(if c { then } else { orelse });
-            for m in g.regions[taken].nodes.clone() {
-                self.node(g, m, out);
-            }
-            let results = g.regions[taken].results.clone();
-            self.map.extend(g.nodes[n].outputs.clone().into_iter().zip(results));
-            self.branches += 1;
             return;
         }
         if !matches!(g.nodes[n].op, Op::Group { .. }) {
@@ -90,6 +84,36 @@ impl Fold {
         } else {
             out.push(n);
         }
+    }
+
+    /// Takes a branch's nodes in place of the whole; not where a sequence of its would be of another
+    /// type than the node's.
+    fn branch(&mut self, g: &mut Graph, n: Node, taken: Region, out: &mut Vec<Node>) -> bool {
+        let wanted = g.nodes[n].outputs.clone();
+        let pairs = wanted.iter().zip(&g.regions[taken].results);
+        let fits = |(&w, &r): (&Value, &Value)| {
+            let rank = |v: Value| g.ty(v).as_tensor().map(|t| t.rank());
+            g.ty(w) == g.ty(r) || (rank(w).is_some() && rank(w) == rank(r))
+        };
+        if !pairs.into_iter().all(|p| fits(p)) {
+            return false;
+        }
+        for m in g.regions[taken].nodes.clone() {
+            self.node(g, m, out);
+        }
+        let mut results = g.regions[taken].results.clone();
+        for v in &mut results {
+            while let Some(&w) = self.map.get(v) {
+                *v = w;
+            }
+        }
+        let name = g.nodes[n].name.clone();
+        let mut b = Builder::new(g, &name);
+        let results = sized(&mut b, &wanted, results);
+        out.extend(b.finish());
+        self.map.extend(wanted.into_iter().zip(results));
+        self.branches += 1;
+        true
     }
 
     fn attempt(&mut self, g: &mut Graph, n: Node) -> Option<Made> {
@@ -136,6 +160,28 @@ impl Fold {
         let news = made.iter().map(|t| b.const_data(data_of(t))).collect();
         Some((b.finish(), news))
     }
+}
+
+/// A branch's results with the types of the node that held it. Sizes in which the branches differ are
+/// symbols of that node, which binds them: now they are bound to what this branch gives.
+fn sized(b: &mut Builder<'_>, wanted: &[Value], results: Vec<Value>) -> Vec<Value> {
+    let (mut syms, mut sizes) = (vec![], vec![]);
+    for (&w, &r) in wanted.iter().zip(&results).filter(|(w, r)| b.g.ty(**w) != b.g.ty(**r)) {
+        for (d, have) in b.g.dims(w).iter().zip(b.g.dims(r)) {
+            let own = d.as_sym().filter(|s| d != have && !syms.contains(s));
+            syms.extend(own);
+            sizes.extend(own.map(|_| have.clone()));
+        }
+    }
+    if !syms.is_empty() {
+        let sizes = b.dims_vector(sizes);
+        b.prim_n(Prim::BindSyms { syms }, &[sizes]).expect("a vector of sizes is bound");
+    }
+    let typed = |(&w, r)| {
+        let dims = b.g.dims(w).to_vec();
+        b.reshape(r, dims).unwrap_or(r)
+    };
+    wanted.iter().zip(results).map(typed).collect()
 }
 
 /// A bool constant of one element.

@@ -5,7 +5,11 @@ pub mod ascend;
 pub mod conformance;
 pub mod cuda;
 pub mod graphs;
+#[path = "../../frontend/tests/mutate/mod.rs"]
+pub mod mutate;
 pub mod opencl;
+#[path = "../../fuzz/src/run.rs"]
+pub mod whole;
 
 use hub_abi::dim::{Dim, Sym, SymEnv};
 use hub_abi::plan::{Buf, Plan};

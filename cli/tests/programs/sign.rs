@@ -73,6 +73,15 @@ fn a_signature_that_does_not_fit_is_refused() {
     let mut bytes = std::fs::read(&signed).unwrap();
     let key = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
     let at = bytes.windows(32).position(|w| w == key).expect("the key is in the file");
+    // Stripped: the signature's bytes are nothing, or it and its key are.
+    for from in [at + 32, at] {
+        let mut bare = bytes.clone();
+        bare[from..at + 96].fill(0);
+        let file = path(&dir, "stripped.hub");
+        std::fs::write(&file, &bare).unwrap();
+        let r = inspect(&file, "signed", &public);
+        assert!(r.code == 7 || r.code == 0 && tier(r) == "portable", "a stripped signature");
+    }
     bytes[at + 40] ^= 1;
     std::fs::write(&signed, &bytes).unwrap();
     inspect(&signed, "signed", &public).refuses(7, &["signature", "does not fit the manifest"]);

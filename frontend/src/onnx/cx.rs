@@ -71,6 +71,21 @@ impl<'m> Cx<'_, '_, 'm> {
         self.b.g.dims(v).to_vec()
     }
 
+    /// One size of an operand, which may have too few axes.
+    pub fn dim(&self, v: Value, axis: usize) -> Got<Dim> {
+        crate::rank::dim(self.b.g, v, axis)
+    }
+
+    /// The sizes of an operand from an axis on.
+    pub fn dims_from(&self, v: Value, axis: usize) -> Got<Vec<Dim>> {
+        crate::rank::dims_from(self.b.g, v, axis)
+    }
+
+    /// The sizes of an operand of at least so many axes.
+    pub fn at_least(&self, v: Value, rank: usize) -> Got<Vec<Dim>> {
+        crate::rank::at_least(self.b.g, v, rank)
+    }
+
     pub fn rank(&self, v: Value) -> usize {
         self.b.g.dims(v).len()
     }

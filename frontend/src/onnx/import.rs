@@ -41,6 +41,24 @@ pub(crate) struct Import<'m> {
     depth: usize,
 }
 
+/// Operators whose operands may be sequences and optionals; those of all others are tensors.
+const OF_ANY: &[&str] = &[
+    "Identity",
+    "If",
+    "Loop",
+    "Optional",
+    "OptionalGetElement",
+    "OptionalHasElement",
+    "ConcatFromSequence",
+    "SequenceAt",
+    "SequenceConstruct",
+    "SequenceErase",
+    "SequenceInsert",
+    "SequenceLength",
+    "SequenceMap",
+    "SplitToSequence",
+];
+
 /// The default domain has two names.
 pub(crate) fn domain(d: &str) -> &str {
     if d == "ai.onnx" { "" } else { d }
@@ -300,6 +318,12 @@ impl<'m> Import<'m> {
         let version = self.version(&node.domain);
         let import = table::find(&node.domain, &node.op_type, version)
             .ok_or_else(|| FrontendError::unsupported(format!("operator {}", node.op_type)))?;
+        if !OF_ANY.contains(&&*node.op_type) {
+            let tensor = |v: &Value| v.some().is_none_or(|v| b.g.ty(v).as_tensor().is_some());
+            if let Some(i) = ins.iter().position(|v| !tensor(v)) {
+                return invalid(format!("input {i} is not a tensor"));
+            }
+        }
         import(&mut Cx { b, imp: self, node, ins, version })
     }
 

@@ -209,6 +209,10 @@ impl Import<'_, '_> {
         })?;
         let (ins, declared) = (self.operands(op, &row), self.declared(op, &row));
         let (lods, outer, pairs) = (&mut self.lods, &mut self.outer, &mut self.pairs);
+        let array = |v: &Value| b.g.ty(*v).as_tensor().is_none();
+        if let Some((slot, _)) = ins.iter().find(|(_, o)| o.values.iter().any(array)) {
+            return Err(FrontendError::invalid(format!("operand {slot} is a tensor array")));
+        }
         let mut all = ins.iter().flat_map(|(_, o)| &o.values);
         if all.any(|v| pairs.contains(v)) && !ops::COMPLEX.contains(&op.kind.as_str()) {
             return Err(FrontendError::unsupported("complex operands"));

@@ -20,7 +20,7 @@ mod ops;
 mod params;
 mod pir;
 mod program;
-mod proto;
+pub mod proto;
 mod schema;
 #[cfg(test)]
 mod tests;

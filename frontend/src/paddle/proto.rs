@@ -1,5 +1,6 @@
 //! The messages of a ProgramDesc, written from the field numbers of Paddle's `framework.proto`
 //! (proto2). Only what import needs is declared; prost skips the rest.
+#![allow(missing_docs)]
 
 use prost::Message;
 

@@ -77,6 +77,51 @@ fn external_data() {
     attempt(&[]).refuses("no location", 4, &["'w'"]);
 }
 
+/// The same where the tensor is an attribute, and within a branch's body.
+#[test]
+fn external_data_of_attributes() {
+    let outside = |location: &str| {
+        let entry = StringStringEntryProto { key: "location".into(), value: location.into() };
+        let t = TensorProto {
+            raw_data: None,
+            data_location: 1,
+            external_data: vec![entry],
+            ..floats("w", &[1], &[])
+        };
+        AttributeProto {
+            name: "value".into(),
+            r#type: attr::TENSOR,
+            t: Some(t),
+            ..Default::default()
+        }
+    };
+    let f = Folder::new();
+    f.put("secret", 1f32.to_le_bytes());
+    for location in ["../secret", "/etc/hostname", ""] {
+        let nodes = |y: &str| {
+            let w = with(node("Constant", &[], &["w"]), outside(location));
+            vec![w, node("Add", &["x", "w"], &[y])]
+        };
+        f.put("in/m.onnx", model(nodes("y"), vec![]).encode_to_vec());
+        f.export("in/m.onnx").refuses(location, 4, &["m.onnx"]);
+        let branch = |name: &str, z: &str| {
+            let output = vec![value(z, &[2, 3, 8, 8])];
+            body(name, GraphProto { node: nodes(z), output, ..Default::default() })
+        };
+        let choose = with(node("If", &["c"], &["y"]), branch("then_branch", "t"));
+        let choose = with(choose, branch("else_branch", "e"));
+        let all = vec![
+            node("ReduceMax", &["x"], &["m"]),
+            with(node("Cast", &["m"], &["b"]), int("to", 9)),
+            node("Reshape", &["b", "s"], &["c"]),
+            choose,
+        ];
+        let scalar = TensorProto { dims: vec![0], ..shape("s", &[]) };
+        f.put("in/m.onnx", model(all, vec![scalar]).encode_to_vec());
+        f.export("in/m.onnx").refuses(location, 4, &["m.onnx"]);
+    }
+}
+
 /// A pickle that would write a file if anything executed it.
 #[test]
 fn pickles_are_not_executed() {

@@ -158,7 +158,7 @@ fn prelu(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let rank = c.rank(x);
     if c.version < 7 && c.rank(slope) == 1 && rank >= 2 {
         let mut dims = vec![Dim::from(1i64); rank];
-        dims[1] = c.dims(slope)[0].clone();
+        dims[1] = c.dim(slope, 0)?;
         slope = c.reshape(slope, dims)?;
     }
     let low = c.bin(BinaryOp::Mul, x, slope)?;

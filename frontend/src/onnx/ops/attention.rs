@@ -261,7 +261,7 @@ fn rotary(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let heads = c.int("num_heads", 0)?;
     // [B, heads, S, D]
     let t = split_heads(c, x, heads)?;
-    let d = c.dims(t);
+    let d = c.at_least(t, 4)?;
     let (mut cos, mut sin) = (c.tensor(1)?, c.tensor(2)?);
     if let Some(at) = c.opt(3) {
         let gather = Prim::Gather { axis: 0 };
@@ -290,7 +290,7 @@ pub(super) fn turn(
     turned: Dim,
     interleaved: bool,
 ) -> Got {
-    let d = c.dims(t);
+    let d = c.at_least(t, 4)?;
     let (cos, sin) = (c.b.unsqueeze(cos, 1)?, c.b.unsqueeze(sin, 1)?);
     let half = turned.div(&2i64.into());
     let part = c.b.narrow(t, 3, 0i64.into(), turned.clone())?;

@@ -221,7 +221,7 @@ fn unfold(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     if size < 1 || step < 1 {
         return invalid(format!("windows of {size} every {step}"));
     }
-    let windows = c.dims(x)[axis].plus(-size).div(&step.into()).plus(1);
+    let windows = c.dim(x, axis)?.plus(-size).div(&step.into()).plus(1);
     let from = Prim::Iota { dtype: Dtype::I64, shape: vec![windows, 1i64.into()], axis: 0 };
     let from = c.prim(from, &[])?;
     let from = c.bin_scalar(BinaryOp::Mul, from, step as f64)?;

@@ -203,7 +203,7 @@ fn projected(
     if let Some(bias) = bias {
         y = c.bin(BinaryOp::Add, y, bias)?;
     }
-    let third = c.dims(y)[2].div(&3i64.into());
+    let third = c.dim(y, 2)?.div(&3i64.into());
     let sizes: Vec<Dim> = match c.ints("qkv_hidden_sizes")? {
         Some(v) if v.len() == 3 => v.into_iter().map(Dim::from).collect(),
         Some(v) if !v.is_empty() => return invalid(format!("qkv_hidden_sizes {v:?}")),
@@ -227,7 +227,7 @@ fn projected(
             *new = c.b.concat(&[old, *new], 2)?;
         }
     }
-    let t = c.dims(k)[2].clone();
+    let t = c.dim(k, 2)?;
     let mut scores = Scores { scale: scale(c)?, ..Default::default() };
     if let Some(mask) = mask {
         scores.add.push(padding(c, mask, [batch, s, &t, &past], dtype)?);
@@ -283,7 +283,7 @@ fn multi_head(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         past = c.dims(pk).get(2).cloned().unwrap_or(past);
         (k, v) = (c.b.concat(&[pk, k], 2)?, c.b.concat(&[pv, v], 2)?);
     }
-    let (dq, t) = (c.dims(q), c.dims(k)[2].clone());
+    let (dq, t) = (c.dims(q), c.dim(k, 2)?);
     let mut scores = Scores { scale: scale(c)?, ..Default::default() };
     if let Some(mask) = c.opt(4) {
         scores.add.push(padding(c, mask, [&dq[0], &dq[2], &t, &past], dtype)?);
@@ -312,7 +312,7 @@ fn group_query(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         (Some(k), Some(v)) => (query, k, v),
         _ => {
             // Packed: queries' heads, then keys', then values'.
-            let size = c.dims(query)[2].div(&(hq + 2 * hk).into());
+            let size = c.dim(query, 2)?.div(&(hq + 2 * hk).into());
             let (a, b) = (size.times(hq), size.times(hk));
             let q = c.b.narrow(query, 2, 0i64.into(), a.clone())?;
             let k = c.b.narrow(query, 2, a.clone(), b.clone())?;
@@ -321,7 +321,7 @@ fn group_query(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     };
     let (mut q, mut k, v) =
         (split_heads(c, q, hq)?, split_heads(c, k, hk)?, split_heads(c, v, hk)?);
-    let d = c.dims(q);
+    let d = c.at_least(q, 3)?;
     let (batch, s) = (d[0].clone(), d[2].clone());
     // How many entries each batch has before the new ones: [B, 1].
     let lens = c.tensor(5)?;
@@ -342,7 +342,7 @@ fn group_query(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         k = turn(c, k, angles, turned, pairs)?;
     }
     let (k, v) = (cached(c, 3, k, places)?, cached(c, 4, v, places)?);
-    let t = c.dims(k)[2].clone();
+    let t = c.dim(k, 2)?;
     // A query sees what lies up to its own place.
     let at = count(c, &t, 3, 4)?;
     let own = c.reshape(places, vec![batch, 1i64.into(), s, 1i64.into()])?;
@@ -388,7 +388,7 @@ fn cached(c: &mut Cx<'_, '_, '_>, at: usize, new: Value, places: Value) -> Got {
     let zero = c.scalar(dtype, 0.0);
     let base = match c.opt(at) {
         Some(old) => {
-            let have = c.dims(old)[2].clone();
+            let have = c.dim(old, 2)?;
             let mut after = vec![Dim::from(0i64); 4];
             after[2] = total.max_of(&have).sub(&have);
             let before = vec![Dim::from(0i64); 4];
@@ -420,7 +420,7 @@ fn rotary(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         return unsupported("packed batches");
     }
     let flat = c.rank(x) == 3;
-    let dims = c.dims(x);
+    let dims = c.at_least(x, 3)?;
     let half = c.dims(table).last().cloned().unwrap_or(0i64.into());
     let turned = match c.int("rotary_embedding_dim", 0)? {
         0 => half.times(2),

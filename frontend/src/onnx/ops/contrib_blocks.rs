@@ -168,20 +168,20 @@ fn gather(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let axis = c.axis(c.int("gather_axis", 0)?, rank)?;
     let along = c.axis(c.int("quantize_axis", 1)?, rank)?;
     let block = match c.int("block_size", 128)? {
-        0 => c.dims(data)[along].as_const().unwrap_or(0),
+        0 => c.dim(data, along)?.as_const().unwrap_or(0),
         n => n,
     };
     if block < 1 || c.rank(scales) != rank {
         return invalid(format!("blocks of {block}, scales of rank {}", c.rank(scales)));
     }
-    let size = c.dims(data)[axis].clone();
+    let size = c.dim(data, axis)?;
     let (at, inside) = within(c, at, &size)?;
     // Gathering first makes only what is asked for real.
     let first = axis != along;
     let pick = Prim::Gather { axis: axis as u32 };
     if first {
         data = c.prim(pick.clone(), &[data, at])?;
-        if !c.dims(scales)[axis].is(1) || size.is(1) {
+        if !c.dim(scales, axis)?.is(1) || size.is(1) {
             scales = c.prim(pick.clone(), &[scales, at])?;
             zero = match zero {
                 Some(z) => Some(c.prim(pick.clone(), &[z, at])?),
@@ -199,7 +199,7 @@ fn gather(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let along = along + shift - 1;
     let to = c.dtype(scales);
     let mut whole = c.dims(data);
-    whole[along] = c.dims(scales)[along].clone();
+    whole[along] = c.dim(scales, along)?;
     let scales = c.b.broadcast(scales, whole)?;
     let mut ins = vec![data, scales];
     ins.extend(zero);

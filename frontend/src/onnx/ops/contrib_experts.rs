@@ -49,14 +49,14 @@ fn real(c: &mut Cx<'_, '_, '_>, [w, scales]: [Value; 2], zero: Option<Value>, bi
     }
     let w = unpacked(c, w, bits)?;
     let rows = c.rank(scales) == 2;
-    let (mut scales, size) = (scales, c.dims(w)[2].clone());
+    let (mut scales, size) = (scales, c.dim(w, 2)?);
     if rows {
         scales = c.b.unsqueeze(scales, 2)?;
     }
     let Some(block) = size.div(&c.dims(scales)[2]).as_const().filter(|&b| b > 0) else {
         return unsupported("weights whose blocks are not known");
     };
-    let grid = c.dims(scales);
+    let grid = c.at_least(scales, 3)?;
     let zero = match zero {
         Some(z) => {
             let last = c.rank(z) - 1;
@@ -138,11 +138,11 @@ fn swiglu(c: &mut Cx<'_, '_, '_>, g: Value, l: Value) -> Got {
 fn activated(c: &mut Cx<'_, '_, '_>, x: Value, h: Value, third: Layer) -> Got {
     let kind = c.string("activation_type", "relu")?;
     if kind == "swiglu" {
-        let half = c.dims(h)[2].div(&2i64.into());
+        let half = c.dim(h, 2)?.div(&2i64.into());
         let (g, l) = match c.int("swiglu_fusion", 0)? {
             0 => (h, layer(c, x, third)?),
             1 => {
-                let d = c.dims(h);
+                let d = c.at_least(h, 2)?;
                 let pairs = vec![d[0].clone(), d[1].clone(), half, 2i64.into()];
                 let pairs = c.reshape(h, pairs)?;
                 let g = c.b.narrow(pairs, 3, 0i64.into(), 1i64.into())?;

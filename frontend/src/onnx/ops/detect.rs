@@ -176,7 +176,7 @@ fn col2im(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let stride = list(c, "strides", n, 1)?;
     let dilation = list(c, "dilations", n, 1)?;
     let pads = list(c, "pads", 2 * n, 0)?;
-    let d = c.dims(x);
+    let d = c.at_least(x, 2)?;
     let channels = d[1].div(&taps.into());
     // Channels that cannot be groups are entries of the batch.
     let groups = channels.as_const().filter(|g| (1..=1 << 16).contains(g)).unwrap_or(1);
@@ -278,7 +278,7 @@ fn columns_added(c: &mut Cx<'_, '_, '_>, [x, image, block]: [Value; 3]) -> Got<V
 /// Values put back where a max pool found them, in a tensor of zeros.
 fn max_unpool(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let (x, at) = (c.tensor(0)?, c.tensor(1)?);
-    let d = c.dims(x);
+    let d = c.at_least(x, 2)?;
     let n = d.len().saturating_sub(2);
     let Some(kernel) = kernel_attr(c, n)? else { return invalid("kernel_shape is missing") };
     let stride = list(c, "strides", n, 1)?;

@@ -101,7 +101,7 @@ fn compress(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         0
     };
     let found = non_zero(c, keep)?;
-    let count = c.dims(found)[1].clone();
+    let count = c.dim(found, 1)?;
     let at = c.reshape(found, vec![count])?;
     one(c.prim(Prim::Gather { axis }, &[x, at])?)
 }
@@ -184,7 +184,7 @@ pub(super) fn uniques(c: &mut Cx<'_, '_, '_>, ordered: bool) -> Got<Vec<Value>> 
             front.remove(axis);
             front.insert(0, axis);
             x = c.b.transpose(x, &front)?;
-            c.dims(x)[1..].to_vec()
+            c.dims_from(x, 1)?
         }
         None => vec![],
     };
@@ -207,7 +207,7 @@ pub(super) fn uniques(c: &mut Cx<'_, '_, '_>, ordered: bool) -> Got<Vec<Value>> 
     let run = c.prim(sum, &[ones])?;
     let run = c.bin_scalar(BinaryOp::Sub, run, 1.0)?;
     let found = non_zero(c, starts)?;
-    let count = c.dims(found)[1].clone();
+    let count = c.dim(found, 1)?;
     let heads = c.reshape(found, vec![count.clone()])?;
     let mut values = c.prim(Prim::Gather { axis: 0 }, &[sorted, heads])?;
     let mut first = c.prim(Prim::Gather { axis: 0 }, &[at, heads])?;
@@ -244,7 +244,7 @@ pub(super) fn uniques(c: &mut Cx<'_, '_, '_>, ordered: bool) -> Got<Vec<Value>> 
 /// The order of rows [n, m] by their elements, the first column deciding first: int64 [n]. Columns
 /// are sorted from the last to the first.
 fn lexical(c: &mut Cx<'_, '_, '_>, rows: Value) -> Got {
-    let d = c.dims(rows);
+    let d = c.at_least(rows, 2)?;
     let sort = Prim::TopK { k: d[0].clone(), axis: 0, largest: false, sorted: true };
     if d[1].is(1) {
         let column = c.reshape(rows, vec![d[0].clone()])?;

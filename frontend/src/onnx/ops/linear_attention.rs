@@ -126,7 +126,7 @@ fn scanned(
     let trip = c.dims(scans[0])[0].clone();
     let mut given = vec![c.b.g.add_param(region, Type::tensor(Dtype::F32, state.to_vec()))];
     for &v in scans {
-        let row = c.dims(v)[1..].to_vec();
+        let row = c.dims_from(v, 1)?;
         given.push(c.b.g.add_param(region, Type::tensor(Dtype::F32, row)));
     }
     let outside = Outside::now(c.b);

@@ -149,7 +149,7 @@ fn one_hot_encoder(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         }
         _ => return invalid("the categories' type is not the input's"),
     };
-    let count = c.dims(keys)[0].clone();
+    let count = c.dim(keys, 0)?;
     let at = c.prim(Prim::Find, &[x, keys])?;
     let rank = c.rank(at);
     let places = Prim::Iota { dtype: Dtype::I64, shape: vec![count.clone()], axis: 0 };
@@ -226,11 +226,11 @@ fn imputer(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         (missing, c.b.floats(&[fill.len() as i64], &fill))
     };
     let mut fill = c.cast(fill, dtype)?;
-    if c.dims(fill)[0].is(0) {
+    if c.dim(fill, 0)?.is(0) {
         return invalid("there is no value to put in");
     }
     // One value, or one a column.
-    if c.dims(fill)[0].is(1) {
+    if c.dim(fill, 0)?.is(1) {
         fill = c.reshape(fill, vec![])?;
     }
     one(c.b.select(missing, fill, x)?)

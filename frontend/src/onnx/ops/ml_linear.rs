@@ -253,7 +253,7 @@ fn probabilities(c: &mut Cx<'_, '_, '_>, decisions: Value, n: usize, a: &[f32], 
         return unsupported("probabilities of more than 64 classes");
     }
     // r[i][j] as [N, n, n], 0 on the diagonal.
-    let batch = c.dims(p)[0].clone();
+    let batch = c.dim(p, 0)?;
     let zero = c.scalar(Dtype::F32, 0.0);
     let r = c.b.broadcast(zero, vec![batch.clone(), (n * n).into()])?;
     let (up, down): (Vec<i64>, Vec<i64>) =

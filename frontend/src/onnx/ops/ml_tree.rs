@@ -40,7 +40,7 @@ fn reals(c: &mut Cx<'_, '_, '_>, dtype: Dtype, dims: &[i64], v: &[f64]) -> Got {
 fn walk(c: &mut Cx<'_, '_, '_>, f: &Forest, x: Value) -> Got {
     let nodes = &f.nodes;
     let dtype = c.dtype(x);
-    let width = c.dims(x)[1].as_const().unwrap_or(i64::MAX);
+    let width = c.dim(x, 1)?.as_const().unwrap_or(i64::MAX);
     if nodes.iter().any(|n| n.feature < 0 || n.feature >= width) {
         return invalid(format!("a node asks for a feature past {width}"));
     }
@@ -72,7 +72,7 @@ fn walk(c: &mut Cx<'_, '_, '_>, f: &Forest, x: Value) -> Got {
     };
     let roots: Vec<i64> = f.roots.iter().map(|&r| r as i64).collect();
     let roots = c.b.ints(&roots);
-    let dims = vec![c.dims(x)[0].clone(), f.roots.len().into()];
+    let dims = vec![c.dim(x, 0)?, f.roots.len().into()];
     let mut state = c.b.broadcast(roots, dims.clone())?;
     let depth = f.depth()?;
     if depth <= MOST_STEPS {

@@ -121,7 +121,7 @@ fn layer(c: &mut Cx<'_, '_, '_>, kind: Kind) -> Got<Vec<Value>> {
     let acts = activations(c, kind, n)?;
     let each = acts.len() / n;
     let clip = if c.has("clip") { Some(c.float("clip", 0.0)?.into()) } else { None };
-    let hidden = c.dims(r)[2].clone();
+    let hidden = c.dim(r, 2)?;
     let (bias, lengths) = (c.opt(3), c.opt(4).unwrap_or(Value::NONE));
     let (mut h0, mut c0) = (c.opt(5), c.opt(6).filter(|_| kind == Kind::Lstm));
     for s in [&mut h0, &mut c0].into_iter().flatten().filter(|_| batch_first) {

@@ -182,7 +182,7 @@ fn gathered(
     taps: &[Vec<Tap>],
     padding: Padding,
 ) -> Got {
-    let dims = c.dims(x);
+    let dims = c.at_least(x, 2)?;
     let all = Dim::product(&dims[2..]);
     let flat = c.reshape(x, vec![dims[0].clone(), dims[1].clone(), all])?;
     let wide = if c.dtype(x) == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
@@ -286,7 +286,7 @@ fn affine_grid(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let base = c.cast(base, dtype)?;
     let p = Prim::Contract { a: vec![0, 1, 2], b: vec![3, 2], out: vec![0, 3, 1] };
     let grid = c.prim(p, &[theta, base])?;
-    let n = c.dims(grid)[0].clone();
+    let n = c.dim(grid, 0)?;
     one(c.reshape(grid, [&[n], out, &[k.into()]].concat())?)
 }
 
@@ -358,7 +358,7 @@ impl Samples {
         let live = c.bin(BinaryOp::Lt, s, own)?;
         let live = c.cast(live, Dtype::F32)?;
         let weight = c.bin(BinaryOp::Div, live, some)?;
-        let whole = c.dims(at);
+        let whole = c.at_least(at, 1)?;
         let weight = c.b.broadcast(weight, whole.clone())?;
         let shape = vec![whole[0].clone(), flat];
         Ok((c.reshape(at, shape.clone())?, Some(c.reshape(weight, shape)?)))
@@ -449,7 +449,7 @@ fn roi_align(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         }
     }
     let Some(sum) = sum else { return invalid("no samples") };
-    let r = c.dims(rois)[0].clone();
+    let r = c.dim(rois, 0)?;
     let shape = vec![r, oh.into(), gy.most, ow.into(), gx.most, d[1].clone()];
     let y = c.reshape(sum, shape)?;
     let op = match (max, g) {

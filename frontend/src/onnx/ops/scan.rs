@@ -38,7 +38,7 @@ fn scan(c: &mut Cx<'_, '_, '_>, len: Option<Value>) -> Got<Vec<Value>> {
     let mut rows = rows_of(c, &inputs[n..], &in_axes, &in_back, len)?;
     let trip = c.dims(rows[0])[0].clone();
     for &r in &rows[1..] {
-        let d = c.dims(r)[0].clone();
+        let d = c.dim(r, 0)?;
         c.b.g.constraints.equal(&trip, &d)?;
     }
     let known = c.b.g.syms.len() as u32;
@@ -47,8 +47,8 @@ fn scan(c: &mut Cx<'_, '_, '_>, len: Option<Value>) -> Got<Vec<Value>> {
         let steps = Prim::Iota { dtype: Dtype::I64, shape: vec![trip.clone()], axis: 0 };
         rows.push(c.prim(steps, &[])?);
     }
-    let row_types: Vec<Type> =
-        rows.iter().map(|&r| Type::tensor(c.dtype(r), c.dims(r)[1..].to_vec())).collect();
+    let row_type = |&r: &Value| Ok(Type::tensor(c.dtype(r), c.dims_from(r, 1)?));
+    let row_types = rows.iter().map(row_type).collect::<Got<Vec<Type>>>()?;
     let (body, types) = stable(c, &start, |c, types, _| {
         let params = [types, &row_types].concat();
         let mut own = vec![];
@@ -162,7 +162,7 @@ fn moved(c: &mut Cx<'_, '_, '_>, x: Value, from: usize, to: usize) -> Got {
 
 /// The first `len` rows of x backwards; what stands behind them stays.
 fn reversed_within(c: &mut Cx<'_, '_, '_>, x: Value, len: Value) -> Got {
-    let rows = c.dims(x)[0].clone();
+    let rows = c.dim(x, 0)?;
     let i = c.prim(Prim::Iota { dtype: Dtype::I64, shape: vec![rows], axis: 0 }, &[])?;
     let last = c.bin_scalar(BinaryOp::Sub, len, 1.0)?;
     let mirror = c.bin(BinaryOp::Sub, last, i)?;
@@ -173,7 +173,7 @@ fn reversed_within(c: &mut Cx<'_, '_, '_>, x: Value, len: Value) -> Got {
 
 /// x backwards along its first axis.
 fn reversed(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
-    let len = c.dims(x);
+    let len = c.at_least(x, 1)?;
     let mut start = vec![Dim::from(0i64); len.len()];
     let mut step = vec![1; len.len()];
     (start[0], step[0]) = (len[0].plus(-1), -1);

@@ -269,7 +269,7 @@ fn concat(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
 fn split(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let x = c.tensor(0)?;
     let axis = c.axis(c.int("axis", 0)?, c.rank(x))?;
-    let size = c.dims(x)[axis].clone();
+    let size = c.dim(x, axis)?;
     let n = c.node.output.len();
     let lens: Vec<Dim> = match c.opt(1) {
         Some(v) => c.sizes(v, "split")?,

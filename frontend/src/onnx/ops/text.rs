@@ -76,7 +76,7 @@ fn string_normalizer(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let at = c.prim(Prim::Find, &[key, stop])?;
         let keep = c.bin_scalar(BinaryOp::Lt, at, 0.0)?;
         let found = super::index::non_zero(c, keep)?;
-        let count = c.dims(found)[1].clone();
+        let count = c.dim(found, 1)?;
         let at = c.reshape(found, vec![count])?;
         kept = c.prim(Prim::Gather { axis: 0 }, &[flat, at])?;
     }
@@ -86,7 +86,7 @@ fn string_normalizer(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         "UPPER" => c.prim(turn(true), &[kept])?,
         other => return invalid(format!("case_change_action '{other}'")),
     };
-    let count = c.dims(y)[0].clone();
+    let count = c.dim(y, 0)?;
     if count.bounds(&c.b.g.syms).0 < 1 {
         let empty = strings(c, &[1], vec![String::new()]);
         let more = c.b.concat(&[y, empty], 0)?;

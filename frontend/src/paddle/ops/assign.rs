@@ -116,7 +116,7 @@ fn assigned_value(c: &mut Ctx<'_, '_>, x: Value, region: &[Dim]) -> Res<Value> {
         shape.extend(kept.get(i).cloned());
     }
     // Ones in front of it say nothing.
-    while c.rank(v) > shape.len() && c.dims(v)[0].is(1) {
+    while c.rank(v) > shape.len() && c.dim(v, 0)?.is(1) {
         v = c.b.squeeze(v, 0)?;
     }
     let v = c.b.broadcast(v, shape)?;

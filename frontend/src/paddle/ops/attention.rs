@@ -25,7 +25,7 @@ fn heads(c: &mut Ctx<'_, '_>, q: Value, k: Value, v: Value) -> Res<Heads> {
 
 /// Repeats the heads of keys and values that several heads of queries share.
 fn shared(c: &mut Ctx<'_, '_>, h: Heads) -> Res<Heads> {
-    let (own, of) = (c.dims(h.q)[1].clone(), c.dims(h.k)[1].clone());
+    let (own, of) = (c.dim(h.q, 1)?, c.dim(h.k, 1)?);
     if own == of {
         return Ok(h);
     }
@@ -36,7 +36,7 @@ fn shared(c: &mut Ctx<'_, '_>, h: Heads) -> Res<Heads> {
         return c.refuse(format!("{n} heads of queries for {m} of keys"));
     }
     let mut each = |x: Value| -> Res<Value> {
-        let mut d = c.dims(x);
+        let mut d = c.at_least(x, 2)?;
         let x = c.b.unsqueeze(x, 2)?;
         let wide = [&d[..2], &[(n / m).into()], &d[2..]].concat();
         let x = c.b.broadcast(x, wide)?;
@@ -68,8 +68,8 @@ fn attend(
 }
 
 /// A causal mask whose last query sees the last key.
-fn causal(c: &Ctx<'_, '_>, h: &Heads) -> Adjust {
-    Adjust::Causal { past: c.dims(h.k)[2].sub(&c.dims(h.q)[2]) }
+fn causal(c: &Ctx<'_, '_>, h: &Heads) -> Res<Adjust> {
+    Ok(Adjust::Causal { past: c.dim(h.k, 2)?.sub(&c.dim(h.q, 2)?) })
 }
 
 /// A mask as it is added, in the scores' dtype.
@@ -106,7 +106,7 @@ fn flash_of(c: &mut Ctx<'_, '_>, h: &Heads) -> Res {
     if c.flag("causal", false) || kind == "causal" {
         // xformers counts from the first key, FlashAttention from the last.
         let first = c.op.kind == "memory_efficient_attention";
-        adjust.push(if first { Adjust::Causal { past: 0i64.into() } } else { causal(c, h) });
+        adjust.push(if first { Adjust::Causal { past: 0i64.into() } } else { causal(c, h)? });
     } else if kind != "none" {
         return c.refuse(format!("a mask called {kind}"));
     }
@@ -119,7 +119,7 @@ fn flash_of(c: &mut Ctx<'_, '_>, h: &Heads) -> Res {
 pub fn flash_packed(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("qkv")?;
     c.ignore("fixed_seed_offset");
-    if c.rank(x) != 5 || !c.dims(x)[2].is(3) {
+    if c.rank(x) != 5 || !c.dim(x, 2)?.is(3) {
         return c.refuse("queries, keys and values packed otherwise than one of each");
     }
     let mut one = |k: i64| -> Res<Value> {
@@ -144,7 +144,7 @@ pub fn flash_unpadded(c: &mut Ctx<'_, '_>) -> Res {
     let mut place = |slot: &str, x: Value| -> Res<(Value, Value, Value)> {
         let offsets = c.tensor(slot)?;
         let offsets = c.b.cast(offsets, Dtype::I64)?;
-        let rows = c.dims(x)[0].clone();
+        let rows = c.dim(x, 0)?;
         let s = of_offsets(c, offsets, rows)?;
         let (owner, at) = s.owners(c)?;
         let len = super::lod::at(c, s.lens, owner)?;
@@ -193,7 +193,7 @@ pub fn variable_length(c: &mut Ctx<'_, '_>) -> Res {
         s if s > 0.0 => s,
         _ => root_scale(c, h.q)?,
     };
-    let (n, s, t) = (c.dims(h.q)[0].clone(), c.dims(h.q)[2].clone(), c.dims(h.k)[2].clone());
+    let (n, s, t) = (c.dim(h.q, 0)?, c.dim(h.q, 2)?, c.dim(h.k, 2)?);
     let mut inside = |slot: &str, steps: &Dim, shape: [Dim; 4]| -> Res<Value> {
         let lens = c.tensor(slot)?;
         let lens = c.b.cast(lens, Dtype::I64)?;

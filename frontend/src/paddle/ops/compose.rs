@@ -49,7 +49,7 @@ pub fn swiglu(c: &mut Ctx<'_, '_>) -> Res {
         Some(y) => (x, y),
         None => {
             let last = c.last(x)?;
-            let half = c.dims(x)[last].div(&2i64.into());
+            let half = c.dim(x, last)?.div(&2i64.into());
             (
                 c.b.narrow(x, last, 0i64.into(), half.clone())?,
                 c.b.narrow(x, last, half.clone(), half)?,

@@ -47,7 +47,7 @@ fn geometry(c: &Ctx<'_, '_>, x: Value, kernel: &[Dim]) -> Res<Geometry> {
     let mut geo = Geometry::unit(n);
     geo.stride = per_axis(c.ints("strides"), n, 1)?;
     geo.dilation = per_axis(c.ints("dilations"), n, 1)?;
-    let spatial = &c.dims(x)[2..];
+    let spatial = &c.dims_from(x, 2)?;
     match c.text("padding_algorithm", "EXPLICIT") {
         "VALID" => {}
         "SAME" => {
@@ -194,7 +194,7 @@ pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
 
 /// The greatest of each bin and its place in the plane, for few bins over a plane of known size.
 fn adaptive_indices(c: &mut Ctx<'_, '_>, x: Value, bins: &[i64]) -> Res<Vec<Value>> {
-    let d = c.dims(x);
+    let d = c.at_least(x, 2)?;
     let sizes: Option<Vec<i64>> = d[2..].iter().map(Dim::as_const).collect();
     let total = bins.iter().try_fold(1i64, |n, &b| n.checked_mul(b).filter(|_| b > 0));
     let (Some(sizes), Some(total @ 1..=1024)) = (sizes, total) else {
@@ -272,7 +272,7 @@ pub fn interp(c: &mut Ctx<'_, '_>) -> Res {
         if scale.len() == 1 {
             scale = vec![scale[0]; n];
         }
-        let dims = c.dims(x)[2..].to_vec();
+        let dims = c.dims_from(x, 2)?;
         let sizes = match (listed, given) {
             (Some(s), _) | (None, Some(s)) if s.len() == n => s,
             _ if scale.len() == n => {
@@ -372,7 +372,7 @@ pub fn pyramid(c: &mut Ctx<'_, '_>) -> Res {
             true => c.b.source(MaxPool { kernel, geo, indices: None }, &[x])?,
             false => c.b.source(AvgPool { kernel, geo, count: PoolCount::Valid }, &[x])?,
         };
-        let width = Dim::product(&c.dims(v)[1..]);
+        let width = Dim::product(&c.dims_from(v, 1)?);
         parts.push(c.b.reshape(v, vec![d[0].clone(), width])?);
     }
     let v = c.b.concat(&parts, 1)?;
@@ -395,7 +395,7 @@ pub fn lp_pool(c: &mut Ctx<'_, '_>) -> Res {
         let dims: Vec<Dim> = kernel.iter().map(|&k| k.into()).collect();
         let mut geo = geometry(c, x, &dims)?;
         if c.flag("global_pooling", false) {
-            let sizes: Option<Vec<i64>> = c.dims(x)[2..].iter().map(Dim::as_const).collect();
+            let sizes: Option<Vec<i64>> = c.dims_from(x, 2)?.iter().map(Dim::as_const).collect();
             let Some(sizes) = sizes else { return c.refuse("a plane of unknown size") };
             (kernel, geo) = (sizes, Geometry::unit(n));
         } else if c.flag("ceil_mode", false) {

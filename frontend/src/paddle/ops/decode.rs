@@ -71,7 +71,7 @@ pub fn crf(c: &mut Ctx<'_, '_>) -> Res {
     let (x, weights) = (c.tensor("Emission")?, c.tensor("Transition")?);
     c.ranked(&[weights], 2)?;
     c.ranked(&[x], if c.opt("Length").is_some() { 3 } else { 2 })?;
-    let d = c.dims(weights)[1].clone();
+    let d = c.dim(weights, 1)?;
     let row = |c: &mut Ctx<'_, '_>, k: i64| -> Res<Value> {
         let v = c.b.narrow(weights, 0, k.into(), 1i64.into())?;
         Ok(c.b.squeeze(v, 0)?)
@@ -81,7 +81,7 @@ pub fn crf(c: &mut Ctx<'_, '_>) -> Res {
     let mut lod = None;
     let (padded, filled) = match c.opt("Length") {
         Some(lens) => {
-            let (n, steps) = (c.dims(x)[0].clone(), c.dims(x)[1].clone());
+            let (n, steps) = (c.dim(x, 0)?, c.dim(x, 1)?);
             let lens = c.b.reshape(lens, vec![n, 1i64.into()])?;
             let lens = c.b.cast(lens, Dtype::I64)?;
             let place = iota(c, &steps)?;
@@ -121,7 +121,7 @@ pub fn crf(c: &mut Ctx<'_, '_>) -> Res {
 /// two, paths start from one and end in the other.
 pub fn viterbi_decode(c: &mut Ctx<'_, '_>) -> Res {
     let (x, transition, lens) = (c.tensor("Input")?, c.tensor("Transition")?, c.tensor("Length")?);
-    let (steps, tags) = (c.dims(x)[1].clone(), c.dims(transition)[0].clone());
+    let (steps, tags) = (c.dim(x, 1)?, c.dim(transition, 0)?);
     let (mut start, mut stop) = (None, None);
     if c.flag("include_bos_eos_tag", true) {
         let of = |c: &mut Ctx<'_, '_>, back: i64| -> Res<Value> {
@@ -168,7 +168,7 @@ pub fn ctc_align(c: &mut Ctx<'_, '_>) -> Res {
     let dtype = c.b.g.dtype(x);
     let Some(lens) = c.opt("InputLength") else { return ctc_align_lod(c, x) };
     c.ranked(&[x], 2)?;
-    let (n, steps) = (c.dims(x)[0].clone(), c.dims(x)[1].clone());
+    let (n, steps) = (c.dim(x, 0)?, c.dim(x, 1)?);
     let zeros = c.b.narrow(x, 1, 0i64.into(), 1i64.into())?;
     let head = c.b.narrow(x, 1, 0i64.into(), steps.plus(-1))?;
     let before = c.b.concat(&[zeros, head], 1)?;
@@ -211,7 +211,7 @@ fn ctc_align_lod(c: &mut Ctx<'_, '_>, x: Value) -> Res {
     let (v, offsets) = kept(c, flat, s.offsets, keep)?;
     let none = c.b.scalar(dtype, -1.0);
     let none = c.b.reshape(none, vec![1i64.into()])?;
-    let count = c.dims(v)[0].max_of(&1i64.into());
+    let count = c.dim(v, 0)?.max_of(&1i64.into());
     let v = c.b.concat(&[v, none], 0)?;
     let v = c.b.narrow(v, 0, 0i64.into(), count.clone())?;
     let v = c.b.reshape(v, vec![count, 1i64.into()])?;

@@ -55,7 +55,7 @@ pub fn deformable_conv(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse(format!("{channels} channels in {own} groups"));
     }
     let taps = c.b.transpose(taps, &[0, 2, 3, 1, 4])?;
-    let mut apart = c.dims(taps);
+    let mut apart = c.at_least(taps, 5)?;
     (apart[3], apart[4]) = (own.into(), (channels / own).into());
     let taps = c.b.reshape(taps, apart)?;
     let outs = dw[0].div(&own.into());

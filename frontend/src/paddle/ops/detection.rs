@@ -152,7 +152,7 @@ fn encode_boxes(c: &mut Ctx<'_, '_>) -> Res {
 /// anchor_generator: boxes around every cell of a map, `[H, W, A, 4]`, and their variances.
 pub fn anchor_generator(c: &mut Ctx<'_, '_>) -> Res {
     let map = c.tensor("Input")?;
-    let d = c.dims(map);
+    let d = c.at_least(map, 4)?;
     let stride = c.floats("stride").filter(|s| s.len() == 2).unwrap_or(vec![16.0; 2]);
     let (sizes, ratios) = (
         c.floats("anchor_sizes").unwrap_or_default(),
@@ -273,7 +273,7 @@ pub fn box_clip(c: &mut Ctx<'_, '_>) -> Res {
     let (boxes, info) = (c.tensor("Input")?, c.tensor("ImInfo")?);
     let image = match c.lods.contains_key(&boxes) {
         true => super::lod::sequences(c, boxes)?.owners(c)?.0,
-        false => super::lod::iota(c, &c.dims(boxes)[0].clone())?,
+        false => super::lod::iota(c, &c.dim(boxes, 0)?)?,
     };
     let info = super::lod::at(c, info, image)?;
     let part = |c: &mut Ctx<'_, '_>, k: i64| c.b.narrow(info, 1, k.into(), 1i64.into());

@@ -91,7 +91,7 @@ pub fn diag_embed(c: &mut Ctx<'_, '_>) -> Res {
     let rank = c.rank(x) + 1;
     let offset = c.int("offset", 0);
     let (a, b) = (axis_of(c.int("dim1", -2), rank)?, axis_of(c.int("dim2", -1), rank)?);
-    let n = c.dims(x)[rank - 2].clone();
+    let n = c.dim(x, rank - 2)?;
     let size = n.plus(offset.abs());
     let on = on_diagonal(c, &size, &size, offset)?;
     let place = iota(c, &size)?;
@@ -170,7 +170,7 @@ pub fn fill_diagonal_tensor(c: &mut Ctx<'_, '_>) -> Res {
         r if r == rank => y,
         _ => c.b.reshape(y, [&d[..rank - 2], &[c.b.g.tensor(y).count()]].concat())?,
     };
-    let len = c.dims(y)[rank - 2].clone();
+    let len = c.dim(y, rank - 2)?;
     let place = iota(c, columns)?;
     let place = c.b.bin_scalar(BinaryOp::Sub, place, offset.max(0) as f64)?;
     let place = within(c, place, &len)?;

@@ -77,7 +77,7 @@ pub(super) fn unit(c: &mut Ctx<'_, '_>, batch: &Dim, n: &Dim) -> Res<Value> {
 
 /// The triangle of `[batch, m, n]` on which `op` holds between column and row.
 pub(super) fn triangle(c: &mut Ctx<'_, '_>, x: Value, op: BinaryOp) -> Res<Value> {
-    let d = c.dims(x);
+    let d = c.at_least(x, 3)?;
     let (i, j) = (down(c, &d[1])?, iota(c, &d[2])?);
     let keep = c.b.bin(op, j, i)?;
     kept(c, keep, x)
@@ -85,7 +85,7 @@ pub(super) fn triangle(c: &mut Ctx<'_, '_>, x: Value, op: BinaryOp) -> Res<Value
 
 /// Q `[batch, m, m]` and R `[batch, m, n]` of `[batch, m, n]`.
 pub(super) fn reflections(c: &mut Ctx<'_, '_>, a: Value) -> Res<[Value; 2]> {
-    let d = c.dims(a);
+    let d = c.at_least(a, 3)?;
     let q = unit(c, &d[0], &d[1])?;
     let steps = iota(c, &d[1].min_of(&d[2]))?;
     let (rows, cols) = (down(c, &d[1])?, iota(c, &d[2])?);
@@ -147,7 +147,7 @@ pub fn qr(c: &mut Ctx<'_, '_>) -> Res {
 /// lu: both factors in one matrix, and which row came up at each step, counted from 1.
 pub fn lu(c: &mut Ctx<'_, '_>) -> Res {
     let a = Matrix::get(c, "X|x")?;
-    let batch = c.dims(a.v)[0].clone();
+    let batch = c.dim(a.v, 0)?;
     let k = a.m.min_of(&a.n);
     let steps = iota(c, &k)?;
     let (rows, flat, cols) = (down(c, &a.m)?, iota(c, &a.m)?, iota(c, &a.n)?);
@@ -210,7 +210,7 @@ pub fn lu(c: &mut Ctx<'_, '_>) -> Res {
 pub fn lu_unpack(c: &mut Ctx<'_, '_>) -> Res {
     let a = Matrix::get(c, "X|x")?;
     let pivots = c.tensor("Pivots|y")?;
-    let batch = c.dims(a.v)[0].clone();
+    let batch = c.dim(a.v, 0)?;
     let k = a.m.min_of(&a.n);
     if c.flag("unpack_ludata", true) {
         let l = c.b.narrow(a.v, 2, 0i64.into(), k.clone())?;

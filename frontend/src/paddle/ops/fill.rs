@@ -120,7 +120,7 @@ pub fn full_batch_size_like(c: &mut Ctx<'_, '_>) -> Res {
     let mut dims: Vec<Dim> = shape.into_iter().map(Dim::from).collect();
     let from = c.axis(c.int("input_dim_idx", 0), c.rank(x))?;
     let to = c.axis(c.int("output_dim_idx", 0), dims.len())?;
-    dims[to] = c.dims(x)[from].clone();
+    dims[to] = c.dim(x, from)?;
     let one = number(dtype, c.text("str_value", ""), c.float("value", 0.0))?;
     let v = filled(c, dtype, one, dims)?;
     c.put("Out", v);
@@ -343,7 +343,7 @@ pub fn one_hot(c: &mut Ctx<'_, '_>) -> Res {
     let dtype = c.dtype("dtype")?.unwrap_or(Dtype::F32);
     let legacy_v1 = c.op.kind == "one_hot" && c.dialect == crate::paddle::program::Dialect::Legacy;
     let rank = c.rank(x);
-    if !(legacy_v1 && rank > 0 && c.dims(x)[rank - 1].is(1)) {
+    if !(legacy_v1 && rank > 0 && c.dim(x, rank - 1)?.is(1)) {
         x = c.b.unsqueeze(x, rank)?;
     }
     let kind = c.b.g.dtype(x);

@@ -226,7 +226,7 @@ pub fn stft(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse("frames of such a length");
     }
     let last = c.last(x)?;
-    let count = c.dims(x)[last].plus(-n).div(&hop.into()).plus(1);
+    let count = c.dim(x, last)?.plus(-n).div(&hop.into()).plus(1);
     let starts = super::lod::iota(c, &count)?;
     let starts = c.b.bin_scalar(BinaryOp::Mul, starts, hop as f64)?;
     let starts = c.b.unsqueeze(starts, 1)?;

@@ -46,7 +46,7 @@ fn layer_norm(
         _ => dtype,
     };
     let x = c.b.cast(x, wide)?;
-    let shape = c.dims(x)[axis..].to_vec();
+    let shape = c.dims_from(x, axis)?;
     let mut param = |v: Option<Value>| -> Res<Value> {
         match v {
             Some(v) => {
@@ -89,7 +89,7 @@ pub fn embedding_layer_norm(c: &mut Ctx<'_, '_>) -> Res {
     let mut sum: Option<Value> = None;
     for (mut at, table) in ids.into_iter().zip(tables) {
         let rank = c.rank(at);
-        if rank == 3 && c.dims(at)[2].is(1) {
+        if rank == 3 && c.dim(at, 2)?.is(1) {
             at = c.b.squeeze(at, 2)?;
         }
         let v = c.b.prim(Prim::Gather { axis: 0 }, &[table, at])?;
@@ -195,7 +195,7 @@ fn rms(c: &mut Ctx<'_, '_>, x: Value, axis: usize, scale: Option<Value>) -> Res<
     let mut ins = vec![x];
     if let Some(scale) = scale {
         let scale = c.b.cast(scale, c.b.g.dtype(x))?;
-        ins.push(c.b.reshape(scale, c.dims(x)[axis..].to_vec())?);
+        ins.push(c.b.reshape(scale, c.dims_from(x, axis)?)?);
     }
     let eps = c.float("epsilon", 1e-5) as f32;
     let v = c.b.source(RmsNorm { axis, eps }, &ins)?;
@@ -220,7 +220,7 @@ pub fn bias_act(c: &mut Ctx<'_, '_>) -> Res {
         }
     };
     let last = c.last(v)?;
-    let half = c.dims(v)[last].div(&2i64.into());
+    let half = c.dim(v, last)?.div(&2i64.into());
     let a = c.b.narrow(v, last, 0i64.into(), half.clone())?;
     let b = c.b.narrow(v, last, half.clone(), half)?;
     let a = activated(c, gate, a)?;

@@ -15,7 +15,7 @@ fn pooled(c: &mut Ctx<'_, '_>, x: Value, ids: Value, n: Dim, kind: &str) -> Res<
         other => return c.refuse(format!("pooling by {other}")),
     };
     let dtype = c.b.g.dtype(x);
-    let mut shape = c.dims(x);
+    let mut shape = c.at_least(x, 1)?;
     let rows = shape[0].clone();
     shape[0] = n.clone();
     let place = c.b.unsqueeze(ids, 1)?;
@@ -82,7 +82,7 @@ pub fn send_recv(c: &mut Ctx<'_, '_>) -> Res {
     let size = c.dims_or("Out_size", "out_size", (0, DIM_MAX))?;
     let n = match size.as_deref() {
         Some([n]) if n.as_const().is_none_or(|n| n > 0) => n.clone(),
-        _ => c.dims(x)[0].clone(),
+        _ => c.dim(x, 0)?,
     };
     let kind = c.text("reduce_op", "SUM").to_string();
     let (v, each) = pooled(c, v, to, n, &kind)?;

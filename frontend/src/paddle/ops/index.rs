@@ -19,7 +19,7 @@ pub fn gather(c: &mut Ctx<'_, '_>) -> Res {
     let axis = c.int_or("Axis", "axis|dim", 0)?;
     let axis = axis_of(axis, c.rank(x))? as u32;
     let mut i = indices(c, i)?;
-    if c.rank(i) == 2 && c.dims(i)[1].is(1) {
+    if c.rank(i) == 2 && c.dim(i, 1)?.is(1) {
         i = c.b.squeeze(i, 1)?;
     }
     let v = c.b.prim(Prim::Gather { axis }, &[x, i])?;
@@ -128,7 +128,7 @@ pub fn embedding(c: &mut Ctx<'_, '_>) -> Res {
     let (w, ids) = (c.tensor("W")?, c.tensor("Ids")?);
     let mut ids = indices(c, ids)?;
     let rank = c.rank(ids);
-    if c.op.kind == "lookup_table" && rank > 0 && c.dims(ids)[rank - 1].is(1) {
+    if c.op.kind == "lookup_table" && rank > 0 && c.dim(ids, rank - 1)?.is(1) {
         ids = c.b.squeeze(ids, rank - 1)?;
     }
     let mut v = c.b.prim(Prim::Gather { axis: 0 }, &[w, ids])?;

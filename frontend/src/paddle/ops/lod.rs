@@ -54,7 +54,7 @@ pub fn level(c: &mut Ctx<'_, '_>, x: Value, level: i64) -> Res<Sequences> {
     let at = if level < 0 { upper.len() } else { level as usize };
     let Some(&offsets) = upper.get(at) else { return sequences(c, x) };
     let next = upper.get(at + 1).or_else(|| c.lods.get(&x)).copied().unwrap_or(offsets);
-    let rows = c.dims(next)[0].plus(-1);
+    let rows = c.dim(next, 0)?.plus(-1);
     of_offsets(c, offsets, rows)
 }
 
@@ -70,7 +70,7 @@ pub fn raised(c: &mut Ctx<'_, '_>, from: Value, v: Value) {
 /// Sequences by their offsets.
 pub fn of_offsets(c: &mut Ctx<'_, '_>, offsets: Value, rows: Dim) -> Res<Sequences> {
     c.ranked(&[offsets], 1)?;
-    let n = c.dims(offsets)[0].plus(-1);
+    let n = c.dim(offsets, 0)?.plus(-1);
     let starts = c.b.narrow(offsets, 0, 0i64.into(), n.clone())?;
     let ends = c.b.narrow(offsets, 0, 1i64.into(), n.clone())?;
     let lens = c.b.sub(ends, starts)?;
@@ -224,7 +224,7 @@ pub fn scan(
     step: &mut Step<'_>,
 ) -> Res<Vec<Value>> {
     let Some(&first) = xs.first() else { return c.refuse("a scan over nothing") };
-    let trip = c.dims(first)[0].clone();
+    let trip = c.dim(first, 0)?;
     let body = c.b.g.new_region();
     let mut params = vec![];
     for &v in carried {
@@ -232,7 +232,7 @@ pub fn scan(
         params.push(c.b.g.add_param(body, ty));
     }
     for &x in xs {
-        let ty = Type::tensor(c.b.g.dtype(x), c.dims(x)[1..].to_vec());
+        let ty = Type::tensor(c.b.g.dtype(x), c.dims_from(x, 1)?);
         params.push(c.b.g.add_param(body, ty));
     }
     let (op, dialect) = (c.op, c.dialect);

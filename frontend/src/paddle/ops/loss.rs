@@ -68,7 +68,7 @@ pub fn label_smooth(c: &mut Ctx<'_, '_>) -> Res {
         Some(p) => c.b.bin_scalar(BinaryOp::Mul, p, eps)?,
         None => {
             let last = c.last(x)?;
-            let n = c.b.dim_scalar(c.dims(x)[last].clone());
+            let n = c.b.dim_scalar(c.dim(x, last)?);
             let n = c.b.cast(n, c.b.g.dtype(x))?;
             let e = c.b.scalar(c.b.g.dtype(x), eps);
             c.b.div(e, n)?
@@ -245,7 +245,7 @@ pub fn accuracy(c: &mut Ctx<'_, '_>) -> Res {
     c.ignore("Out");
     let at = c.b.cast(at, Dtype::I64)?;
     let label = c.b.cast(label, Dtype::I64)?;
-    let n = c.dims(at)[0].clone();
+    let n = c.dim(at, 0)?;
     let label = c.b.reshape(label, vec![n.clone(), 1i64.into()])?;
     let hit = c.b.bin(BinaryOp::Eq, at, label)?;
     let hit = c.b.reduce(ReduceOp::Or, hit, &[1], false)?;

@@ -52,7 +52,7 @@ fn given(c: &mut Ctx<'_, '_>) -> Res<Given> {
     if c.rank(scores) != 2 || c.rank(boxes) != 3 {
         return c.refuse("boxes or scores of another rank");
     }
-    let rows = c.dims(scores)[0].clone();
+    let rows = c.dim(scores, 0)?;
     let offsets = match (numbers, c.lods.get(&scores).or_else(|| c.lods.get(&boxes))) {
         (Some(n), _) => offsets_of_all(c, n, &rows, "RoisNum")?,
         (None, Some(&offsets)) => offsets,
@@ -210,7 +210,7 @@ pub struct Greedy {
 /// which stays overlaps. Bool `[N, C, K]`.
 pub fn greedy(c: &mut Ctx<'_, '_>, boxes: Value, valid: Value, how: &Greedy) -> Res<Value> {
     let all = sides(c, boxes, how.extra)?;
-    let shape = c.dims(valid);
+    let shape = c.at_least(valid, 3)?;
     let count = shape[2].clone();
     let no = c.b.scalar(Dtype::Bool, 0.0);
     let start = c.b.broadcast(no, shape.clone())?;
@@ -254,7 +254,7 @@ pub fn greedy(c: &mut Ctx<'_, '_>, boxes: Value, valid: Value, how: &Greedy) -> 
 /// nms: indices of boxes that stay, in the order given.
 pub fn nms(c: &mut Ctx<'_, '_>) -> Res {
     let boxes = c.tensor("Boxes")?;
-    let n = c.dims(boxes)[0].clone();
+    let n = c.dim(boxes, 0)?;
     let four = c.b.reshape(boxes, vec![1i64.into(), 1i64.into(), n.clone(), 4i64.into()])?;
     let yes = c.b.scalar(Dtype::Bool, 1.0);
     let valid = c.b.broadcast(yes, vec![1i64.into(), 1i64.into(), n.clone()])?;

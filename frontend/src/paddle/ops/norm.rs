@@ -216,7 +216,7 @@ pub fn spectral_norm(c: &mut Ctx<'_, '_>) -> Res {
     }
     let perm: Vec<usize> = [axis].into_iter().chain((0..rank).filter(|&i| i != axis)).collect();
     let m = c.b.transpose(w, &perm)?;
-    let d = c.dims(m);
+    let d = c.at_least(m, 1)?;
     let m = c.b.reshape(m, vec![d[0].clone(), Dim::product(&d[1..])])?;
     for _ in 0..times {
         let next = c.b.matmul(u, m)?;

@@ -7,7 +7,7 @@ use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, UnaryOp, Value};
 
 /// `total` zeros per row of `[R, K]` values, summed in (or set) at int64 `[K]` or `[R, K]` places.
 fn placed(c: &mut Ctx<'_, '_>, v: Value, place: Value, total: &Dim, op: ScatterOp) -> Res<Value> {
-    let d = c.dims(v);
+    let d = c.at_least(v, 1)?;
     let zero = c.b.scalar(c.b.g.dtype(v), 0.0);
     let base = c.b.broadcast(zero, vec![d[0].clone(), total.clone()])?;
     let place = c.b.broadcast(place, d)?;
@@ -91,7 +91,7 @@ pub fn frame(c: &mut Ctx<'_, '_>) -> Res {
     if axis_of(c.int("axis", -1), c.rank(x))? != last || length < 1 || hop < 1 {
         return c.refuse("frames of an axis other than the last, or of no length");
     }
-    let count = c.dims(x)[last].plus(-length).div(&hop.into()).plus(1);
+    let count = c.dim(x, last)?.plus(-length).div(&hop.into()).plus(1);
     let place = frames(c, length, &count)?;
     let v = c.b.prim(Prim::Gather { axis: last as u32 }, &[x, place])?;
     c.put("Out|out", v);

@@ -21,7 +21,7 @@ fn columns(c: &mut Ctx<'_, '_>, v: Value) -> Res<[Value; 4]> {
 
 /// `[N, A*k, H, W]` as `[N, H*W*A, k]`.
 fn by_place(c: &mut Ctx<'_, '_>, v: Value, k: i64) -> Res<Value> {
-    let d = c.dims(v);
+    let d = c.at_least(v, 4)?;
     let each = d[1].div(&k.into());
     let split = vec![d[0].clone(), each.clone(), k.into(), d[2].clone(), d[3].clone()];
     let v = c.b.reshape(v, split)?;
@@ -114,7 +114,7 @@ pub fn generate(c: &mut Ctx<'_, '_>) -> Res {
     let offset = if c.flag("pixel_offset", true) { 1.0 } else { 0.0 };
     let scores = by_place(c, scores, 1)?;
     let deltas = by_place(c, deltas, 4)?;
-    let (n, all) = (c.dims(scores)[0].clone(), c.dims(scores)[1].clone());
+    let (n, all) = (c.dim(scores, 0)?, c.dim(scores, 1)?);
     let mut table =
         |v: Value| -> Res<Value> { Ok(c.b.reshape(v, vec![all.clone(), 4i64.into()])?) };
     let (anchors, variances) = (table(anchors)?, table(variances)?);
@@ -191,7 +191,7 @@ pub fn distribute(c: &mut Ctx<'_, '_>) -> Res {
     if !(0..=32).contains(&(most.saturating_sub(least))) {
         return c.refuse(format!("levels {least} to {most}"));
     }
-    let count = c.dims(boxes)[0].clone();
+    let count = c.dim(boxes, 0)?;
     let offsets = match (c.opt("RoisNum"), c.lods.get(&boxes)) {
         (Some(n), _) => offsets_of_all(c, n, &count, "RoisNum")?,
         (None, Some(&offsets)) => offsets,
@@ -234,7 +234,7 @@ pub fn distribute(c: &mut Ctx<'_, '_>) -> Res {
     }
     // Where each box of the input went.
     let order = c.b.concat(&orders, 0)?;
-    let k = c.dims(order)[0].clone();
+    let k = c.dim(order, 0)?;
     let p = Prim::TopK { k, axis: 0, largest: false, sorted: true };
     let back = c.b.prim_n(p, &[order])?[1];
     let back = c.b.cast(back, Dtype::I32)?;
@@ -252,7 +252,7 @@ pub fn collect(c: &mut Ctx<'_, '_>) -> Res {
     let mut images = vec![];
     let mut n = Dim::from(1i64);
     for (k, &b) in boxes.iter().enumerate() {
-        let rows = c.dims(b)[0].clone();
+        let rows = c.dim(b, 0)?;
         let offsets = match (numbers.get(k), c.lods.get(&b)) {
             (Some(&each), _) => offsets_of_all(c, each, &rows, "MultiLevelRoIsNum")?,
             (None, Some(&offsets)) => offsets,
@@ -272,7 +272,7 @@ pub fn collect(c: &mut Ctx<'_, '_>) -> Res {
     }
     let (boxes, scores) = (c.b.concat(&boxes, 0)?, c.b.concat(&flat, 0)?);
     let image = c.b.concat(&images, 0)?;
-    let total = c.dims(scores)[0].clone();
+    let total = c.dim(scores, 0)?;
     let most = c.int("post_nms_topN|post_nms_topn", 1000).clamp(0, DIM_MAX);
     let k = total.min_of(&most.into());
     let p = Prim::TopK { k: k.clone(), axis: 0, largest: true, sorted: true };

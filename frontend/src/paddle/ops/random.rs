@@ -93,7 +93,7 @@ pub fn batch_size_like(c: &mut Ctx<'_, '_>) -> Res {
         c.ints("shape").unwrap_or_default().into_iter().map(Dim::from).collect();
     let from = axis_of(c.int("input_dim_idx", 0), c.rank(x))?;
     let to = axis_of(c.int("output_dim_idx", 0), shape.len())?;
-    shape[to] = c.dims(x)[from].clone();
+    shape[to] = c.dim(x, from)?;
     let dtype = c.dtype("dtype")?.unwrap_or(Dtype::F32);
     let dist = match c.op.kind.starts_with("gaussian") {
         true => Distribution::Normal { mean: c.float("mean", 0.0), std: c.float("std", 1.0) },

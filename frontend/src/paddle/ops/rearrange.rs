@@ -70,7 +70,7 @@ pub fn roll(c: &mut Ctx<'_, '_>) -> Res {
     }
     for (i, &shift) in shifts.iter().enumerate() {
         let at = if flat { 0 } else { axis_of(axes.get(i).copied().unwrap_or(0), dims.len())? };
-        let size = c.dims(v)[at].clone();
+        let size = c.dim(v, at)?;
         // The last `shift` elements come first.
         let tail = Dim::from(shift).rem(&size);
         let head = size.sub(&tail);

@@ -99,8 +99,8 @@ fn bounded(c: &mut Ctx<'_, '_>, attr: &str, v: Value) -> Res<Value> {
 
 fn lstm_of(c: &mut Ctx<'_, '_>, lod: Value, x: Value, w: Value) -> Res {
     c.ranked(&[x, w], 2)?;
-    let p = c.dims(w)[0].clone();
-    let d = c.dims(w)[1].div(&4i64.into());
+    let p = c.dim(w, 0)?;
+    let d = c.dim(w, 1)?.div(&4i64.into());
     let projection = c.opt("ProjWeight");
     let bias = c.tensor("Bias")?;
     let gate_bias = c.b.narrow(bias, 1, 0i64.into(), d.times(4))?;
@@ -159,7 +159,7 @@ pub fn attention_lstm(c: &mut Ctx<'_, '_>) -> Res {
     let (attend, w, bias) =
         (c.tensor("AttentionWeight")?, c.tensor("LSTMWeight")?, c.tensor("LSTMBias")?);
     c.ranked(&[x, cell], 2)?;
-    let (m, d) = (c.dims(x)[1].clone(), c.dims(cell)[1].clone());
+    let (m, d) = (c.dim(x, 1)?, c.dim(cell, 1)?);
     let s = sequences(c, x)?;
     let longest = s.longest(c)?;
     let dtype = c.b.g.dtype(x);
@@ -226,7 +226,7 @@ pub fn attention_lstm(c: &mut Ctx<'_, '_>) -> Res {
 /// The weights of a gru: memory of `[D, 2D]` for update and reset, then `[D, D]`.
 fn gru_weights(c: &mut Ctx<'_, '_>, w: Value) -> Res<(Value, Value, Dim)> {
     c.ranked(&[w], 2)?;
-    let d = c.dims(w)[0].clone();
+    let d = c.dim(w, 0)?;
     let square = d.mul(&d);
     let flat = c.b.reshape(w, vec![square.times(3)])?;
     let gates = c.b.narrow(flat, 0, 0i64.into(), square.times(2))?;
@@ -311,7 +311,7 @@ pub fn gru_unit(c: &mut Ctx<'_, '_>) -> Res {
 /// lstm_unit: X `[N, 4D]` with gates i, f, o, candidate.
 pub fn lstm_unit(c: &mut Ctx<'_, '_>) -> Res {
     let (x, s) = (c.tensor("X")?, c.tensor("C_prev")?);
-    let d = c.dims(s)[1].clone();
+    let d = c.dim(s, 1)?;
     let mut g = vec![];
     for k in 0..4 {
         let mut v = part(c, x, k, &d)?;

@@ -158,7 +158,7 @@ pub fn masked_softmax(c: &mut Ctx<'_, '_>) -> Res {
             c.b.add(x, mask)?
         }
         None => {
-            let shape = c.dims(x)[rank - 2..].to_vec();
+            let shape = c.dims_from(x, rank - 2)?;
             let iota = |axis| Prim::Iota { dtype: Dtype::I64, shape: shape.clone(), axis };
             let (i, j) = (c.b.prim(iota(0), &[])?, c.b.prim(iota(1), &[])?);
             let seen = c.b.bin(BinaryOp::Le, j, i)?;
@@ -225,7 +225,7 @@ pub fn top_k(c: &mut Ctx<'_, '_>) -> Res {
 pub fn argsort(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let axis = axis_of(c.int("axis", -1), c.rank(x))?;
-    let k: Dim = c.dims(x)[axis].clone();
+    let k: Dim = c.dim(x, axis)?;
     let largest = c.flag("descending", false);
     let outs = c.b.prim_n(Prim::TopK { k, axis: axis as u32, largest, sorted: true }, &[x])?;
     c.put("Out", outs[0]);

@@ -28,12 +28,12 @@ fn rois(c: &mut Ctx<'_, '_>) -> Res<Rois> {
     if dims.len() != 4 || c.rank(boxes) != 2 {
         return c.refuse("an image of rank other than 4, or regions of rank other than 2");
     }
-    let count = c.dims(boxes)[0].clone();
+    let count = c.dim(boxes, 0)?;
     let offsets = match (c.opt("RoisNum"), c.lods.get(&boxes)) {
         (Some(n), _) => offsets_of_all(c, n, &count, "RoisNum")?,
         (None, Some(&offsets)) => offsets,
         (None, None) if dims[0].is(1) => {
-            let n = c.b.dims_vector(vec![c.dims(boxes)[0].clone()]);
+            let n = c.b.dims_vector(vec![c.dim(boxes, 0)?]);
             offsets_of(c, n)?
         }
         _ => return c.refuse("regions without their number in each image"),

@@ -44,7 +44,7 @@ pub fn cudnn_lstm(c: &mut Ctx<'_, '_>) -> Res {
     let mut weights = c.all("WeightList")?;
     if weights.is_empty() {
         let (layers, dirs) = shape(c)?;
-        let Some(width) = c.dims(x)[2].as_const() else { return c.refuse("rows of unknown width") };
+        let Some(width) = c.dim(x, 2)?.as_const() else { return c.refuse("rows of unknown width") };
         let h = c.int("hidden_size", 100);
         if !(1..=1 << 16).contains(&h) {
             return c.refuse(format!("a state of {h}"));

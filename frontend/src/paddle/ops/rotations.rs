@@ -38,7 +38,7 @@ fn pairs(c: &mut Ctx<'_, '_>, n: &Dim) -> Res<Value> {
 
 /// Rotations `[batch, n, n]` that clear a symmetric g where row and column are paired.
 fn rotation(c: &mut Ctx<'_, '_>, g: Value, partner: Value) -> Res<Value> {
-    let n = c.dims(g)[2].clone();
+    let n = c.dim(g, 2)?;
     let (rows, cols) = (down(c, &n)?, iota(c, &n)?);
     let same = c.b.bin(BinaryOp::Eq, rows, cols)?;
     let mate = c.b.unsqueeze(partner, 1)?;
@@ -87,7 +87,7 @@ fn ordered(c: &mut Ctx<'_, '_>, x: Value, order: Value) -> Res<Value> {
 
 /// Eigenvalues `[batch, n]` of symmetric matrices, the least first, and their vectors as columns.
 fn eigen(c: &mut Ctx<'_, '_>, a: Value) -> Res<[Value; 2]> {
-    let d = c.dims(a);
+    let d = c.at_least(a, 3)?;
     let n = d[2].clone();
     let partners = pairs(c, &n)?;
     let v = unit(c, &d[0], &n)?;
@@ -127,7 +127,7 @@ pub fn eigh(c: &mut Ctx<'_, '_>) -> Res {
 
 /// U `[batch, m, m]`, singular values `[batch, k]` with the greatest first, V `[batch, n, n]`.
 fn singular(c: &mut Ctx<'_, '_>, a: Value) -> Res<[Value; 3]> {
-    let d = c.dims(a);
+    let d = c.at_least(a, 3)?;
     let (Some(m), Some(n)) = (d[1].as_const(), d[2].as_const()) else {
         return c.refuse("singular values of a matrix of unknown size");
     };
@@ -199,7 +199,7 @@ pub fn rank(c: &mut Ctx<'_, '_>) -> Res {
     } else {
         singular(c, a.v)?[1]
     };
-    let k = c.dims(s)[1].clone();
+    let k = c.dim(s, 1)?;
     let s = c.b.reshape(s, [&a.lead[..], &[k]].concat())?;
     let last = a.lead.len();
     let most = c.b.reduce(ReduceOp::Max, s, &[last], true)?;

@@ -131,7 +131,7 @@ pub fn conv_add_relu(c: &mut Ctx<'_, '_>) -> Res {
 /// row_conv: each row and those after it, weighted; sequences, or `[B, T, D]`.
 pub fn row_conv(c: &mut Ctx<'_, '_>) -> Res {
     let (x, w) = (c.tensor("X")?, c.tensor("Filter")?);
-    let dims = c.dims(x);
+    let dims = c.at_least(x, 2)?;
     let Some(n @ 1..=256) = c.dims(w).first().and_then(Dim::as_const) else {
         return c.refuse("an unknown number of rows");
     };
@@ -255,7 +255,7 @@ pub fn concat(c: &mut Ctx<'_, '_>) -> Res {
         lens = c.b.add(lens, s.lens)?;
     }
     let offsets = offsets_of(c, lens)?;
-    let count = c.dims(rows)[0].clone();
+    let count = c.dim(rows, 0)?;
     let joined = of_offsets(c, offsets, count)?;
     let (owner, mut place) = joined.owners(c)?;
     let mut base = Dim::from(0i64);
@@ -342,7 +342,7 @@ pub fn enumerate(c: &mut Ctx<'_, '_>) -> Res {
 pub fn kept(c: &mut Ctx<'_, '_>, x: Value, offsets: Value, keep: Value) -> Res<(Value, Value)> {
     let count = super::index::count_of_non_zero(c, keep);
     let rows = c.b.prim(Prim::NonZero { count }, &[keep])?;
-    let n = c.dims(rows)[1].clone();
+    let n = c.dim(rows, 1)?;
     let rows = c.b.reshape(rows, vec![n])?;
     let v = at(c, x, rows)?;
     let ones = c.b.cast(keep, Dtype::I64)?;
@@ -429,7 +429,7 @@ pub fn im2sequence(c: &mut Ctx<'_, '_>) -> Res {
     let (k, stride) = (two(c.ints("kernels")), two(c.ints("strides")));
     let pads = c.ints("paddings").and_then(|l| <[i64; 4]>::try_from(l).ok()).unwrap_or([0; 4]);
     let v = super::misc::patches(c, x, k, stride, [1, 1], pads)?;
-    let d = c.dims(v);
+    let d = c.at_least(v, 3)?;
     let v = c.b.transpose(v, &[0, 2, 1])?;
     let v = c.b.reshape(v, vec![d[0].mul(&d[2]), d[1].clone()])?;
     let image = iota(c, &d[0].plus(1))?;

@@ -150,7 +150,7 @@ pub fn split(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let axis = c.int_or("AxisTensor|Axis", "axis", 0)?;
     let at = axis_of(axis, c.rank(x))?;
-    let size = c.dims(x)[at].clone();
+    let size = c.dim(x, at)?;
     let sections = c.dims_or("SectionsTensorList|Sections", "sections", SIZE)?.unwrap_or_default();
     let sizes = if sections.is_empty() {
         let n = match c.int("num", 0) {
@@ -180,7 +180,7 @@ pub fn split(c: &mut Ctx<'_, '_>) -> Res {
 pub fn unbind(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|Input")?;
     let at = axis_of(c.int("axis", 0), c.rank(x))?;
-    let n = c.dims(x)[at].as_const().unwrap_or(c.declared_count("Out|Y") as i64);
+    let n = c.dim(x, at)?.as_const().unwrap_or(c.declared_count("Out|Y") as i64);
     if !(0..=MOST_SIZES as i64).contains(&n) {
         return c.refuse(format!("{n} parts"));
     }
@@ -242,7 +242,7 @@ pub fn slice(c: &mut Ctx<'_, '_>) -> Res {
         }
     }
     let kept = (0..dims.len()).filter(|i| !drop.contains(i));
-    let shape = kept.map(|i| c.dims(v)[i].clone()).collect();
+    let shape = kept.map(|i| c.dim(v, i)).collect::<Res<_>>()?;
     let v = c.b.reshape(v, shape)?;
     c.put("Out", v);
     Ok(())
@@ -290,7 +290,7 @@ pub fn strided_slice(c: &mut Ctx<'_, '_>) -> Res {
     let drop = c.ints("decrease_axis").unwrap_or_default();
     let drop = drop.into_iter().map(|a| axis_of(a, dims.len())).collect::<Res<Vec<_>>>()?;
     let kept = (0..dims.len()).filter(|i| !drop.contains(i));
-    let shape = kept.map(|i| c.dims(v)[i].clone()).collect();
+    let shape = kept.map(|i| c.dim(v, i)).collect::<Res<_>>()?;
     let v = c.b.reshape(v, shape)?;
     c.put("Out", v);
     Ok(())

@@ -7,7 +7,7 @@ use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, Value};
 
 /// All elements of an axis in order, and where they were.
 fn sorted(c: &mut Ctx<'_, '_>, x: Value, axis: usize, largest: bool) -> Res<(Value, Value)> {
-    let k: Dim = c.dims(x)[axis].clone();
+    let k: Dim = c.dim(x, axis)?;
     let outs = c.b.prim_n(Prim::TopK { k, axis: axis as u32, largest, sorted: true }, &[x])?;
     Ok((outs[0], outs[1]))
 }
@@ -15,7 +15,7 @@ fn sorted(c: &mut Ctx<'_, '_>, x: Value, axis: usize, largest: bool) -> Res<(Val
 /// Runs of equal neighbours in a vector, or of equal rows: which start one (as indices), and the run
 /// of each.
 fn runs(c: &mut Ctx<'_, '_>, v: Value) -> Res<(Value, Value)> {
-    let n = c.dims(v)[0].clone();
+    let n = c.dim(v, 0)?;
     let row = iota(c, &n)?;
     let before = c.b.bin_scalar(BinaryOp::Sub, row, 1.0)?;
     let before = super::lod::within(c, before, &n)?;
@@ -38,7 +38,7 @@ fn runs(c: &mut Ctx<'_, '_>, v: Value) -> Res<(Value, Value)> {
 fn lengths(c: &mut Ctx<'_, '_>, starts: Value, n: &Dim) -> Res<Value> {
     let end = c.b.dims_vector(vec![n.clone()]);
     let bounds = c.b.concat(&[starts, end], 0)?;
-    let count = c.dims(starts)[0].clone();
+    let count = c.dim(starts, 0)?;
     let ends = c.b.narrow(bounds, 0, 1i64.into(), count)?;
     Ok(c.b.sub(ends, starts)?)
 }
@@ -68,7 +68,7 @@ fn parts(c: &mut Ctx<'_, '_>, x: Value) -> Res<Parts> {
     let axis = axis_of(axis, rank)?;
     let perm: Vec<usize> = [axis].into_iter().chain((0..rank).filter(|&i| i != axis)).collect();
     let v = c.b.transpose(x, &perm)?;
-    let d = c.dims(v);
+    let d = c.at_least(v, 1)?;
     let rows = c.b.reshape(v, vec![d[0].clone(), Dim::product(&d[1..])])?;
     Ok(Parts { rows, n: d[0].clone(), axis: Some((axis, perm)) })
 }

@@ -316,7 +316,7 @@ pub fn log_cum_sum_exp(c: &mut Ctx<'_, '_>) -> Res {
     let dtype = c.b.g.dtype(x);
     let least = if dtype == Dtype::F64 { f64::MIN } else { f32::MIN.into() };
     let none = c.b.scalar(dtype, least);
-    let shape: Vec<Dim> = c.dims(rows)[1..].to_vec();
+    let shape: Vec<Dim> = c.dims_from(rows, 1)?;
     let start = c.b.broadcast(none, shape)?;
     let (exclusive, reverse) = (c.flag("exclusive", false), c.flag("reverse", false));
     let outs = scan(c, &[start], &[rows], reverse, &mut |c, carried, row| {
