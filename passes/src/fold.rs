@@ -95,7 +95,7 @@ impl Fold {
             let rank = |v: Value| g.ty(v).as_tensor().map(|t| t.rank());
             g.ty(w) == g.ty(r) || (rank(w).is_some() && rank(w) == rank(r))
         };
-        if !pairs.into_iter().all(|p| fits(p)) {
+        if !pairs.into_iter().all(fits) {
             return false;
         }
         for m in g.regions[taken].nodes.clone() {

@@ -263,7 +263,7 @@ fn multi_head(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     // x plus its part of the bias, as heads.
     let mut split = |c: &mut Cx<'_, '_, '_>, x: Value| -> Got {
         let Some(bias) = c.opt(3) else { return split_heads(c, x, n) };
-        let width = c.dims(x)[c.rank(x) - 1].clone();
+        let width = c.dim(x, 2)?;
         let own = c.b.narrow(bias, 0, from.clone(), width.clone())?;
         from = from.add(&width);
         let x = c.bin(BinaryOp::Add, x, own)?;
@@ -336,7 +336,7 @@ fn group_query(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let at = c.opt(9).unwrap_or(places);
         let at = c.b.broadcast(at, vec![batch.clone(), s.clone()])?;
         let angles = [looked_up(c, 7, at)?, looked_up(c, 8, at)?];
-        let turned = c.dims(angles[0])[2].times(2);
+        let turned = c.dim(angles[0], 2)?.times(2);
         let pairs = c.flag("rotary_interleaved", false)?;
         q = turn(c, q, angles, turned.clone(), pairs)?;
         k = turn(c, k, angles, turned, pairs)?;

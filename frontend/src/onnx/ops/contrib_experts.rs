@@ -53,7 +53,7 @@ fn real(c: &mut Cx<'_, '_, '_>, [w, scales]: [Value; 2], zero: Option<Value>, bi
     if rows {
         scales = c.b.unsqueeze(scales, 2)?;
     }
-    let Some(block) = size.div(&c.dims(scales)[2]).as_const().filter(|&b| b > 0) else {
+    let Some(block) = size.div(&c.dim(scales, 2)?).as_const().filter(|&b| b > 0) else {
         return unsupported("weights whose blocks are not known");
     };
     let grid = c.at_least(scales, 3)?;

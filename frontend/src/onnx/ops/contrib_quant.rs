@@ -99,7 +99,7 @@ fn reduce_mean(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
 }
 
 fn global_average(c: &mut Cx<'_, '_, '_>, x: Value) -> Got {
-    let rank = c.rank(x);
+    let rank = c.at_least(x, 2)?.len();
     let last = c.flag("channels_last", false)?;
     let axes: Vec<usize> = if last { (1..rank - 1).collect() } else { (2..rank).collect() };
     c.reduce(ReduceOp::Mean, x, &axes, true)

@@ -121,10 +121,11 @@ pub(super) fn finish(
 }
 
 fn scalar_bool(c: &mut Cx<'_, '_, '_>, v: Value) -> Got {
-    if c.dtype(v) != Dtype::Bool {
-        return invalid(format!("a condition is {}", c.dtype(v)));
+    match c.b.g.ty(v).as_tensor().map(|t| t.dtype) {
+        Some(Dtype::Bool) => c.reshape(v, vec![]),
+        Some(other) => invalid(format!("a condition is {other}")),
+        None => invalid("a condition is not a tensor"),
     }
-    c.reshape(v, vec![])
 }
 
 fn branch(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {

@@ -112,9 +112,9 @@ fn batched_scan(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
     let region = c.b.g.new_region();
     let mut slices = vec![];
     for &v in &ins {
-        let t = c.b.g.tensor(v).clone();
-        c.b.g.constraints.equal(&trip, &t.dims[0])?;
-        slices.push(c.b.g.add_param(region, Type::tensor(t.dtype, t.dims[1..].to_vec())));
+        let (first, row) = (c.dim(v, 0)?, Type::tensor(c.dtype(v), c.dims_from(v, 1)?));
+        c.b.g.constraints.equal(&trip, &first)?;
+        slices.push(c.b.g.add_param(region, row));
     }
     let outside = Outside::now(c.b);
     let known = c.b.g.syms.len() as u32;

@@ -230,7 +230,7 @@ pub fn multihead_matmul(c: &mut Ctx<'_, '_>) -> Res {
     let (x, w, bias) = (c.tensor("Input")?, c.tensor("W")?, c.tensor("Bias")?);
     let n = c.int("head_number", 1);
     let d = c.dims(x);
-    let ([b, s, width], 1..) = (&d[..], n) else { return c.refuse("such a shape") };
+    let ([b, s, width], 1..=0xFFFF) = (&d[..], n) else { return c.refuse("such a shape") };
     if c.flag("transpose_Q|transpose_q", false) || !c.flag("transpose_K|transpose_k", true) {
         return c.refuse("queries or keys the other way round");
     }
@@ -277,7 +277,7 @@ fn angles(c: &mut Ctx<'_, '_>, at: Value, width: i64) -> Res<(Value, Value)> {
 pub fn rotary(c: &mut Ctx<'_, '_>) -> Res {
     let q = c.tensor("q")?;
     let d = c.dims(q);
-    let (4, Some(width @ 2..)) = (d.len(), d.last().and_then(Dim::as_const)) else {
+    let (4, Some(width @ 2..=0xFFFF)) = (d.len(), d.last().and_then(Dim::as_const)) else {
         return c.refuse("such a shape");
     };
     let time_major = c.flag("time_major", false);

@@ -202,7 +202,7 @@ pub fn shard_index(c: &mut Ctx<'_, '_>) -> Res {
     if shards < 1 || total < 1 {
         return c.refuse("no shards");
     }
-    let each = (total + shards - 1) / shards;
+    let each = (total - 1) / shards + 1;
     let shard = c.b.bin_scalar(BinaryOp::Div, x, each as f64)?;
     let own = c.b.bin_scalar(BinaryOp::Eq, shard, c.int("shard_id", 0) as f64)?;
     let place = c.b.bin_scalar(BinaryOp::Mod, x, each as f64)?;

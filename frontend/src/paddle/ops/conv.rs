@@ -171,7 +171,7 @@ pub fn pool(c: &mut Ctx<'_, '_>) -> Res {
         let pads = geo.after.clone();
         if c.flag("ceil_mode", false) {
             for i in 0..n {
-                geo.after[i] = geo.after[i].plus(geo.stride[i] - 1);
+                geo.after[i] = geo.after[i].plus(geo.stride[i].saturating_sub(1));
             }
         }
         if max {
@@ -197,7 +197,8 @@ fn adaptive_indices(c: &mut Ctx<'_, '_>, x: Value, bins: &[i64]) -> Res<Vec<Valu
     let d = c.at_least(x, 2)?;
     let sizes: Option<Vec<i64>> = d[2..].iter().map(Dim::as_const).collect();
     let total = bins.iter().try_fold(1i64, |n, &b| n.checked_mul(b).filter(|_| b > 0));
-    let (Some(sizes), Some(total @ 1..=1024)) = (sizes, total) else {
+    let plane = sizes.as_ref().is_none_or(|s| s.iter().all(|&n| n < 1 << 20));
+    let (Some(sizes), Some(total @ 1..=1024), true) = (sizes, total, plane) else {
         return c.refuse("indices of an adaptive pool of such bins, or of unknown size");
     };
     let (mut values, mut indices) = (vec![], vec![]);
@@ -400,7 +401,7 @@ pub fn lp_pool(c: &mut Ctx<'_, '_>) -> Res {
             (kernel, geo) = (sizes, Geometry::unit(n));
         } else if c.flag("ceil_mode", false) {
             for i in 0..n {
-                geo.after[i] = geo.after[i].plus(geo.stride[i] - 1);
+                geo.after[i] = geo.after[i].plus(geo.stride[i].saturating_sub(1));
             }
         }
         let q = match p == 2.0 {

@@ -34,7 +34,7 @@ pub fn prior_box(c: &mut Ctx<'_, '_>) -> Res {
         return c.refuse("a map or image of unknown size");
     };
     let sides = prior_sides(c);
-    let count = (h * w).checked_mul(4 * sides.len() as i64);
+    let count = h.checked_mul(w).and_then(|n| n.checked_mul(4 * sides.len() as i64));
     if h < 1 || w < 1 || count.is_none_or(|n| n > 1 << 24) {
         return c.refuse("too many anchors");
     }
@@ -213,8 +213,14 @@ pub fn density_prior_box(c: &mut Ctx<'_, '_>) -> Res {
     };
     let list = |n: &str| c.floats(n).unwrap_or_default();
     let (sizes, ratios, densities) = (list("fixed_sizes"), list("fixed_ratios"), list("densities"));
+    let whole = densities.iter().all(|d| (1.0..=64.0).contains(d) && d.fract() == 0.0);
     let each: f64 = densities.iter().map(|d| d * d * ratios.len() as f64).sum();
-    if h < 1 || w < 1 || sizes.len() != densities.len() || h as f64 * w as f64 * each > 4e6 {
+    if !whole
+        || h < 1
+        || w < 1
+        || sizes.len() != densities.len()
+        || h as f64 * w as f64 * each > 4e6
+    {
         return c.refuse("too many anchors, or sizes and densities that differ in number");
     }
     let step =

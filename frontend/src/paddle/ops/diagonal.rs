@@ -4,6 +4,15 @@ use super::lod::{at, iota, within};
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::{BinaryOp, Dim, Prim, ReduceOp, Value};
 
+/// How far from the main diagonal.
+fn offset(c: &Ctx<'_, '_>) -> Res<i64> {
+    let most = crate::options::DIM_MAX;
+    match c.int("offset", 0) {
+        n if (-most..=most).contains(&n) => Ok(n),
+        n => Err(crate::FrontendError::invalid(format!("a diagonal {n} from the main one"))),
+    }
+}
+
 /// Where row and column of the last two axes differ by `offset`, bool `[rows, columns]`.
 fn on_diagonal(c: &mut Ctx<'_, '_>, rows: &Dim, columns: &Dim, offset: i64) -> Res<Value> {
     let (i, j) = (iota(c, rows)?, iota(c, columns)?);
@@ -15,7 +24,7 @@ fn on_diagonal(c: &mut Ctx<'_, '_>, rows: &Dim, columns: &Dim, offset: i64) -> R
 /// diag_v2: a matrix from a vector, or a vector from a matrix.
 pub fn diag(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|x")?;
-    let offset = c.int("offset", 0);
+    let offset = offset(c)?;
     if c.rank(x) == 2 {
         let v = diagonal_of(c, x, 0, 1, offset)?;
         c.put("Out|out", v);
@@ -69,7 +78,8 @@ fn diagonal_of(c: &mut Ctx<'_, '_>, x: Value, a: i64, b: i64, offset: i64) -> Re
 pub fn diagonal(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("Input|x")?;
     let (a, b) = (c.int("axis1", 0), c.int("axis2", 1));
-    let v = diagonal_of(c, x, a, b, c.int("offset", 0))?;
+    let offset = offset(c)?;
+    let v = diagonal_of(c, x, a, b, offset)?;
     c.put("Out|out", v);
     Ok(())
 }
@@ -78,7 +88,8 @@ pub fn diagonal(c: &mut Ctx<'_, '_>) -> Res {
 pub fn trace(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("Input|x")?;
     let (a, b) = (c.int("axis1", 0), c.int("axis2", 1));
-    let v = diagonal_of(c, x, a, b, c.int("offset", 0))?;
+    let offset = offset(c)?;
+    let v = diagonal_of(c, x, a, b, offset)?;
     let last = c.last(v)?;
     let v = c.b.reduce(ReduceOp::Sum, v, &[last], false)?;
     c.put("Out|out", v);
@@ -89,7 +100,7 @@ pub fn trace(c: &mut Ctx<'_, '_>) -> Res {
 pub fn diag_embed(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("Input")?;
     let rank = c.rank(x) + 1;
-    let offset = c.int("offset", 0);
+    let offset = offset(c)?;
     let (a, b) = (axis_of(c.int("dim1", -2), rank)?, axis_of(c.int("dim2", -1), rank)?);
     let n = c.dim(x, rank - 2)?;
     let size = n.plus(offset.abs());
@@ -122,7 +133,7 @@ pub fn fill_diagonal(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X|x")?;
     let dims = c.dims(x);
     let [_, width, ..] = &dims[..] else { return c.refuse("fewer than two axes") };
-    let offset = c.int("offset", 0);
+    let offset = offset(c)?;
     let total = Dim::product(&dims);
     // Elements of the diagonal are this far apart.
     let stride = (1..dims.len())
@@ -164,7 +175,7 @@ pub fn fill_diagonal_tensor(c: &mut Ctx<'_, '_>) -> Res {
     let (v, perm) = axes_last(c, x, c.int("dim1", 0), c.int("dim2", 1))?;
     let d = c.dims(v);
     let (rows, columns) = (&d[rank - 2], &d[rank - 1]);
-    let offset = c.int("offset", 0);
+    let offset = offset(c)?;
     let on = on_diagonal(c, rows, columns, offset)?;
     let y = match c.rank(y) + 1 {
         r if r == rank => y,

@@ -2,6 +2,7 @@
 
 use super::index::rows_of_non_zero;
 use super::lod::{at, iota, scan};
+use crate::FrontendError;
 use crate::paddle::ctx::{Ctx, Res, axis_of};
 use hub_ir::{BinaryOp, Dim, Dtype, Prim, ReduceOp, Value};
 
@@ -260,6 +261,7 @@ pub fn search_sorted(c: &mut Ctx<'_, '_>) -> Res {
     let rank = c.rank(v);
     let column = c.b.unsqueeze(v, rank)?;
     let row = match c.rank(row) {
+        0 => return Err(FrontendError::invalid("a sorted sequence without an axis")),
         1 => row,
         r => c.b.unsqueeze(row, r - 1)?,
     };

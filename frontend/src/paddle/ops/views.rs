@@ -17,8 +17,8 @@ pub fn shape(c: &mut Ctx<'_, '_>) -> Res {
     if open > 1 {
         return c.refuse("two sizes that follow from the others");
     }
-    let known: i64 = dims.iter().filter(|&&k| k >= 0).product();
-    let rest = Dim::product(&d).div(&Dim::from(known.max(1)));
+    let given: Vec<Dim> = dims.iter().filter(|&&k| k > 0).map(|&k| k.into()).collect();
+    let rest = Dim::product(&d).div(&Dim::product(&given));
     let to = dims.iter().map(|&k| if k < 0 { rest.clone() } else { k.into() }).collect();
     let v = c.b.reshape(x, to)?;
     c.put("out", v);

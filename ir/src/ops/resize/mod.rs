@@ -257,7 +257,8 @@ impl Resize {
 
     /// Indices and weights of the `2*radius` elements about x.
     fn filter(&self, x: f32, radius: i64, shrink: f32, size: i64) -> Vec<(i64, f32)> {
-        let base = x.floor() as i64;
+        // Far outside is outside.
+        let base = (x.floor() as i64).clamp(-(1 << 40), 1 << 40);
         let mut taps: Vec<(i64, f32)> = (base - radius + 1..=base + radius)
             .map(|i| {
                 let d = (i as f32 - x).abs() * shrink;
