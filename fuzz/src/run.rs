@@ -17,7 +17,6 @@ pub const SMALL: Limits = Limits {
     steps: 20_000,
     work: 1 << 26,
     sequence: 1 << 10,
-    ..Limits::DEFAULT
 };
 
 /// Graphs of more nodes are not compiled, which takes milliseconds a kernel.
