@@ -83,7 +83,8 @@ pub(crate) fn pad(
                 _ if base == FILL => out.extend(std::iter::repeat_n(fill.clone(), columns.len())),
                 Some((head, from, len)) => {
                     out.extend(std::iter::repeat_n(fill.clone(), *head));
-                    out.extend_from_slice(&xs[base + from..base + from + len]);
+                    // (Of an empty tensor there is nothing, not even a place.)
+                    out.extend_from_slice(xs.get(base + from..base + from + len).unwrap_or(&[]));
                     let tail = columns.len() - head - len;
                     out.extend(std::iter::repeat_n(fill.clone(), tail));
                 }
@@ -122,6 +123,13 @@ mod tests {
         assert_eq!(run(PadMode::Edge, &x, 2, 1), [1, 1, 1, 2, 3, 3]);
         assert_eq!(run(PadMode::Wrap, &x, 2, 2), [2, 3, 1, 2, 3, 1, 2]);
         assert_eq!(run(PadMode::Constant, &x, -3, 2), [9, 9]);
+    }
+
+    #[test]
+    fn an_empty_tensor_gives_what_it_is_filled_with() {
+        let (x, v) = (Tensor::new(&[2, 0], Vec::<i32>::new()).unwrap(), Tensor::scalar(9i32));
+        let y = pad(&x, &v, &[0, 1], &[0, 1], PadMode::Constant, &Limits::default()).unwrap();
+        assert_eq!((y.dims(), y.to_i64s().unwrap()), (&[2, 2][..], vec![9; 4]));
     }
 
     #[test]

@@ -269,11 +269,14 @@ pub fn clip_by_norm(c: &mut Ctx<'_, '_>) -> Res {
     Ok(())
 }
 
+/// The widest tokens whose frequencies are computed.
+const MOST_WIDTH: i64 = 1 << 20;
+
 /// add_position_encoding: `alpha * x + beta * (sines, then cosines)`, over `[N, T, D]`.
 pub fn position_encoding(c: &mut Ctx<'_, '_>) -> Res {
     let x = c.tensor("X")?;
     let d = c.dims(x);
-    let (3, Some(width @ 2..)) = (d.len(), d.get(2).and_then(Dim::as_const)) else {
+    let (3, Some(width @ 2..=MOST_WIDTH)) = (d.len(), d.get(2).and_then(Dim::as_const)) else {
         return c.refuse("such a shape");
     };
     let half = width / 2;
