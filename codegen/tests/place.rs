@@ -6,12 +6,10 @@ use hub_abi::dim::SymEnv;
 use hub_abi::plan::{Arg, Buf, Plan, Step};
 use hub_abi::{Dim, Dtype, trace};
 use hub_codegen::kir::{Kernel, interp};
-use hub_codegen::lower;
 use hub_codegen::place::{Backend, Tier, compile};
 use hub_codegen::target::{self, Target};
-use hub_codegen::task::{Lowered, Operand, Refused, Task};
 use hub_ir::ops::{activation::Activation, conv::Conv, norm};
-use hub_ir::{BinaryOp, Builder, Geometry, Graph, GroupKind, Prim, ReduceOp, Type, Value};
+use hub_ir::{BinaryOp, Builder, Geometry, Graph, Prim, ReduceOp, Type, Value};
 use hub_portable::{Limits, Tensor};
 use std::cell::RefCell;
 
@@ -22,17 +20,11 @@ struct Interpreted {
 }
 
 impl Backend for Interpreted {
+    fn target(&self) -> &Target {
+        &self.target
+    }
     fn tier(&self) -> &str {
         "interpreted"
-    }
-    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
-        lower::lower(task, kind, &self.target)
-    }
-    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused> {
-        lower::lower_copy(src, dst, &self.target)
-    }
-    fn halo(&self, i: &Operand, b: &[Dim], a: &[Dim], fill: f64) -> Result<Lowered, Refused> {
-        lower::lower_halo_fill(i, b, a, fill, &self.target)
     }
     fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String> {
         self.kernels.borrow_mut().push(kernel.clone());

@@ -4,7 +4,8 @@ use crate::args::Sign;
 use crate::failure::{Failure, USAGE};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
-use hub_abi::bundle::{Signature, attach, message, replace};
+use hub_abi::bundle::{Signature, attach, message};
+use hub_abi::replace;
 use hub_runtime::{Model, OpenOptions, PublicKey, Trust};
 use std::path::Path;
 

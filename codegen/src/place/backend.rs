@@ -1,12 +1,17 @@
 //! What placement needs of a target.
 
 use crate::kir::{Kernel, ParamId, share};
+use crate::lower;
+use crate::target::Target;
 use crate::task::{Lowered, Operand, Refused, Task};
 use hub_abi::Dim;
 use hub_ir::{GroupKind, Region};
 
 /// A target: lowers tasks to kernels and emits them.
 pub trait Backend {
+    /// The machine that kernels are lowered for.
+    fn target(&self) -> &Target;
+
     /// Name of the tier, e.g. `avx512`.
     fn tier(&self) -> &str;
 
@@ -47,10 +52,15 @@ pub trait Backend {
     }
 
     /// A kernel for a group.
-    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused>;
+    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
+        let choice = self.choice(task.region);
+        lower::lower(task, kind, &Target { choice, ..*self.target() })
+    }
 
     /// A kernel that copies `src` to `dst`: same dims and dtype, any strides.
-    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused>;
+    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused> {
+        lower::lower_copy(src, dst, self.target())
+    }
 
     /// A kernel that writes `fill` around a channel-last image: `before` and `after` elements on
     /// each spatial axis, all channels, slack included.
@@ -60,7 +70,9 @@ pub trait Backend {
         before: &[Dim],
         after: &[Dim],
         fill: f64,
-    ) -> Result<Lowered, Refused>;
+    ) -> Result<Lowered, Refused> {
+        lower::lower_halo_fill(image, before, after, fill, self.target())
+    }
 
     /// Code of a kernel (its name is the symbol).
     fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String>;

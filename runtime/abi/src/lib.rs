@@ -20,9 +20,11 @@ pub mod pack;
 pub mod pgraph;
 pub mod plan;
 pub mod prim;
+mod replace;
 pub mod shape;
 pub mod trace;
 
 pub use dim::{Dim, Sym, SymEnv, SymInfo};
 pub use dtype::Dtype;
 pub use prim::Prim;
+pub use replace::replace;

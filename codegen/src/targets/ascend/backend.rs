@@ -24,6 +24,10 @@ impl AscendBackend {
 }
 
 impl Backend for AscendBackend {
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
     fn tier(&self) -> &str {
         self.target.tier.name()
     }

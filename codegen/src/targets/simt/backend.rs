@@ -1,13 +1,9 @@
 //! A target whose code is text, as placement sees it.
 
 use crate::kir::{Kernel, ParamId};
-use crate::lower;
 use crate::place::Backend;
 use crate::target::{Target, Tier};
 use crate::targets::{Refused, cuda, opencl};
-use crate::task::{Lowered, Operand, Refused as NotLowered, Task};
-use hub_abi::Dim;
-use hub_ir::GroupKind;
 
 /// The text of a kernel.
 type Emit = fn(&Kernel) -> Result<String, Refused>;
@@ -33,6 +29,10 @@ impl SimtBackend {
 }
 
 impl Backend for SimtBackend {
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
     fn tier(&self) -> &str {
         self.target.tier.name()
     }
@@ -58,24 +58,6 @@ impl Backend for SimtBackend {
     /// None: it is memory of the device's own, a block's or a group's.
     fn scratch(&self, _: &Kernel) -> u64 {
         0
-    }
-
-    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, NotLowered> {
-        lower::lower(task, kind, &self.target)
-    }
-
-    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, NotLowered> {
-        lower::lower_copy(src, dst, &self.target)
-    }
-
-    fn halo(
-        &self,
-        image: &Operand,
-        before: &[Dim],
-        after: &[Dim],
-        fill: f64,
-    ) -> Result<Lowered, NotLowered> {
-        lower::lower_halo_fill(image, before, after, fill, &self.target)
     }
 
     fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String> {

@@ -1,12 +1,9 @@
 //! The x86 tiers as placement sees them.
 
 use crate::kir::Kernel;
-use crate::lower;
 use crate::place::Backend;
 use crate::target::{Target, Tier};
-use crate::task::{Lowered, Operand, Refused, Task};
-use hub_abi::Dim;
-use hub_ir::{GroupKind, Region};
+use hub_ir::Region;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use std::collections::HashMap;
 
@@ -40,31 +37,16 @@ impl X86Backend {
 }
 
 impl Backend for X86Backend {
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
     fn tier(&self) -> &str {
         self.target.tier.name()
     }
 
     fn choice(&self, region: Region) -> usize {
         self.choices.get(&region).copied().unwrap_or(0)
-    }
-
-    fn lower(&self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
-        let choice = self.choice(task.region);
-        lower::lower(task, kind, &Target { choice, ..self.target })
-    }
-
-    fn copy(&self, src: &Operand, dst: &Operand) -> Result<Lowered, Refused> {
-        lower::lower_copy(src, dst, &self.target)
-    }
-
-    fn halo(
-        &self,
-        image: &Operand,
-        before: &[Dim],
-        after: &[Dim],
-        fill: f64,
-    ) -> Result<Lowered, Refused> {
-        lower::lower_halo_fill(image, before, after, fill, &self.target)
     }
 
     fn emit(&self, kernel: &Kernel) -> Result<Vec<u8>, String> {

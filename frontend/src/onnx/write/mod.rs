@@ -40,7 +40,7 @@ use hub_ir::graph::RegionData;
 use hub_ir::{Builder, Graph, Node, Op, Region, Value};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Version of ONNX's operators that is written, and the file format's version that came with it.
@@ -144,7 +144,7 @@ impl OnnxModel {
             let pieces = file::externalise(&mut graph.initializer, name);
             if !pieces.is_empty() {
                 let file = path.with_file_name(name);
-                let size = replace(&file, |out| {
+                let size = hub_abi::replace(&file, |out| {
                     let mut size = 0;
                     for (at, data) in &pieces {
                         out.seek(SeekFrom::Start(*at))?;
@@ -152,29 +152,17 @@ impl OnnxModel {
                         size = at + data.len() as u64;
                     }
                     Ok(size)
-                })?;
+                })
+                .map_err(|e| FrontendError::io(&file, &e))?;
                 external_bytes = Some(size);
             }
         }
         let bytes = self.model.encode_to_vec();
-        replace(path, |out| out.write_all(&bytes))?;
+        hub_abi::replace(path, |out| out.write_all(&bytes))
+            .map_err(|e| FrontendError::io(path, &e))?;
         let bytes = bytes.len() as u64;
         Ok(WriteReport { nodes, functions, initializers, bytes, external_bytes })
     }
-}
-
-/// Writes a file aside and renames it into place.
-fn replace<T>(path: &Path, fill: impl FnOnce(&mut std::fs::File) -> io::Result<T>) -> Got<T> {
-    let mut aside = path.as_os_str().to_os_string();
-    aside.push(format!(".{}.tmp", std::process::id()));
-    let aside = std::path::PathBuf::from(aside);
-    let done = std::fs::File::create(&aside)
-        .and_then(|mut f| fill(&mut f))
-        .and_then(|t| std::fs::rename(&aside, path).map(|()| t));
-    done.map_err(|e| {
-        let _not_there_or_not_ours = std::fs::remove_file(&aside);
-        FrontendError::io(path, &e)
-    })
 }
 
 impl Writer {

@@ -32,7 +32,7 @@ mod tests;
 
 pub use read::{BundleView, TierView};
 pub use sign::{Signature, attach, message};
-pub use write::{BundleWriter, TierCode, replace};
+pub use write::{BundleWriter, TierCode};
 
 use crate::dim::SymInfo;
 use crate::pgraph::PGraph;

@@ -4,6 +4,7 @@ use super::elf::{self, Section};
 use super::*;
 use crate::pgraph::PGraph;
 use crate::plan::Plan;
+use crate::replace;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -221,29 +222,6 @@ pub(super) fn finish<W: Write + Seek>(
     file.out.write_all(&read::seal(&head, &names, &headers, manifest))?;
     file.out.seek(SeekFrom::Start(size))?;
     Ok(size)
-}
-
-/// Writes a file through `fill` (which gives its size) under a temporary name beside `path`, then
-/// renames it: who has the old file open keeps it whole. Gives the size.
-pub fn replace(
-    path: &Path,
-    fill: impl FnOnce(&mut io::BufWriter<std::fs::File>) -> io::Result<u64>,
-) -> io::Result<u64> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
-    let temp = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-    let temp = path.with_file_name(temp);
-    let result = std::fs::File::create(&temp)
-        .and_then(|f| {
-            let mut w = io::BufWriter::with_capacity(1 << 20, f);
-            let n = fill(&mut w)?;
-            w.into_inner().map_err(|e| e.into_error())?;
-            Ok(n)
-        })
-        .and_then(|n| std::fs::rename(&temp, path).map(|()| n));
-    if result.is_err() {
-        let _ = std::fs::remove_file(&temp);
-    }
-    result
 }
 
 fn encode<T: Serialize>(v: &T) -> io::Result<Vec<u8>> {
