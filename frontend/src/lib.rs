@@ -13,6 +13,7 @@ pub mod onnx;
 pub mod options;
 pub mod paddle;
 mod rank;
+mod sizes;
 mod sniff;
 mod wire;
 

@@ -267,6 +267,11 @@ impl Graph {
 
     /// Replaces values everywhere in living regions (operands and results), following chains.
     pub fn replace(&mut self, map: &HashMap<Value, Value>) {
+        self.replace_in(self.root(), map);
+    }
+
+    /// [`Self::replace`] in one region and the regions inside it: all of it for values made there.
+    pub fn replace_in(&mut self, r: Region, map: &HashMap<Value, Value>) {
         if map.is_empty() {
             return;
         }
@@ -276,14 +281,13 @@ impl Graph {
             }
             v
         };
-        for n in self.walk() {
-            for v in &mut self.nodes[n].inputs {
-                *v = last(*v);
-            }
-        }
-        for r in self.live_regions() {
-            for v in &mut self.regions[r].results {
-                *v = last(*v);
+        let mut regions = vec![r];
+        while let Some(r) = regions.pop() {
+            self.regions[r].results.iter_mut().for_each(|v| *v = last(*v));
+            for i in 0..self.regions[r].nodes.len() {
+                let n = self.regions[r].nodes[i];
+                self.nodes[n].inputs.iter_mut().for_each(|v| *v = last(*v));
+                regions.extend(self.regions_of(n));
             }
         }
     }

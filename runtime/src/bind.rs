@@ -83,18 +83,12 @@ pub struct Binder<'a> {
 }
 
 impl Binder<'_> {
-    /// Refuses a stage of more work than `limit`, counted as [`hub_portable::work`] counts it.
-    pub fn work(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<(), Error> {
-        let steps = &self.plan.steps[self.flow.stages[stage].clone()];
-        let need = work::of(steps, env);
-        if need <= limit {
-            return Ok(());
-        }
-        let what = format!("the amount of work of a run would be {need}, the limit is {limit}");
-        Err(Error::Limit(format!("{what}: raise the session's limits")))
+    /// Work of a stage, counted as [`hub_portable::work`] counts it.
+    pub fn work(&self, stage: usize, env: &SymEnv) -> u64 {
+        work::of(&self.plan.steps[self.flow.stages[stage].clone()], env)
     }
 
-    /// Sizes and places the buffers of a stage. `limit` is in bytes.
+    /// Sizes and places the buffers of a stage. `limit` is in bytes: what the run may still take.
     pub fn layout(&self, stage: usize, env: &SymEnv, limit: u64) -> Result<Layout, Error> {
         let too_big = || Error::Limit(format!("the arena would need more than {limit} bytes"));
         let mut lens = vec![0; self.plan.bufs.len()];
@@ -137,7 +131,7 @@ impl Binder<'_> {
         let total = placed.total;
         if total > limit {
             return Err(Error::Limit(format!(
-                "the arena needs {total} bytes, the limit is {limit}: raise the session's limits"
+                "the arena needs {total} bytes, the limit leaves {limit}: raise the session's limits"
             )));
         }
         let most_scratch = scratch.iter().map(|(_, room)| blocks[*room].bytes).max().unwrap_or(0);

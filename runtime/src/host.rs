@@ -100,6 +100,11 @@ impl Host {
         self.frame.get_or_insert_with(|| Frame::new(g)).set(v, value);
     }
 
+    /// Bytes of the values in it.
+    pub fn live(&self) -> u64 {
+        self.frame.as_ref().map_or(0, Frame::live_bytes)
+    }
+
     /// The value, where it is there.
     pub fn get(&self, v: u32) -> Option<&Value> {
         self.frame.as_ref()?.get(v)

@@ -130,13 +130,27 @@ impl Native {
         let bytes = inputs.iter().flatten().filter_map(Given::need);
         let bytes = bytes.fold(self.const_bytes, |n, b| n.saturating_add(b as u64));
         self.limits = self.asked.given(bytes);
-        self.host.limits = self.limits;
+        (self.steps, self.work) = (0, 0);
+        self.share_memory();
         Ok(())
     }
 
     /// Bytes of arenas.
     pub fn memory(&self) -> usize {
-        self.stages.iter().filter_map(|s| s.region.as_ref()).map(Room::len).sum()
+        memory(&self.stages) as usize
+    }
+
+    /// Leaves the heap what the arenas have not taken.
+    fn share_memory(&mut self) {
+        let live_bytes = self.limits.live_bytes.saturating_sub(memory(&self.stages));
+        self.host.limits = Limits { live_bytes, ..self.limits };
+    }
+
+    /// Counts the work of a bound stage against what a run may do.
+    pub fn begin(&mut self, k: usize) -> Result<(), Error> {
+        let work = self.stages[k].bounds.last().map_or(0, |b| b.work);
+        self.work = self.work.saturating_add(work);
+        within(self.work, self.limits.work)
     }
 
     /// Makes the binding for the present symbols the stage's last one.
@@ -169,13 +183,19 @@ impl Native {
             status,
             workers: self.pool.workers() as u64,
         };
-        binder.work(k, &self.env, self.limits.work)?;
-        let layout = binder.layout(k, &self.env, self.limits.live_bytes)?;
+        let work = binder.work(k, &self.env);
+        within(self.work.saturating_add(work), self.limits.work)?;
+        let taken = memory(&self.stages[..k]).saturating_add(self.host.live());
+        let room = self.limits.live_bytes.saturating_sub(taken);
+        let layout = binder.layout(k, &self.env, room)?;
         let need = usize::try_from(layout.total).map_err(|e| Error::Limit(e.to_string()))?;
-        if stage.region.as_ref().is_none_or(|r| r.len() < need) {
+        if self.stages[k].region.as_ref().is_none_or(|r| r.len() < need) {
             // Bindings hold addresses in the region that goes away.
             self.stages[k..].iter_mut().for_each(|s| s.bounds.clear());
             self.stages[k].region = None;
+            if layout.total.saturating_add(memory(&self.stages[k..])) > room {
+                self.stages[k..].iter_mut().for_each(|s| s.region = None);
+            }
             self.stages[k].region = Some(Room::new(self.far.as_ref(), need)?);
         }
         let before: Vec<Place> = match k.checked_sub(1) {
@@ -184,7 +204,8 @@ impl Native {
         };
         let stage = &mut self.stages[k];
         let region = stage.region.as_ref().map_or(0, Room::at);
-        let bound = binder.bind(k, &self.env, &layout, region, &before)?;
+        let mut bound = binder.bind(k, &self.env, &layout, region, &before)?;
+        bound.work = work;
         if let Some(queue) = &self.queue {
             for op in &bound.ops {
                 if let Op::Call { kernel, args, .. } = op {
@@ -196,6 +217,21 @@ impl Native {
             stage.bounds.remove(0);
         }
         stage.bounds.push(bound);
+        self.share_memory();
         Ok(())
     }
+}
+
+/// Bytes of stages' arenas.
+fn memory(stages: &[Stage]) -> u64 {
+    stages.iter().filter_map(|s| s.region.as_ref()).map(|r| r.len() as u64).sum()
+}
+
+/// Refuses work above a run's limit.
+fn within(work: u64, limit: u64) -> Result<(), Error> {
+    if work <= limit {
+        return Ok(());
+    }
+    let what = format!("the amount of work of a run would be {work}, the limit is {limit}");
+    Err(Error::Limit(format!("{what}: raise the session's limits")))
 }

@@ -125,6 +125,8 @@ pub struct Bound {
     pub patches: Vec<(u32, u32, u64)>,
     /// Places of all buffers known so far.
     pub places: Vec<Place>,
+    /// Work of this stage, loops aside.
+    pub work: u64,
     /// Bytes of this stage's arena.
     pub arena: u64,
     /// Bytes of the largest set of tensors that live at one step.

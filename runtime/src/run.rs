@@ -23,7 +23,6 @@ impl Native {
             return Err(Error::Usage(what.into()));
         }
         self.accept(inputs)?;
-        (self.steps, self.work) = (0, 0);
         // SAFETY: by the caller's promise.
         unsafe { self.bring(inputs)? };
         // Memory of the caller that a run may still read, or the device cannot reach, is written at the
@@ -32,6 +31,7 @@ impl Native {
         let rooms_now = if late { &[] } else { rooms };
         for k in 0..self.stages.len() {
             self.bind_stage(k)?;
+            self.begin(k)?;
             self.patch(k, rooms_now);
             if k > 0 {
                 let closing = self.tier.flow.stages[k - 1].end - 1;

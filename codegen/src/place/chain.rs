@@ -16,13 +16,11 @@ const CHANNELS: i64 = 32;
 
 /// Joins all pairs.
 pub fn chains(g: &mut Graph) {
+    let uses = g.use_counts();
     for r in g.live_regions() {
-        if g.regions[r].nodes.iter().any(|&n| matches!(g.nodes[n].op, Op::Group { .. })) {
-            let uses = g.use_counts();
-            for n in g.regions[r].nodes.clone() {
-                if let Some(first) = partner(g, r, n, &uses) {
-                    join(g, r, first, n);
-                }
+        for n in g.regions[r].nodes.clone() {
+            if let Some(first) = partner(g, r, n, &uses) {
+                join(g, r, first, n);
             }
         }
     }
@@ -63,7 +61,7 @@ fn partner(g: &Graph, r: Region, n: Node, uses: &[u32]) -> Option<Node> {
     let (at, mid) = outside(g, n, inner, g.nodes[conv].inputs[0])?;
     let (_, filter) = outside(g, n, inner, g.nodes[conv].inputs[1])?;
     let out = *g.nodes[n].outputs.first()?;
-    let single = |v: Value| uses[v.0 as usize] == 1;
+    let single = |v: Value| uses.get(v.0 as usize) == Some(&1);
     let w = g.as_const(filter)?;
     let f32s = |v: Value| g.as_const(v).is_some_and(|c| c.ty.dtype == Dtype::F32);
     let depthwise = f32s(filter) && groups > 1 && w.ty.dims[0].is(groups) && w.ty.dims[1].is(1);

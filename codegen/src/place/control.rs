@@ -25,7 +25,8 @@ impl Placer<'_> {
     /// A branch, a loop or a scan: natively, or if that gains nothing or cannot be, by the host.
     pub(super) fn control(&mut self, n: Node, index: usize) -> Result<(), PlaceError> {
         let mark = self.mark();
-        let saved = (self.places.clone(), self.planned.clone(), self.heap.clone());
+        let (places, planned, heap) =
+            (self.places.state(), self.planned.state(), self.heap.state());
         let done = match &self.g.nodes[n].op {
             _ if self.steps.depth() >= MAX_DEEP => Err("blocks are nested too deep".to_string()),
             Op::Control(Control::If { .. }) => self.branch(n),
@@ -41,7 +42,9 @@ impl Placer<'_> {
             Ok(_) => "nothing in it has a kernel".to_string(),
             Err(why) => why,
         };
-        (self.places, self.planned, self.heap) = saved;
+        self.places.back_to(places);
+        self.planned.back_to(planned);
+        self.heap.back_to(heap);
         self.rewind(n, &mark);
         self.host(n, index, &why)
     }
@@ -113,7 +116,7 @@ impl Placer<'_> {
         }
         for (&out, target) in outs.iter().zip(&targets) {
             match target {
-                Target::Heap => _ = self.heap.insert(out),
+                Target::Heap => self.heap.insert(out, ()),
                 Target::Placed(p, _) => {
                     let t = self.g.tensor(out).clone();
                     self.places
@@ -183,7 +186,7 @@ impl Placer<'_> {
             let Target::Placed(p, _) = target else { continue };
             let t = self.g.tensor(v).clone();
             let dst = Place { offset: p.offset.clone(), ..Place::dense(p.buf, &t) };
-            if self.is_made_by_group(v, r) && !self.planned.contains_key(&v) {
+            if self.is_made_by_group(v, r) && !self.planned.contains(&v) {
                 self.planned.insert(v, dst.clone());
             }
             later.push((v, dst));

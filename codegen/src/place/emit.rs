@@ -63,7 +63,7 @@ impl Placer<'_> {
 
     /// May a value lie anywhere?
     pub(super) fn is_free(&self, v: Value) -> bool {
-        let bound = self.places.contains_key(&v) || self.planned.contains_key(&v);
+        let bound = self.places.contains(&v) || self.planned.contains(&v);
         !bound && !self.parts.contains_key(&v) && self.output_of(v).is_none()
     }
 
@@ -118,10 +118,17 @@ impl Placer<'_> {
     ) -> Result<(), PlaceError> {
         let (mut a, mut b): (Operand, Operand) = (src.operand(false), dst.operand(false));
         (a.dtype, b.dtype) = (bits_of(a.dtype), bits_of(b.dtype));
-        let lowered = self.backend.copy(&a, &b).map_err(|e| PlaceError::Internal {
-            node: name.to_string(),
-            why: format!("a copy of {:?}: {e}", src.dims),
-        })?;
+        let key = format!("{a:?}{b:?}");
+        let lowered = match self.copied.get(&key) {
+            Some(before) => before.clone(),
+            None => {
+                let lowered = self.backend.copy(&a, &b).map_err(|e| PlaceError::Internal {
+                    node: name.to_string(),
+                    why: format!("a copy of {:?}: {e}", src.dims),
+                })?;
+                self.copied.entry(key).or_insert(lowered).clone()
+            }
+        };
         self.step(name, lowered, std::slice::from_ref(src), std::slice::from_ref(dst))
     }
 

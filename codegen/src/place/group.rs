@@ -94,7 +94,7 @@ impl Placer<'_> {
         let mut o = Operands { values, places: vec![], ops: vec![], packed: vec![] };
         for (i, &v) in o.values.iter().enumerate() {
             // A constant gets its buffer only when it is known in which form.
-            let constant = self.const_id(v).filter(|_| !self.places.contains_key(&v));
+            let constant = self.const_id(v).filter(|_| !self.places.contains(&v));
             let place = match constant {
                 Some(_) => Place::dense(u32::MAX, self.g.tensor(v)),
                 None => self.place(v)?,

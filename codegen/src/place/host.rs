@@ -51,12 +51,12 @@ impl Placer<'_> {
         let mut later = vec![];
         for v in self.g.nodes[n].outputs.clone() {
             if !self.is_placed(v) {
-                self.heap.insert(v);
+                self.heap.insert(v, ());
                 continue;
             }
             let p = self.new_place(v, &Wish::Dense)?;
             outputs.push((self.ids[&v], p.buf));
-            match self.parts.contains_key(&v) || self.planned.contains_key(&v) {
+            match self.parts.contains_key(&v) || self.planned.contains(&v) {
                 true => later.push((v, p)),
                 false => {
                     self.places.insert(v, p);

@@ -104,7 +104,7 @@ impl Placer<'_> {
                 sinks.push(Sink { value: result, to: state, param: Some(param) });
             } else {
                 heap.push((self.source(n, init)?, param, result, out));
-                self.heap.extend([param, out]);
+                self.heap.extend([(param, ()), (out, ())]);
             }
         }
         let stacks = (&node.outputs[carried..], &region.results[1 + carried..]);
@@ -226,7 +226,7 @@ impl Placer<'_> {
     }
 
     fn placed(&mut self, v: Value) -> Result<Place, String> {
-        match self.heap.contains(&v) && !self.places.contains_key(&v) {
+        match self.heap.contains(&v) && !self.places.contains(&v) {
             true => Err("an operand is on the heap".into()),
             false => self.place(v).map_err(text),
         }
@@ -244,7 +244,7 @@ impl Placer<'_> {
     /// of an iteration.
     fn plan_results(&mut self, body: Region, sinks: &mut Vec<Sink>) {
         let free = |p: &Self, s: &Sink| {
-            !p.planned.contains_key(&s.value)
+            !p.planned.contains(&s.value)
                 && p.is_made_by_group(s.value, body)
                 && s.param.is_none_or(|param| p.may_overwrite(body, param, s.value))
         };
@@ -254,7 +254,7 @@ impl Placer<'_> {
             std::mem::take(sinks).into_iter().partition(|s| s.param.is_some());
         for s in stacks.into_iter().chain(states) {
             match free(self, &s) {
-                true => _ = self.planned.insert(s.value, s.to),
+                true => self.planned.insert(s.value, s.to),
                 false => left.push(s),
             }
         }

@@ -19,6 +19,7 @@ mod emit;
 mod extent;
 mod group;
 mod host;
+mod kept;
 mod layout;
 mod levels;
 mod loops;
@@ -34,6 +35,7 @@ use crate::task::{Lowered, Refused};
 use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{BindFrom, Buf, BufId, Plan, Step};
 use hub_ir::{Graph, Op, OpError, Prim, Region, Sym, Type, Value};
+use kept::Kept;
 use layout::{Halo, Place};
 use std::collections::{HashMap, HashSet};
 
@@ -203,7 +205,9 @@ struct Placer<'a> {
     cache: emit::KernelCache,
     /// The backend's answers so far, by choice and task.
     answers: HashMap<(usize, String), Result<Lowered, Refused>>,
-    places: HashMap<Value, Place>,
+    /// Its copies so far, by source and destination.
+    copied: HashMap<String, Lowered>,
+    places: Kept<Place>,
     /// Numbers of regions in the portable graph.
     regions: &'a HashMap<Region, u32>,
     /// The region of each node.
@@ -214,9 +218,9 @@ struct Placer<'a> {
     /// Buffers with a halo, and the place whose halo a step fills.
     halos: HashMap<BufId, Place>,
     /// Values that live on the session heap.
-    heap: HashSet<Value>,
+    heap: Kept<()>,
     /// Where values go that a consumer has already made room for.
-    planned: HashMap<Value, Place>,
+    planned: Kept<Place>,
     /// Values that are parts of a concatenation: its output, and the offset along its axis.
     parts: HashMap<Value, view::Part>,
     facts: layout::Facts,
@@ -259,11 +263,12 @@ impl<'a> Placer<'a> {
             tier: Tier::default(),
             cache: Default::default(),
             answers: HashMap::new(),
-            places: HashMap::new(),
+            copied: HashMap::new(),
+            places: Kept::default(),
             copies: vec![],
             halos: HashMap::new(),
-            heap: HashSet::new(),
-            planned: HashMap::new(),
+            heap: Kept::default(),
+            planned: Kept::default(),
             facts,
             dynamic,
             steps: levels::Levels::new(g.root()),
@@ -281,7 +286,7 @@ impl<'a> Placer<'a> {
                     self.places.insert(v, Place::dense(buf, t));
                 }
                 _ => {
-                    self.heap.insert(v);
+                    self.heap.insert(v, ());
                 }
             }
         }
@@ -306,7 +311,7 @@ impl<'a> Placer<'a> {
         }
         self.unheap(n);
         let operands = node.inputs.iter().chain(&node.outputs).filter_map(|v| v.some());
-        let here = |v: Value| !self.heap.contains(&v) || self.places.contains_key(&v);
+        let here = |v: Value| !self.heap.contains(&v) || self.places.contains(&v);
         let known = operands.into_iter().all(|v| self.is_placed(v) && here(v));
         if !known || self.asks_later(n) {
             return self.host(n, index, "its shape is known only while it runs");
@@ -359,7 +364,7 @@ impl<'a> Placer<'a> {
         }
         let mut stores = vec![];
         for v in self.g.nodes[n].inputs.iter().filter_map(|v| v.some()) {
-            if self.heap.contains(&v) && !self.places.contains_key(&v) && self.is_placed(v) {
+            if self.heap.contains(&v) && !self.places.contains(&v) && self.is_placed(v) {
                 let t = self.g.tensor(v).clone();
                 let buf = self.arena(t.count().times(t.dtype.size() as i64));
                 self.places.insert(v, Place::dense(buf, &t));

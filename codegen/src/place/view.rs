@@ -156,6 +156,9 @@ fn next_run(axes: &[(Dim, Dim)], outs: &[usize], shape: &[Dim]) -> Option<(usize
     None
 }
 
+/// Views of views begin where ever longer expressions say; from this many atoms on they are copied.
+const MOST_ATOMS: usize = 128;
+
 impl Placer<'_> {
     /// A movement primitive: a view, or a copy.
     pub(super) fn movement(&mut self, n: Node, index: usize) -> Result<(), PlaceError> {
@@ -180,6 +183,12 @@ impl Placer<'_> {
             _ => return self.host(n, index, "no view or copy says it"),
         };
         match view {
+            Some(v) if v.offset.weight(MOST_ATOMS) >= MOST_ATOMS => {
+                let dst = self.allocate(y)?;
+                self.copy(n, &v, &dst)?;
+                self.places.insert(y, dst);
+                Ok(())
+            }
             Some(v) => {
                 self.places.insert(y, v);
                 Ok(())

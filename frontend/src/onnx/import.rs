@@ -8,17 +8,13 @@ use super::proto::{OperatorSetIdProto, TypeProto};
 use super::{table, tensor};
 use crate::error::{FrontendError, UnsupportedOp};
 use crate::options::{DimNames, LoadOptions};
+use crate::sizes::Sizes;
 use hub_abi::pgraph::Control;
 use hub_abi::shape::Type;
 use hub_ir::{Builder, Dim, Graph, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 type FunctionKey<'m> = (&'m str, &'m str, &'m str);
-
-/// Atoms of one size's expression.
-const MOST_ATOMS: usize = 2048;
-/// Symbols of one model.
-const MOST_SYMBOLS: usize = 1 << 16;
 
 /// State of an import.
 pub(crate) struct Import<'m> {
@@ -36,6 +32,7 @@ pub(crate) struct Import<'m> {
     /// Functions being inlined.
     calls: Vec<FunctionKey<'m>>,
     left: usize,
+    sizes: Sizes,
     /// Calls of functions that may still be expanded.
     calls_left: usize,
     depth: usize,
@@ -91,6 +88,7 @@ impl<'m> Import<'m> {
             attrs: HashMap::new(),
             calls: vec![],
             left: options.limits.nodes,
+            sizes: Sizes::new(options.limits.rank),
             calls_left: options.limits.calls,
             depth: 0,
         }
@@ -282,29 +280,12 @@ impl<'m> Import<'m> {
             None => self.operator(b, node, ins)?,
         };
         self.left = self.left.saturating_sub((b.g.nodes.len() - made) / 64);
-        self.bounded(b, &outs)?;
+        outs.iter().try_for_each(|&v| self.sizes.count(b.g, v))?;
         for (i, name) in node.output.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
             match outs.get(i).and_then(|v| v.some()) {
                 Some(v) => self.define(name, v)?,
                 None => return invalid(format!("it has no output {i}")),
             }
-        }
-        Ok(())
-    }
-
-    /// Sizes that a hostile graph makes ever longer end here.
-    fn bounded(&self, b: &Builder<'_>, outs: &[Value]) -> Got<()> {
-        let tensors = outs.iter().filter_map(|v| b.g.ty(v.some()?).as_tensor());
-        for t in tensors {
-            if t.dims.iter().any(|d| d.weight(MOST_ATOMS) >= MOST_ATOMS) {
-                return Err(FrontendError::limit("an expression of a size grows too long"));
-            }
-            if t.dims.len() > self.options.limits.rank {
-                return Err(FrontendError::limit(format!("rank {}", t.dims.len())));
-            }
-        }
-        if b.g.syms.len() > MOST_SYMBOLS {
-            return Err(FrontendError::limit(format!("more than {MOST_SYMBOLS} unknown sizes")));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::params::Tensor;
 use super::program::{Attr, Dialect, OpDesc, Program, Var, VarType};
 use super::uses::{aliases, check_known, live, used_vars};
 use crate::options::DimNames;
+use crate::sizes::Sizes;
 use crate::{FrontendError, LoadOptions, UnsupportedOp};
 use hub_ir::build::Built;
 use hub_ir::graph::ConstData;
@@ -62,6 +63,7 @@ pub struct Import<'p, 'o> {
     /// Operands of the last `cf.yield`.
     pub yielded: Vec<Value>,
     pub depth: usize,
+    sizes: Sizes,
     /// Bodies of loops built so far.
     pub builds: usize,
     /// Offsets of the sequences that values hold (LoD): int64 `[sequences + 1]`.
@@ -102,6 +104,7 @@ pub fn import(
         outputs: BTreeMap::new(),
         yielded: vec![],
         depth: 0,
+        sizes: Sizes::new(options.limits.rank),
         builds: 0,
         lods: HashMap::new(),
         outer: HashMap::new(),
@@ -300,10 +303,8 @@ impl Import<'_, '_> {
     /// A result within limits, and in PIR of the declared element type: there the program states what
     /// its promotion rules gave.
     fn checked(&mut self, b: &mut Builder<'_>, op: &OpDesc, var: Var, v: Value) -> Res<Value> {
+        self.sizes.count(b.g, v)?;
         let Some(t) = b.g.ty(v).as_tensor() else { return Ok(v) };
-        if t.dims.len() > self.options.limits.rank {
-            return Err(FrontendError::limit(format!("a result of rank {}", t.dims.len())));
-        }
         if let Some(d) = t.dims.iter().find(|d| d.as_const().is_some_and(|k| k < 0)) {
             return Err(FrontendError::invalid(format!("a dimension of the result is {d}")));
         }

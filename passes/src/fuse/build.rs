@@ -26,7 +26,7 @@ pub fn groups(g: &mut Graph, r: Region, clusters: &[Cluster]) {
         }
     }
     g.regions[r].nodes = out;
-    g.replace(&map);
+    g.replace_in(r, &map);
     crate::order::sort(g, r);
 }
 

@@ -13,6 +13,7 @@
 //! params. A group crosses no region and no node that binds symbols.
 
 mod build;
+mod cycles;
 mod grow;
 mod plan;
 

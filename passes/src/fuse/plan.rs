@@ -1,5 +1,6 @@
 //! What fusion knows of a region, and which nodes it has put together.
 
+use super::cycles::Order;
 use crate::dce::has_effect;
 use hub_abi::Dim;
 use hub_abi::prim::Prim;
@@ -32,20 +33,25 @@ pub struct Plan<'g> {
     results: HashSet<Value>,
     /// Counts the symbol-binding nodes before a position.
     segment: Vec<u32>,
-    /// The cluster of each position.
-    owner: Vec<Option<usize>>,
+    /// Is a position in a group?
+    owned: Vec<bool>,
+    order: Order,
     clusters: Vec<(GroupKind, usize, BTreeSet<usize>)>,
 }
 
 impl<'g> Plan<'g> {
     pub fn new(g: &'g Graph, r: Region) -> Plan<'g> {
         let nodes = g.regions[r].nodes.clone();
-        let at = nodes.iter().enumerate().map(|(i, &n)| (n, i)).collect();
+        let at: HashMap<Node, usize> = nodes.iter().enumerate().map(|(i, &n)| (n, i)).collect();
+        let mut reads = vec![];
         let mut users: HashMap<Value, Vec<usize>> = HashMap::new();
         let mut segment = vec![];
         let mut effects = 0;
         for (i, &n) in nodes.iter().enumerate() {
-            for v in uses_of(g, n) {
+            let uses = uses_of(g, n);
+            let here = uses.iter().filter_map(|&v| at.get(&g.def(v)?).copied());
+            reads.push(here.collect());
+            for v in uses {
                 let list = users.entry(v).or_default();
                 if list.last() != Some(&i) {
                     list.push(i);
@@ -55,8 +61,9 @@ impl<'g> Plan<'g> {
             segment.push(effects);
         }
         let results = g.regions[r].results.iter().copied().collect();
-        let owner = vec![None; nodes.len()];
-        Plan { g, nodes, at, users, results, segment, owner, clusters: vec![] }
+        let order = Order::new(reads);
+        let owned = vec![false; nodes.len()];
+        Plan { g, nodes, at, users, results, segment, owned, order, clusters: vec![] }
     }
 
     /// The primitive at a position.
@@ -94,7 +101,7 @@ impl<'g> Plan<'g> {
 
     /// Not in a group yet, and no symbol is bound between here and there.
     pub fn free(&self, i: usize, with: usize) -> bool {
-        self.owner[i].is_none() && self.segment[i] == self.segment[with]
+        !self.owned[i] && self.segment[i] == self.segment[with]
     }
 
     /// An elementwise primitive.
@@ -115,40 +122,14 @@ impl<'g> Plan<'g> {
 
     /// Would the set, as one node, depend on itself? Groups made before count as one node.
     pub fn cyclic(&self, set: &BTreeSet<usize>) -> bool {
-        let mut seen = vec![false; self.nodes.len()];
-        let mut todo = vec![];
-        let push = |i: usize, todo: &mut Vec<usize>| {
-            let before = uses_of(self.g, self.nodes[i]);
-            todo.extend(before.into_iter().filter_map(|v| self.def(v)));
-        };
-        set.iter().for_each(|&i| push(i, &mut todo));
-        todo.retain(|i| !set.contains(i));
-        while let Some(i) = todo.pop() {
-            if set.contains(&i) {
-                return true;
-            }
-            if std::mem::replace(&mut seen[i], true) {
-                continue;
-            }
-            match self.owner[i] {
-                Some(c) => {
-                    for &j in &self.clusters[c].2 {
-                        seen[j] = true;
-                        push(j, &mut todo);
-                    }
-                    let mine = &self.clusters[c].2;
-                    todo.retain(|j| !mine.contains(j));
-                }
-                None => push(i, &mut todo),
-            }
-        }
-        false
+        self.order.cyclic(set)
     }
 
     /// Makes a group of a set.
     pub fn take(&mut self, kind: GroupKind, anchor: usize, set: BTreeSet<usize>) {
+        self.order.join(&set);
         for &i in &set {
-            self.owner[i] = Some(self.clusters.len());
+            self.owned[i] = true;
         }
         self.clusters.push((kind, anchor, set));
     }

@@ -217,7 +217,9 @@ impl Dim {
         {
             return Dim::from(a.div_euclid(b) - i64::from(b < 0 && a.rem_euclid(b) != 0));
         }
+        let nested = || o.as_const().and_then(|d| self.div_of_div(d));
         self.div_exact(o)
+            .or_else(nested)
             .unwrap_or_else(|| Dim::atom(Atom::Div(Box::new(self.clone()), Box::new(o.clone()))))
     }
 
@@ -286,6 +288,10 @@ impl Dim {
             Some(d) if d >= 0 => self.clone(),
             Some(_) => o.clone(),
             None => {
+                let flat = self.extreme_of_extreme(o, true);
+                if let Some(flat) = flat.or_else(|| o.extreme_of_extreme(self, true)) {
+                    return flat;
+                }
                 let (a, b) = if self <= o { (self, o) } else { (o, self) };
                 Dim::atom(Atom::Max(Box::new(a.clone()), Box::new(b.clone())))
             }
@@ -298,6 +304,10 @@ impl Dim {
             Some(d) if d <= 0 => self.clone(),
             Some(_) => o.clone(),
             None => {
+                let flat = self.extreme_of_extreme(o, false);
+                if let Some(flat) = flat.or_else(|| o.extreme_of_extreme(self, false)) {
+                    return flat;
+                }
                 let (a, b) = if self <= o { (self, o) } else { (o, self) };
                 Dim::atom(Atom::Min(Box::new(a.clone()), Box::new(b.clone())))
             }

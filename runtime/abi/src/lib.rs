@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod depth;
 pub mod device;
 pub mod dim;
+mod dim_rules;
 pub mod dim_text;
 pub mod dim_value;
 pub mod dtype;

@@ -77,6 +77,11 @@ impl Frame {
         (self.live, self.steps, self.work) = (0, 0, 0);
     }
 
+    /// Bytes of the values that are alive.
+    pub fn live_bytes(&self) -> u64 {
+        self.live
+    }
+
     /// Adds to (or takes from) the memory counted as alive.
     pub(crate) fn count(&mut self, bytes: i128) {
         self.live = (i128::from(self.live) + bytes).clamp(0, u64::MAX.into()) as u64;

@@ -363,7 +363,7 @@ fn slice(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
         let count = if s > 0 {
             start[a] = clamped(c, &starts[i], dim, &zero, dim);
             let end = clamped(c, &ends[i], dim, &zero, dim);
-            end.sub(&start[a]).div_ceil(&s.into())
+            end.distance_from(&start[a]).div_ceil(&s.into())
         } else if s < 0 {
             let floor = Dim::from(-1i64);
             start[a] = clamped(c, &starts[i], dim, &zero, &last);
@@ -372,7 +372,7 @@ fn slice(c: &mut Cx<'_, '_, '_>) -> Got<Vec<Value>> {
                 Some(e) if dim.bounds(&c.b.g.syms).1 < e.saturating_neg() => floor.clone(),
                 _ => clamped(c, &ends[i], dim, &floor, &last),
             };
-            start[a].sub(&end).div_ceil(&s.saturating_neg().into())
+            start[a].distance_from(&end).div_ceil(&s.saturating_neg().into())
         } else {
             return invalid("a step is 0");
         };

@@ -211,7 +211,7 @@ pub fn range(c: &Ctx<'_, '_>, size: &Dim, from: &Dim, to: &Dim) -> (Dim, Dim) {
         }
     };
     let (start, end) = (clamp(from), clamp(to));
-    let len = end.sub(&start);
+    let len = end.distance_from(&start);
     let len = if len.bounds(&c.b.g.syms).0 >= 0 { len } else { len.max_of(&zero) };
     (start, len)
 }
