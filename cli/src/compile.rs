@@ -30,6 +30,8 @@ pub struct Job {
     pub load: LoadOptions,
     /// Limits of folding constants.
     pub fold: FoldLimits,
+    /// Limits of making kernels.
+    pub compile: place::Limits,
     /// Limits of runs that check parity.
     pub run: hub_runtime::Limits,
     /// Admit no algorithm that adds error.
@@ -75,6 +77,7 @@ impl Job {
             tiers: default_tiers(),
             load: LoadOptions::default(),
             fold: FoldLimits::default(),
+            compile: place::Limits::default(),
             run: hub_runtime::Limits::default(),
             exact: false,
             tune: None,
@@ -160,7 +163,8 @@ impl Job {
 
     /// Sets every limit.
     pub fn limit(&mut self, limits: Limits) {
-        (self.load.limits, self.fold, self.run) = (limits.model, limits.fold, limits.run);
+        (self.load.limits, self.fold) = (limits.model, limits.fold);
+        (self.compile, self.run) = (limits.compile, limits.run);
     }
 }
 
@@ -284,7 +288,7 @@ pub fn kernels(
         backends.push(Box::new(one.exact(job.exact).choose(mine)));
     }
     let backends: Vec<&dyn Backend> = backends.iter().map(|b| &**b).collect();
-    Ok(place::compile(g, &backends)?)
+    Ok(place::compile(g, &backends, &job.compile)?)
 }
 
 /// What became bf16 and what did not; nothing where all is as the model says.

@@ -91,6 +91,9 @@ impl From<hub_codegen::place::PlaceError> for Failure {
     fn from(e: hub_codegen::place::PlaceError) -> Failure {
         match e {
             hub_codegen::place::PlaceError::Limit { .. } => Failure::new(LIMIT, e.to_string()),
+            hub_codegen::place::PlaceError::Kernels { .. } => {
+                Failure::new(LIMIT, e.to_string()).help("--limit kernels=VALUE allows more")
+            }
             _ => Failure::new(INTERNAL, format!("internal error: {e}")),
         }
     }

@@ -9,6 +9,8 @@ pub struct Limits {
     pub model: hub_frontend::Limits,
     /// Of folding constants.
     pub fold: hub_passes::FoldLimits,
+    /// Of making kernels.
+    pub compile: hub_codegen::place::Limits,
     /// Of a run.
     pub run: hub_runtime::Limits,
 }
@@ -48,6 +50,7 @@ const ROWS: &[Row] = &[
     row!("rank", false, model.rank, "axes of a tensor"),
     row!("fold", true, fold.bytes, "constants computed while compiling (and 16 times the model's)"),
     row!("fold-work", false, fold.work, "multiply-adds (or what takes as long) while compiling"),
+    row!("kernels", false, compile.kernels, "kernels that differ, for each tier"),
     row!("run-tensor", true, run.tensor_bytes, "one tensor of a run"),
     row!("arena", true, run.live_bytes, "memory of a run"),
     row!("steps", false, run.steps, "portable nodes of a run, each iteration counted"),

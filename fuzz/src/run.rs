@@ -55,9 +55,9 @@ pub fn compiled(mut g: Graph, tiers: &[&str]) -> Option<Vec<u8>> {
     let backends: Vec<X86Backend> =
         tiers.iter().map(|t| X86Backend::of_tier(t).expect("a tier")).collect();
     let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
-    let mut c = match place::compile(&mut g, &backends) {
+    let mut c = match place::compile(&mut g, &backends, &place::Limits::default()) {
         Ok(c) => c,
-        Err(PlaceError::Limit { .. }) => return None,
+        Err(PlaceError::Limit { .. } | PlaceError::Kernels { .. }) => return None,
         Err(e) => panic!("{e}\n{}", hub_ir::text::print(&g)),
     };
     let mut w = BundleWriter::new(Manifest::of("fuzz", &c.graph), Default::default());

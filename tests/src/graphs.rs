@@ -44,7 +44,7 @@ pub fn export(g: &Graph, bundle: &Path) -> Vec<Vec<(String, String)>> {
     let of = |t| X86Backend::of_tier(t).expect("a tier");
     let backends = [of("avx512"), of("avx2")];
     let backends: Vec<&dyn Backend> = backends.iter().map(|b| b as &dyn Backend).collect();
-    let mut c = place::compile(&mut g, &backends).expect("compiles");
+    let mut c = place::compile(&mut g, &backends, &place::Limits::default()).expect("compiles");
     let mut w = BundleWriter::new(Manifest::of("test", &c.graph), Default::default());
     c.lay_out(&mut |b| w.add_const(b)).expect("lays out");
     w.graph = c.graph;

@@ -118,10 +118,12 @@ impl Placer<'_> {
     ) -> Result<(), PlaceError> {
         let (mut a, mut b): (Operand, Operand) = (src.operand(false), dst.operand(false));
         (a.dtype, b.dtype) = (bits_of(a.dtype), bits_of(b.dtype));
+        without_single(&mut a, &mut b);
         let key = format!("{a:?}{b:?}");
         let lowered = match self.copied.get(&key) {
             Some(before) => before.clone(),
             None => {
+                self.another_kernel(name)?;
                 let lowered = self.backend.copy(&a, &b).map_err(|e| PlaceError::Internal {
                     node: name.to_string(),
                     why: format!("a copy of {:?}: {e}", src.dims),
@@ -130,6 +132,14 @@ impl Placer<'_> {
             }
         };
         self.step(name, lowered, std::slice::from_ref(src), std::slice::from_ref(dst))
+    }
+
+    /// Counts a kernel that the backend is asked for.
+    pub(super) fn another_kernel(&mut self, node: &str) -> Result<(), PlaceError> {
+        let limit = self.limits.kernels;
+        let none_left = || PlaceError::Kernels { node: node.to_string(), limit };
+        self.kernels_left = self.kernels_left.checked_sub(1).ok_or_else(none_left)?;
+        Ok(())
     }
 
     /// Appends a kernel step.
@@ -268,5 +278,17 @@ fn bits_of(d: Dtype) -> Dtype {
         4 => Dtype::I32,
         8 => Dtype::I64,
         _ => d,
+    }
+}
+
+/// Drops axes of one element, whose strides would tell equal copies apart.
+fn without_single(a: &mut Operand, b: &mut Operand) {
+    for axis in (0..a.dims.len()).rev() {
+        if a.dims[axis].is(1) && !a.strides[axis].is(1) && !b.strides[axis].is(1) {
+            for o in [&mut *a, &mut *b] {
+                o.dims.remove(axis);
+                o.strides.remove(axis);
+            }
+        }
     }
 }

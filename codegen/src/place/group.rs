@@ -50,15 +50,22 @@ impl Placer<'_> {
     }
 
     /// The backend's answer; asked once for equal tasks, since one network repeats its layers.
-    fn lowered(&mut self, task: &Task<'_>, kind: GroupKind) -> Result<Lowered, Refused> {
-        let Some(key) = task.key(kind) else { return self.backend.lower(task, kind) };
-        let key = (self.backend.choice(task.region), key);
-        if let Some(before) = self.answers.get(&key) {
-            return before.clone();
+    fn lowered(
+        &mut self,
+        n: Node,
+        task: &Task<'_>,
+        kind: GroupKind,
+    ) -> Result<Result<Lowered, Refused>, PlaceError> {
+        let key = task.key(kind).map(|key| (self.backend.choice(task.region), key));
+        if let Some(before) = key.as_ref().and_then(|key| self.answers.get(key)) {
+            return Ok(before.clone());
         }
+        self.another_kernel(&self.g.nodes[n].name)?;
         let answer = self.backend.lower(task, kind);
-        self.answers.insert(key, answer.clone());
-        answer
+        if let Some(key) = key {
+            self.answers.insert(key, answer.clone());
+        }
+        Ok(answer)
     }
 
     fn const_id(&self, v: Value) -> Option<ConstId> {
@@ -155,7 +162,7 @@ impl Placer<'_> {
                 inputs: o.ops.clone(),
                 outputs: outs.iter().map(|p| p.operand(false)).collect(),
             };
-            match self.lowered(&task, kind) {
+            match self.lowered(n, &task, kind)? {
                 Ok(l) => {
                     self.settle_consts(&mut o)?;
                     let name = self.g.nodes[n].name.clone();

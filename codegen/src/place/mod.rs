@@ -78,6 +78,14 @@ pub enum PlaceError {
         /// How much.
         need: i64,
     },
+    /// The model needs more kernels made than is allowed.
+    #[error("{node}: more than {limit} kernels that differ")]
+    Kernels {
+        /// The model's node.
+        node: String,
+        /// How many may be made for a tier.
+        limit: usize,
+    },
     /// Something that earlier stages exclude.
     #[error("{node}: {why}")]
     Internal {
@@ -97,8 +105,25 @@ pub struct Compiled {
     pool: ConstPool,
 }
 
+/// What compiling may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Kernels that differ, for each tier: lowering and emitting one takes a few milliseconds.
+    pub kernels: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { kernels: 4096 }
+    }
+}
+
 /// Compiles a fused graph for every backend given.
-pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, PlaceError> {
+pub fn compile(
+    g: &mut Graph,
+    backends: &[&dyn Backend],
+    limits: &Limits,
+) -> Result<Compiled, PlaceError> {
     extent::check(g)?;
     wrap_singles(g);
     // The graph is one for all targets.
@@ -113,7 +138,7 @@ pub fn compile(g: &mut Graph, backends: &[&dyn Backend]) -> Result<Compiled, Pla
         false => HashMap::new(),
     };
     for b in backends {
-        let mut placer = Placer::new(g, *b, &mut pool, &portable);
+        let mut placer = Placer::new(g, *b, &mut pool, &portable, limits);
         if b.operators() {
             placer.split(&splits);
         }
@@ -205,6 +230,9 @@ struct Placer<'a> {
     cache: emit::KernelCache,
     /// The backend's answers so far, by choice and task.
     answers: HashMap<(usize, String), Result<Lowered, Refused>>,
+    limits: Limits,
+    /// How many more kernels it may be asked for.
+    kernels_left: usize,
     /// Its copies so far, by source and destination.
     copied: HashMap<String, Lowered>,
     places: Kept<Place>,
@@ -235,6 +263,7 @@ impl<'a> Placer<'a> {
         backend: &'a dyn Backend,
         pool: &'a mut ConstPool,
         portable: &'a hub_ir::portable::Portable,
+        limits: &Limits,
     ) -> Self {
         let dynamic = dynamic_syms(g);
         let mut facts = match backend.operators() {
@@ -263,6 +292,8 @@ impl<'a> Placer<'a> {
             tier: Tier::default(),
             cache: Default::default(),
             answers: HashMap::new(),
+            limits: *limits,
+            kernels_left: limits.kernels,
             copied: HashMap::new(),
             places: Kept::default(),
             copies: vec![],

@@ -25,7 +25,7 @@ fn over(dims: &[i64], nodes: Vec<NodeProto>, weights: Vec<TensorProto>) -> Vec<u
 }
 
 /// `n` nodes one after another, each made by `each` from the name before it.
-fn chain(n: usize, each: impl Fn(usize, &str, &str) -> NodeProto) -> Vec<NodeProto> {
+pub fn chain(n: usize, each: impl Fn(usize, &str, &str) -> NodeProto) -> Vec<NodeProto> {
     let name = |i: usize| if i == 0 { "x".to_string() } else { format!("t{i}") };
     let mut nodes: Vec<NodeProto> = (0..n).map(|i| each(i, &name(i), &name(i + 1))).collect();
     nodes.push(relu(&name(n), "y"));

@@ -20,6 +20,7 @@
 //! | indices out of range | `onnx_runs::indices_out_of_range` |
 //! | loops of 2^62 turns, of large bodies | `onnx_runs::loops`, `work::loops_of_large_bodies`, `blowups::folded_constants_do_not_raise_limits` |
 //! | pickles | `files::pickles_are_not_executed` |
+//! | chains of thousands of operators | `chains` |
 //! | names for shells, terminals, DOT, HTML | `onnx_runs::names_of_all_kinds` |
 //! | PIR: deep nesting, unknown operators, ids that dangle or repeat, no `D`, parameters too short, too long, in another order | `pir` |
 //! | offsets of sequences (LoD) | `paddle::wrong_sequences` |
@@ -33,6 +34,7 @@
 
 mod blowups;
 mod bundles;
+mod chains;
 mod files;
 mod harness;
 mod onnx_bytes;
