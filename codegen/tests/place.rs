@@ -6,7 +6,7 @@ use hub_abi::dim::SymEnv;
 use hub_abi::plan::{Arg, Buf, Plan, Step};
 use hub_abi::{Dim, Dtype, trace};
 use hub_codegen::kir::{Kernel, interp};
-use hub_codegen::place::{Backend, Limits, Tier, compile};
+use hub_codegen::place::{self, Backend, Tier, compile};
 use hub_codegen::target::{self, Target};
 use hub_ir::ops::{activation::Activation, conv::Conv, norm};
 use hub_ir::{BinaryOp, Builder, Geometry, Graph, Prim, ReduceOp, Type, Value};
@@ -144,7 +144,7 @@ fn check(g: &Graph, dims: &[&[usize]]) -> usize {
         let mut fused = g.clone();
         hub_passes::optimize(&mut fused, &hub_passes::Options::default()).expect("passes");
         let backend = Interpreted { target: Target::of(tier), kernels: RefCell::default() };
-        let mut c = compile(&mut fused, &[&backend], &Limits::default()).expect("places");
+        let mut c = compile(&mut fused, &[&backend], &place::Limits::default()).expect("places");
         let mut consts: Vec<u8> = vec![];
         c.lay_out(&mut |b| {
             consts.resize(consts.len().next_multiple_of(64), 0);

@@ -77,7 +77,7 @@ mod tests {
     fn compiled(text: &str) -> Result<(), PlaceError> {
         let mut g = hub_ir::text::parse(text).expect("a graph");
         let avx2 = X86Backend::of_tier("avx2").expect("a tier");
-        compile(&mut g, &[&avx2 as &dyn Backend]).map(|_| ())
+        compile(&mut g, &[&avx2 as &dyn Backend], &Default::default()).map(|_| ())
     }
 
     /// A fuzzer's: the estimate of a row's scratch overflowed.

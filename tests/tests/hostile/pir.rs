@@ -188,3 +188,23 @@ fn parameters() {
     f.put("m.pdiparams", &good);
     f.export("m.json").refuses("one name twice", 4, &["'a'"]);
 }
+
+/// Numbers that Paddle holds in 32 bits and the text does not.
+#[test]
+fn geometry_of_64_bits() {
+    let list = |name: &str, v: &[i64]| {
+        let items: Vec<Value> = v.iter().map(|i| json!({"#": "0.a_i32", "D": i})).collect();
+        attr(name, "0.a_array", json!(items))
+    };
+    let good = [("strides", [1, 1]), ("paddings", [0, 0]), ("dilations", [1, 1])];
+    for (kind, huge) in ["1.conv2d", "1.conv2d_transpose"].into_iter().zip([1 << 62, 1 << 40]) {
+        for wrong in good.map(|(name, _)| name) {
+            let of = |(name, v): (&str, [i64; 2])| {
+                list(name, &if name == wrong { [huge; 2] } else { v })
+            };
+            let attrs: Vec<Value> = good.into_iter().map(of).collect();
+            let p = program(&[data(), op(kind, &[1, 1], &[2], json!(attrs)), fetch(2)]);
+            bad(wrong, &p, 4, &[&kind[2..], &huge.to_string()]);
+        }
+    }
+}

@@ -29,6 +29,7 @@ pub fn channels_second(
 
 /// A list of one number a spatial axis; one number stands for all.
 fn per_axis(list: Option<Vec<i64>>, n: usize, default: i64) -> Res<Vec<i64>> {
+    within_i32(list.as_deref().unwrap_or_default())?;
     match list {
         None => Ok(vec![default; n]),
         Some(l) if l.is_empty() => Ok(vec![default; n]),
@@ -38,6 +39,14 @@ fn per_axis(list: Option<Vec<i64>>, n: usize, default: i64) -> Res<Vec<i64>> {
             let what = format!("{} numbers for {n} spatial axes", l.len());
             Err(FrontendError::invalid(what))
         }
+    }
+}
+
+/// Paddle's own numbers of a window's geometry have 32 bits; PIR's text could hold more.
+fn within_i32(list: &[i64]) -> Res {
+    match list.iter().find(|k| i32::try_from(**k).is_err()) {
+        Some(k) => Err(FrontendError::invalid(format!("a stride, dilation or padding of {k}"))),
+        None => Ok(()),
     }
 }
 
@@ -62,6 +71,7 @@ fn geometry(c: &Ctx<'_, '_>, x: Value, kernel: &[Dim]) -> Res<Geometry> {
         }
         _ => {
             let pads = c.ints("paddings").unwrap_or_default();
+            within_i32(&pads)?;
             for i in 0..n {
                 let (before, after) = match pads.len() {
                     0 => (0, 0),
