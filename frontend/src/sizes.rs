@@ -7,6 +7,9 @@ use hub_ir::{Graph, Value};
 const MOST_ATOMS: usize = 2048;
 /// Atoms of all sizes whose expression is not short.
 const MOST_IN_ALL: usize = 1 << 18;
+/// Operations inside operations; a bundle's reader takes [`hub_abi::depth::MAX_DEPTH`], and what is
+/// computed with sizes adds a few.
+const MOST_NESTED: u32 = hub_abi::depth::MAX_DEPTH / 2;
 /// Atoms of a short expression.
 const SHORT: usize = 32;
 /// Symbols of one model.
@@ -34,7 +37,7 @@ impl Sizes {
             let atoms = d.weight(MOST_ATOMS);
             let left = self.left.checked_sub(if atoms > SHORT { atoms } else { 0 });
             self.left = left
-                .filter(|_| atoms < MOST_ATOMS)
+                .filter(|_| atoms < MOST_ATOMS && d.height() <= MOST_NESTED)
                 .ok_or_else(|| FrontendError::limit("an expression of a size grows too long"))?;
         }
         if t.dims.len() > self.rank {

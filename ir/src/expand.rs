@@ -13,6 +13,10 @@ const MOST_NODES: usize = 2 << 20;
 /// Bytes of constants that they may make.
 const MOST_BYTES: usize = 64 << 20;
 
+/// Bytes of constants that inferring the types of a graph's operators may build: its definitions are
+/// built a few times, and no more often than that.
+const MOST_TRIED: usize = 16 * MOST_BYTES;
+
 /// Output types of a source operator: those of its expansion, which is built and taken away again
 /// but for the symbols and constraints that the types rest on.
 pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpError> {
@@ -20,6 +24,8 @@ pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpEr
     let outs = s.expand(&mut Builder::new(g, ""), ins);
     let types = outs.map(|outs| outs.iter().map(|v| g.ty(*v).clone()).collect());
     let (values, nodes, regions, consts) = before;
+    let size = |i: usize| g.consts[ConstId(i as u32)].data.len();
+    g.tried += (consts..g.consts.len()).map(size).sum::<usize>();
     for v in values..g.values.len() {
         g.content.remove(&Value(v as u32));
     }
@@ -27,6 +33,10 @@ pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpEr
     g.nodes.truncate(nodes);
     g.regions.truncate(regions);
     g.consts.truncate(consts);
+    if g.tried > MOST_TRIED {
+        let what = format!("definitions of operators hold more than {MOST_BYTES} bytes of constants");
+        return Err(OpError::limit(what));
+    }
     types
 }
 

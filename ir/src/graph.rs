@@ -121,6 +121,8 @@ pub struct Graph {
     pub outputs: Vec<String>,
     /// Known elements of small integer tensors, as dimensions (see [`crate::content`]).
     pub content: HashMap<Value, Vec<Dim>>,
+    /// Bytes of constants that inferring types has built and taken away again.
+    pub(crate) tried: usize,
 }
 
 impl Graph {

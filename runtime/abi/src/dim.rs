@@ -335,6 +335,17 @@ impl Dim {
         n
     }
 
+    /// How deep operations nest; a sum of symbols is 0.
+    pub fn height(&self) -> u32 {
+        let nested = |a: &Atom| match a {
+            Atom::Sym(_) => 0,
+            Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => {
+                1 + a.height().max(b.height())
+            }
+        };
+        self.terms.iter().flat_map(|t| &t.atoms).map(nested).max().unwrap_or(0)
+    }
+
     /// Calls `f` on every symbol.
     pub fn each_sym(&self, f: &mut dyn FnMut(Sym)) {
         for a in self.terms.iter().flat_map(|t| &t.atoms) {
