@@ -34,7 +34,8 @@ pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpEr
     g.regions.truncate(regions);
     g.consts.truncate(consts);
     if g.tried > MOST_TRIED {
-        let what = format!("definitions of operators hold more than {MOST_BYTES} bytes of constants");
+        let what =
+            format!("definitions of operators hold more than {MOST_BYTES} bytes of constants");
         return Err(OpError::limit(what));
     }
     types

@@ -6,6 +6,7 @@
 
 pub use crate::dim_value::{DimError, SymEnv};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A symbol: index into a graph's symbol table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -58,16 +59,17 @@ pub struct Term {
     pub coef: i64,
 }
 
-/// A dimension: `konst + sum(terms)`.
+/// A dimension: `konst + sum(terms)`. Copies share the terms.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dim {
-    terms: Vec<Term>,
+    /// None of a constant.
+    terms: Option<Arc<[Term]>>,
     konst: i64,
 }
 
 impl From<i64> for Dim {
     fn from(konst: i64) -> Dim {
-        Dim { terms: vec![], konst }
+        Dim { terms: None, konst }
     }
 }
 impl From<usize> for Dim {
@@ -90,22 +92,22 @@ pub const UNBOUNDED: i64 = i64::MAX >> 1;
 impl Dim {
     /// One atom as a dimension.
     pub fn atom(a: Atom) -> Dim {
-        Dim { terms: vec![Term { atoms: vec![a], coef: 1 }], konst: 0 }
+        Dim::from_parts(vec![Term { atoms: vec![a], coef: 1 }], 0)
     }
 
     /// From the fields of a binary form.
     pub(crate) fn from_parts(terms: Vec<Term>, konst: i64) -> Dim {
-        Dim { terms, konst }
+        Dim { terms: (!terms.is_empty()).then(|| terms.into()), konst }
     }
 
     /// The value where it is a constant.
     pub fn as_const(&self) -> Option<i64> {
-        self.terms.is_empty().then_some(self.konst)
+        self.terms.is_none().then_some(self.konst)
     }
 
     /// The symbol where the dimension is just one.
     pub fn as_sym(&self) -> Option<Sym> {
-        match (self.konst, &self.terms[..]) {
+        match (self.konst, self.terms()) {
             (0, [Term { atoms, coef: 1 }]) => match &atoms[..] {
                 [Atom::Sym(s)] => Some(*s),
                 _ => None,
@@ -121,7 +123,7 @@ impl Dim {
 
     /// The monomials, sorted; the constant part is [`Dim::konst`].
     pub fn terms(&self) -> &[Term] {
-        &self.terms
+        self.terms.as_deref().unwrap_or_default()
     }
 
     /// The constant part.
@@ -131,11 +133,16 @@ impl Dim {
 
     /// Sum. Coefficients saturate (such a dimension fails to evaluate anyway).
     pub fn add(&self, o: &Dim) -> Dim {
-        let mut terms = self.terms.clone();
-        for t in &o.terms {
+        let konst = self.konst.saturating_add(o.konst);
+        let (Some(mine), Some(theirs)) = (&self.terms, &o.terms) else {
+            let terms = self.terms.clone().or_else(|| o.terms.clone());
+            return Dim { terms, konst };
+        };
+        let mut terms = mine.to_vec();
+        for t in theirs.iter() {
             push_term(&mut terms, t.clone());
         }
-        Dim { terms, konst: self.konst.saturating_add(o.konst) }
+        Dim::from_parts(terms, konst)
     }
 
     /// `self + k`.
@@ -149,11 +156,11 @@ impl Dim {
             return Dim::from(0i64);
         }
         let terms = self
-            .terms
+            .terms()
             .iter()
             .map(|t| Term { atoms: t.atoms.clone(), coef: t.coef.saturating_mul(k) })
             .collect();
-        Dim { terms, konst: self.konst.saturating_mul(k) }
+        Dim::from_parts(terms, self.konst.saturating_mul(k))
     }
 
     /// Difference.
@@ -165,13 +172,13 @@ impl Dim {
     /// factors, and what is past [`MOST_ATOMS`] even so saturates (no tensor is that large), so that
     /// hostile shapes cannot make expressions grow without bound.
     pub fn mul(&self, o: &Dim) -> Dim {
-        if !self.terms.is_empty() && !o.terms.is_empty() {
+        if self.terms.is_some() && o.terms.is_some() {
             let (a, b) = (self.weight(MOST_ATOMS), o.weight(MOST_ATOMS));
             if a + b >= MOST_ATOMS {
                 return Dim::from(i64::MAX);
             }
-            let most = |d: &Dim| d.terms.iter().map(|t| t.atoms.len()).max().unwrap_or(0);
-            let grown = self.terms.len() * b + o.terms.len() * a;
+            let most = |d: &Dim| d.terms().iter().map(|t| t.atoms.len()).max().unwrap_or(0);
+            let grown = self.terms().len() * b + o.terms().len() * a;
             if grown > MOST_ATOMS / 2 || most(self) + most(o) > 64 {
                 return self.opaque_product(o);
             }
@@ -184,23 +191,23 @@ impl Dim {
         let opaque = |d: &Dim| Atom::Max(Box::new(d.clone()), Box::new(i64::MIN.into()));
         let mut atoms = vec![opaque(self), opaque(o)];
         atoms.sort();
-        Dim { terms: vec![Term { atoms, coef: 1 }], konst: 0 }
+        Dim::from_parts(vec![Term { atoms, coef: 1 }], 0)
     }
 
     fn distribute(&self, o: &Dim) -> Dim {
         let mut out = self.times(o.konst);
-        for t in &o.terms {
-            let mut part = Dim { terms: vec![], konst: 0 };
+        for t in o.terms() {
+            let mut part = vec![];
             push_term(
-                &mut part.terms,
+                &mut part,
                 Term { atoms: t.atoms.clone(), coef: t.coef.saturating_mul(self.konst) },
             );
-            for u in &self.terms {
+            for u in self.terms() {
                 let mut atoms = [&t.atoms[..], &u.atoms[..]].concat();
                 atoms.sort();
-                push_term(&mut part.terms, Term { atoms, coef: t.coef.saturating_mul(u.coef) });
+                push_term(&mut part, Term { atoms, coef: t.coef.saturating_mul(u.coef) });
             }
-            out = out.add(&part);
+            out = out.add(&Dim::from_parts(part, 0));
         }
         out
     }
@@ -226,7 +233,7 @@ impl Dim {
     /// `self / o` where every term is provably a multiple of `o` (a constant or one monomial).
     pub fn div_exact(&self, o: &Dim) -> Option<Dim> {
         if let Some(k) = o.as_const() {
-            let all = self.terms.iter().map(|t| t.coef).chain([self.konst]);
+            let all = self.terms().iter().map(|t| t.coef).chain([self.konst]);
             if k == 0
                 || (k == -1 && all.clone().any(|c| c == i64::MIN))
                 || all.clone().any(|c| c % k != 0)
@@ -234,18 +241,18 @@ impl Dim {
                 return None;
             }
             let terms = self
-                .terms
+                .terms()
                 .iter()
                 .map(|t| Term { atoms: t.atoms.clone(), coef: t.coef / k })
                 .collect();
-            return Some(Dim { terms, konst: self.konst / k });
+            return Some(Dim::from_parts(terms, self.konst / k));
         }
-        let [d] = &o.terms[..] else { return None };
+        let [d] = o.terms() else { return None };
         if o.konst != 0 || self.konst != 0 {
             return None;
         }
-        let mut out = Dim::from(0i64);
-        for t in &self.terms {
+        let (mut terms, mut konst) = (vec![], 0i64);
+        for t in self.terms() {
             let mut atoms = t.atoms.clone();
             for a in &d.atoms {
                 let at = atoms.iter().position(|x| x == a)?;
@@ -256,12 +263,12 @@ impl Dim {
             }
             let coef = t.coef / d.coef;
             if atoms.is_empty() {
-                out.konst += coef;
+                konst += coef;
             } else {
-                push_term(&mut out.terms, Term { atoms, coef });
+                push_term(&mut terms, Term { atoms, coef });
             }
         }
-        Some(out)
+        Some(Dim::from_parts(terms, konst))
     }
 
     /// Division that rounds up, for a positive divisor.
@@ -322,7 +329,7 @@ impl Dim {
     /// Number of atoms, nested ones included; counting stops once it is `limit`.
     pub fn weight(&self, limit: usize) -> usize {
         let mut n = 0;
-        for a in self.terms.iter().flat_map(|t| &t.atoms) {
+        for a in self.terms().iter().flat_map(|t| &t.atoms) {
             n += 1;
             if let Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Max(a, b) | Atom::Min(a, b) = a {
                 n += a.weight(limit.saturating_sub(n));
@@ -343,12 +350,12 @@ impl Dim {
                 1 + a.height().max(b.height())
             }
         };
-        self.terms.iter().flat_map(|t| &t.atoms).map(nested).max().unwrap_or(0)
+        self.terms().iter().flat_map(|t| &t.atoms).map(nested).max().unwrap_or(0)
     }
 
     /// Calls `f` on every symbol.
     pub fn each_sym(&self, f: &mut dyn FnMut(Sym)) {
-        for a in self.terms.iter().flat_map(|t| &t.atoms) {
+        for a in self.terms().iter().flat_map(|t| &t.atoms) {
             match a {
                 Atom::Sym(s) => f(*s),
                 Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => {

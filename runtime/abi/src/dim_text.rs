@@ -4,7 +4,7 @@
 //! over `s0`, `s1`, …; a symbol is `=s0`. In binary formats both are their fields.
 
 use crate::depth::MAX_DEPTH;
-use crate::dim::{Atom, Dim, Sym, SymInfo, Term};
+use crate::dim::{Atom, Dim, Sym, SymInfo};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;
@@ -264,24 +264,12 @@ pub fn numbered(name: &str) -> Option<Sym> {
     name.strip_prefix('s')?.parse().ok().map(Sym)
 }
 
-#[derive(serde::Serialize)]
-struct FieldsRef<'a> {
-    terms: &'a [Term],
-    konst: i64,
-}
-
-#[derive(serde::Deserialize)]
-struct Fields {
-    terms: Vec<Term>,
-    konst: i64,
-}
-
 impl Serialize for Dim {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match (s.is_human_readable(), self.as_const()) {
             (true, Some(k)) => s.serialize_i64(k),
             (true, None) => s.collect_str(&format_args!("={self}")),
-            (false, _) => FieldsRef { terms: self.terms(), konst: self.konst() }.serialize(s),
+            (false, _) => crate::dim_table::serialize(self, s),
         }
     }
 }
@@ -291,7 +279,7 @@ impl<'de> Deserialize<'de> for Dim {
         if d.is_human_readable() {
             return d.deserialize_any(DimVisitor);
         }
-        Fields::deserialize(d).map(|f| Dim::from_parts(f.terms, f.konst))
+        crate::dim_table::deserialize(d)
     }
 }
 

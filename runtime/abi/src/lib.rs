@@ -12,6 +12,7 @@ pub mod depth;
 pub mod device;
 pub mod dim;
 mod dim_rules;
+mod dim_table;
 pub mod dim_text;
 pub mod dim_value;
 pub mod dtype;

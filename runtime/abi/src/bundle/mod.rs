@@ -40,7 +40,7 @@ use crate::shape::Type;
 use serde::{Deserialize, Serialize};
 
 /// Major version of the format: a reader refuses others.
-pub const MAJOR: u16 = 1;
+pub const MAJOR: u16 = 2;
 /// Minor version: raised when fields or sections are appended.
 pub const MINOR: u16 = 0;
 /// Sections start at multiples of this many bytes.

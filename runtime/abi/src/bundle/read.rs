@@ -4,6 +4,7 @@
 use super::elf::{self, Container, Section};
 use super::sign::{self, Signature};
 use super::*;
+use crate::dim_table::reading;
 use crate::pgraph::PGraph;
 use crate::plan::Plan;
 use serde::de::DeserializeOwned;
@@ -168,7 +169,7 @@ impl<B: AsRef<[u8]>> BundleView<B> {
         if s.len > MAX_TABLE {
             return over(s.offset, format!("section {name} has {} bytes", s.len));
         }
-        match postcard::take_from_bytes::<T>(&self.file()[range(s)]) {
+        match reading(|| postcard::take_from_bytes::<T>(&self.file()[range(s)])) {
             Ok((v, [])) => Ok((v, s.offset)),
             Ok((v, _)) if self.manifest.minor > MINOR => Ok((v, s.offset)),
             Ok((_, rest)) => {

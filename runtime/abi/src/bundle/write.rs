@@ -2,6 +2,7 @@
 
 use super::elf::{self, Section};
 use super::*;
+use crate::dim_table::writing;
 use crate::pgraph::PGraph;
 use crate::plan::Plan;
 use crate::replace;
@@ -80,7 +81,7 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
         let mut file = Sections { out, at: 0, done: vec![], hashes: vec![] };
         file.put(&[0; PAGE as usize])?;
         let (strtab, symtab) = self.put_tiers(&mut file)?;
-        file.section(GRAPH, &encode(&self.graph)?)?;
+        file.section(GRAPH, &writing(|| encode(&self.graph))?)?;
         for (name, bytes) in &self.extra {
             file.section(name, bytes)?;
         }
@@ -147,7 +148,7 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
             self.manifest.tiers.push(info);
         }
         for (t, info) in self.tiers.iter().zip(&self.manifest.tiers) {
-            file.section(&info.plan, &encode(&t.plan)?)?;
+            file.section(&info.plan, &writing(|| encode(&t.plan))?)?;
         }
         Ok((strtab, symtab))
     }
