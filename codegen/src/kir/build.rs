@@ -31,6 +31,22 @@ impl KernelBuilder {
         }
     }
 
+    /// The kernel without its statements, to write others in their place; its registers stay.
+    pub fn rewriting(k: &Kernel) -> KernelBuilder {
+        let kernel = Kernel {
+            name: k.name.clone(),
+            params: k.params.clone(),
+            grid: k.grid.clone(),
+            axes: k.axes.clone(),
+            regs: k.regs.clone(),
+            rowwise: k.rowwise.clone(),
+            operator: k.operator.clone(),
+            scratch_bytes: k.scratch_bytes,
+            body: vec![],
+        };
+        KernelBuilder { kernel, open: vec![vec![]] }
+    }
+
     /// Says that two parameters are addressed row by row ([`Kernel::rowwise`]).
     pub fn rowwise(&mut self, read: ParamId, written: ParamId) {
         self.kernel.rowwise.push((read, written));

@@ -1,6 +1,7 @@
 //! Targets: each a room of its own that emits from the kernel IR.
 
 pub mod ascend;
+mod c;
 pub mod cuda;
 pub mod opencl;
 pub mod simt;

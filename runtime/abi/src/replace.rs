@@ -3,6 +3,10 @@
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Numbers of temporary files: threads may write to one name.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Writes a file through `fill` under a temporary name beside `path`, then renames it: who has the
 /// old file open keeps it whole. What is there and is no regular file (a device, a pipe) stays what
@@ -21,7 +25,8 @@ pub fn replace<T>(
         return write(path);
     }
     let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
-    let aside = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let aside = format!(".{}.{}.{number}.part", name.to_string_lossy(), std::process::id());
     let aside = path.with_file_name(aside);
     let made = write(&aside).and_then(|made| std::fs::rename(&aside, path).map(|()| made));
     if made.is_err() {

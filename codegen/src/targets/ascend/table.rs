@@ -1,6 +1,7 @@
 //! Which Ascend C computes what: vector instructions by row, and C++ expressions for the scalar unit.
 
 use crate::kir::{BinOp, CmpOp, Elem, UnOp};
+use crate::targets::c;
 use hub_abi::Dtype;
 
 /// Type of a scalar variable, and of the elements of a register's tensor.
@@ -89,6 +90,10 @@ pub fn vector_compare(op: CmpOp) -> Option<&'static str> {
     })
 }
 
+fn types(e: Elem) -> c::Types {
+    c::Types { own: ty(e), bits: bits(e) }
+}
+
 /// One operand, by the scalar unit.
 pub fn unary(op: UnOp, e: Elem, a: &str) -> String {
     match op {
@@ -109,8 +114,10 @@ pub fn unary(op: UnOp, e: Elem, a: &str) -> String {
 
 /// Two operands, by the scalar unit.
 pub fn binary(op: BinOp, e: Elem, a: &str, b: &str) -> String {
+    if let Some(common) = c::binary(op, e, &types(e), a, b) {
+        return common;
+    }
     let (t, u) = (ty(e), bits(e));
-    let wrapping = |sign: &str| format!("({t})(({u}){a} {sign} ({u}){b})");
     let logic = |sign: &str| match e {
         Elem::F32 => format!("HubFloat(HubBits({a}) {sign} HubBits({b}))"),
         Elem::Mask => format!("(bool)({a} {sign} {b})"),
@@ -118,14 +125,6 @@ pub fn binary(op: BinOp, e: Elem, a: &str, b: &str) -> String {
     };
     let of_two = |sign: &str, u: &str| format!("(({u}){a} {sign} ({u}){b} ? {a} : {b})");
     match op {
-        BinOp::Add | BinOp::Sub | BinOp::Mul => {
-            let sign = match op {
-                BinOp::Add => "+",
-                BinOp::Sub => "-",
-                _ => "*",
-            };
-            if e.is_float() { format!("{a} {sign} {b}") } else { wrapping(sign) }
-        }
         BinOp::Div if e.is_float() => format!("{a} / {b}"),
         BinOp::Div => format!("HubDiv<{t}, {u}>({a}, {b})"),
         BinOp::Rem => format!("HubRem<{t}>({a}, {b})"),
@@ -137,26 +136,15 @@ pub fn binary(op: BinOp, e: Elem, a: &str, b: &str) -> String {
         BinOp::Or => logic("|"),
         BinOp::Xor => logic("^"),
         BinOp::AndNot => unreachable!("made legal"),
-        BinOp::Shl => wrapping("<<"),
-        BinOp::Shr => format!("{a} >> {b}"),
-        BinOp::UShr => wrapping(">>"),
+        BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::Shl | BinOp::Shr | BinOp::UShr => {
+            unreachable!("common to all")
+        }
     }
 }
 
 /// A comparison, by the scalar unit.
 pub fn compare(op: CmpOp, e: Elem, a: &str, b: &str) -> String {
-    let sign = match op {
-        CmpOp::Eq => "==",
-        CmpOp::Ne => "!=",
-        CmpOp::Lt | CmpOp::ULt => "<",
-        CmpOp::Le | CmpOp::ULe => "<=",
-        CmpOp::Gt => ">",
-        CmpOp::Ge => ">=",
-    };
-    match op {
-        CmpOp::ULt | CmpOp::ULe => format!("({0}){a} {sign} ({0}){b}", bits(e)),
-        _ => format!("{a} {sign} {b}"),
-    }
+    c::compare(op, &types(e), a, b)
 }
 
 /// A conversion between two elements, by the scalar unit.

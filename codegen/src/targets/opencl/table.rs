@@ -1,8 +1,9 @@
 //! Which OpenCL C expression computes what: a row an operation and element.
 //!
-//! Integers wrap, so they are added and multiplied as unsigned ones.
+//! What all dialects of C write alike is `targets/c.rs`.
 
 use crate::kir::{BinOp, CmpOp, Elem, UnOp};
+use crate::targets::c;
 use hub_abi::Dtype;
 
 /// Type of a register's variable.
@@ -21,6 +22,10 @@ pub fn bits(e: Elem) -> &'static str {
         Elem::F32 | Elem::I32 | Elem::Mask => "uint",
         Elem::F64 | Elem::I64 => "ulong",
     }
+}
+
+fn types(e: Elem) -> c::Types {
+    c::Types { own: ty(e), bits: bits(e) }
 }
 
 /// One operand.
@@ -42,21 +47,15 @@ pub fn unary(op: UnOp, e: Elem, a: &str) -> String {
 
 /// Two operands.
 pub fn binary(op: BinOp, e: Elem, a: &str, b: &str) -> String {
+    if let Some(common) = c::binary(op, e, &types(e), a, b) {
+        return common;
+    }
     let (t, u) = (ty(e), bits(e));
-    let wrapping = |sign: &str| format!("({t})(({u}){a} {sign} ({u}){b})");
     let logic = |sign: &str| match e.is_float() {
         true => format!("as_{t}(as_{u}({a}) {sign} as_{u}({b}))"),
         false => format!("{a} {sign} {b}"),
     };
     match op {
-        BinOp::Add | BinOp::Sub | BinOp::Mul => {
-            let sign = match op {
-                BinOp::Add => "+",
-                BinOp::Sub => "-",
-                _ => "*",
-            };
-            if e.is_float() { format!("{a} {sign} {b}") } else { wrapping(sign) }
-        }
         BinOp::Div => format!("{a} / {b}"),
         BinOp::Rem => format!("{a} % {b}"),
         BinOp::Min => format!("min({a}, {b})"),
@@ -67,26 +66,15 @@ pub fn binary(op: BinOp, e: Elem, a: &str, b: &str) -> String {
         BinOp::Or => logic("|"),
         BinOp::Xor => logic("^"),
         BinOp::AndNot => unreachable!("made legal"),
-        BinOp::Shl => wrapping("<<"),
-        BinOp::Shr => format!("{a} >> {b}"),
-        BinOp::UShr => wrapping(">>"),
+        BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::Shl | BinOp::Shr | BinOp::UShr => {
+            unreachable!("common to all")
+        }
     }
 }
 
 /// A comparison, 0 or 1.
 pub fn compare(op: CmpOp, e: Elem, a: &str, b: &str) -> String {
-    let sign = match op {
-        CmpOp::Eq => "==",
-        CmpOp::Ne => "!=",
-        CmpOp::Lt | CmpOp::ULt => "<",
-        CmpOp::Le | CmpOp::ULe => "<=",
-        CmpOp::Gt => ">",
-        CmpOp::Ge => ">=",
-    };
-    match op {
-        CmpOp::ULt | CmpOp::ULe => format!("({0}){a} {sign} ({0}){b}", bits(e)),
-        _ => format!("{a} {sign} {b}"),
-    }
+    c::compare(op, &types(e), a, b)
 }
 
 /// A conversion between two elements.
