@@ -191,12 +191,27 @@ pub fn write(path: impl AsRef<Path>, file: &TensorFile) -> Result<()> {
     write_file(path.as_ref(), |out| out.write_all(&bytes))
 }
 
-/// Lets `fill` write a file that appears at `path` only when it is whole ([`hub_abi::replace`]).
+/// Lets `fill` write a file that appears at `path` only when it is whole. What is not a regular file (a pipe, a
+/// device) is written in place.
 pub(crate) fn write_file(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
-    hub_abi::replace(path, |out| fill(out)).map_err(Error::io(path))
+    let in_place = std::fs::metadata(path).is_ok_and(|m| !m.is_file());
+    let aside = if in_place { path.to_owned() } else { beside(path) };
+    let attempt = || {
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&aside)?);
+        fill(&mut out)?;
+        out.flush()?;
+        drop(out);
+        if in_place { Ok(()) } else { std::fs::rename(&aside, path) }
+    };
+    attempt().map_err(|e| {
+        if !in_place {
+            let _ = std::fs::remove_file(&aside);
+        }
+        Error::io(path)(e)
+    })
 }
 
 /// A name beside `path` that no other thread or process takes.
