@@ -130,7 +130,7 @@ pub fn help() -> String {
                 use hub_runtime::Limits as L;
                 let (base, per, free) = (L::WORK, L::WORK_PER_BYTE, L::WORK_FREE_BYTES);
                 format!(
-                    "{}, and {} a byte of constants and inputs above {}",
+                    "{}, and {} a byte of constants and inputs (those made up aside) above {}",
                     short(base),
                     short(per),
                     short(free)

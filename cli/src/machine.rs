@@ -3,7 +3,7 @@
 
 use crate::compile::{self, Job};
 use crate::failure::{Failure, INTERNAL};
-use crate::tensors::{self, Opened};
+use crate::tensors::{self, Inputs, Opened};
 use hub_abi::Dtype;
 use hub_abi::prim::{BinaryOp, Prim};
 use hub_abi::shape::Type;
@@ -66,7 +66,7 @@ fn once(tier: &str, threads: usize, inputs: &[&[i64]], body: Body<'_>) -> Result
     let opened = model(tier, inputs, body, &file).and_then(|()| {
         let tier = Some(tier.to_string());
         let options = SessionOptions { threads, tier, ..SessionOptions::default() };
-        tensors::session(&file, &options, false)
+        tensors::session(&file, &options, false, Inputs::Given)
     });
     // It is mapped by now, or was never made.
     let _ = std::fs::remove_dir_all(&folder);

@@ -47,24 +47,42 @@ fn stored_as(d: Dtype) -> &'static str {
     own.unwrap_or(if d.is_signed_int() { "I8" } else { "U8" })
 }
 
+/// Whose inputs a session runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inputs {
+    /// A person's, or of sizes that a person chose.
+    Given,
+    /// Made up at sizes that the file says: its author cannot ask for more work with them.
+    MadeUp,
+}
+
 /// Opens a bundle; checks the weights' hash unless told not to.
-pub fn open(path: &Path, how: &Running) -> Result<Opened, Failure> {
+pub fn open(path: &Path, how: &Running, inputs: Inputs) -> Result<Opened, Failure> {
     let options = SessionOptions {
         threads: usize::try_from(how.threads).unwrap_or(0),
         device: how.device.clone(),
         tier: how.cpu.clone(),
         limits: Limits::of(&how.limits.limits)?.run,
     };
-    session(path, &options, !how.no_verify)
+    session(path, &options, !how.no_verify, inputs)
 }
 
 /// A session on a bundle, whose hashes are checked first where that is asked for.
-pub fn session(path: &Path, options: &SessionOptions, verify: bool) -> Result<Opened, Failure> {
+pub fn session(
+    path: &Path,
+    options: &SessionOptions,
+    verify: bool,
+    inputs: Inputs,
+) -> Result<Opened, Failure> {
     let model = Model::open(path, &OpenOptions::default())?;
     if verify {
         model.verify()?;
     }
-    let session = Session::new(&model, options)?;
+    let mut options = options.clone();
+    if inputs == Inputs::MadeUp {
+        options.limits.work = options.limits.given(model.graph().const_bytes()).work;
+    }
+    let session = Session::new(&model, &options)?;
     if !session.warning().is_empty() {
         eprintln!("warning: {}", crate::plain(session.warning()));
     }

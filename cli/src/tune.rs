@@ -7,7 +7,7 @@
 
 use crate::compile::{self, Job};
 use crate::failure::{Failure, UNSUPPORTED};
-use crate::tensors::{self, Opened};
+use crate::tensors::{self, Inputs, Opened};
 use hub_codegen::targets::x86::Choices;
 use hub_frontend::Loaded;
 use hub_ir::{Graph, GroupKind, Op, Region};
@@ -131,8 +131,8 @@ fn measured(
     slice: Duration,
 ) -> Result<Times, Failure> {
     let options = SessionOptions { limits: job.run, ..SessionOptions::default() };
-    let inputs = inputs(&mut tensors::session(path, &options, false)?)?;
-    let mut o = tensors::session(path, &options, false)?;
+    let inputs = inputs(&mut tensors::session(path, &options, false, Inputs::MadeUp)?)?;
+    let mut o = tensors::session(path, &options, false, Inputs::MadeUp)?;
     o.run_only(&inputs)?;
     o.session.set_profile(true);
     let start = Instant::now();

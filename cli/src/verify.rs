@@ -1,7 +1,7 @@
 //! `--verify`: parity of the written bundle's tiers with the reference, on generated inputs.
 
 use crate::failure::{Failure, INTERNAL, USAGE};
-use crate::tensors;
+use crate::tensors::{self, Inputs};
 use hub_models::{NamedTensor, TensorFile, Tolerance};
 use hub_runtime::{Limits, SessionOptions};
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ fn run(
     limits: Limits,
 ) -> Result<(hub_models::Tensors, Vec<NamedTensor>), Failure> {
     let options = SessionOptions { tier: Some(tier.into()), limits, ..SessionOptions::default() };
-    let mut o = tensors::session(bundle, &options, false)?;
+    let mut o = tensors::session(bundle, &options, false, Inputs::MadeUp)?;
     let inputs = match inputs {
         Ok(i) => i.to_vec(),
         Err(size) => tensors::generated(&o.model, &BTreeMap::new(), size, 1)?,

@@ -14,10 +14,11 @@ pub mod whole;
 use hub_abi::dim::{Dim, Sym, SymEnv};
 use hub_abi::plan::{Buf, Plan};
 use hub_abi::trace;
+use hub_cli::Failure;
 use hub_cli::args::Running;
 use hub_cli::compile::{Job, compile};
 use hub_cli::report::Report;
-use hub_cli::{Failure, tensors};
+use hub_cli::tensors::{self, Inputs};
 use hub_models::{Case, Comparison, Tolerance};
 use std::path::Path;
 
@@ -108,7 +109,7 @@ pub fn check(
     let cpu = Some(tier.to_string());
     let how =
         Running { threads, device: "cpu".into(), cpu, no_verify: true, limits: Default::default() };
-    compare_on(case, tensors::open(bundle, &how)?, tolerance)
+    compare_on(case, tensors::open(bundle, &how, Inputs::Given)?, tolerance)
 }
 
 /// As [`check`], on an open session.
@@ -140,6 +141,7 @@ pub fn several_sizes(bundle: &Path, tiers: &[&str], sizes: &[(i64, i64)]) -> Res
                 no_verify: true,
                 limits: Default::default(),
             },
+            Inputs::Given,
         )
     };
     let mut portable = open("portable")?;

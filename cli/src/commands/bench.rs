@@ -5,7 +5,7 @@ use crate::failure::{Failure, SLOW, UNSUPPORTED};
 use crate::machine::Rates;
 use crate::plain;
 use crate::report::{SCHEMA, arena};
-use crate::tensors::{self, Opened};
+use crate::tensors::{self, Inputs, Opened};
 use hub_models::NamedTensor;
 use hub_runtime::StepInfo;
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ impl Times {
 pub fn run(a: Bench) -> Result<(), Failure> {
     let start = Instant::now();
     let how = Running { no_verify: true, ..a.running.clone() };
-    let mut o = tensors::open(&a.bundle, &how)?;
+    let chosen = a.inputs.is_some() || !a.dims.is_empty();
+    let whose = if chosen { Inputs::Given } else { Inputs::MadeUp };
+    let mut o = tensors::open(&a.bundle, &how, whose)?;
     let open = start.elapsed();
     let inputs = match &a.inputs {
         Some(path) => {
@@ -33,7 +35,7 @@ pub fn run(a: Bench) -> Result<(), Failure> {
         }
         // In a session of its own: binding belongs to the first answer's time.
         None => {
-            let mut probe = tensors::open(&a.bundle, &how)?;
+            let mut probe = tensors::open(&a.bundle, &how, whose)?;
             tensors::fitting(&mut probe, &tensors::sizes(&a.dims)?, 1)?
         }
     };

@@ -4,8 +4,9 @@ use crate::args::Compare;
 use crate::compile::{Job, compile};
 use crate::failure::{Failure, INVALID, MISMATCH, USAGE};
 use crate::limits::Limits;
+use crate::plain;
 use crate::report::SCHEMA;
-use crate::{plain, tensors};
+use crate::tensors::{self, Inputs};
 use hub_models::Tolerance;
 use serde_json::json;
 use std::io::Read;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub fn run(a: Compare) -> Result<(), Failure> {
     let golden = tensors::read(&a.golden)?;
     let (bundle, _temporary) = bundle_of(&a.model, Limits::of(&a.running.limits.limits)?)?;
-    let mut o = tensors::open(&bundle, &a.running)?;
+    let mut o = tensors::open(&bundle, &a.running, Inputs::Given)?;
     let given = match &a.inputs {
         Some(path) => tensors::read(path)?.tensors,
         None => hub_models::inputs_of(&golden),

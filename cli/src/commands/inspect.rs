@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::plain;
 use crate::report::{SCHEMA, arena, kib};
-use crate::tensors::{self, Opened};
+use crate::tensors::{self, Inputs, Opened};
 use hub_abi::bundle::{IoInfo, Manifest};
 use hub_abi::plan::{Plan, Step};
 use hub_abi::shape::Type;
@@ -29,7 +29,7 @@ fn bundle(a: &Inspect) -> Result<(), Failure> {
         no_verify: true,
         limits: a.limits.clone(),
     };
-    let mut o = tensors::open(&a.model, &running)?;
+    let mut o = tensors::open(&a.model, &running, Inputs::MadeUp)?;
     // Sizes of steps are those of a binding; a model with dynamic dims gets one made up.
     tensors::fitting(&mut o, &tensors::sizes(&a.dims)?, 1)?;
     if a.json {

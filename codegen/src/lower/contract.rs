@@ -1,7 +1,9 @@
 //! Contractions as multiply-accumulate problems: which operand is read in vectors, how a constant
 //! one is packed, and what each label is.
 
-use super::contract_mac::{Axis, Body, Mac, PANEL, both_bf16, lower_mac, step_of};
+use super::contract_mac::{
+    Axis, Body, Mac, PANEL, both_bf16, likely_count, lower_mac, step_of, worth_panels,
+};
 use super::cx::{Made, unsupported};
 use crate::target::Target;
 use crate::task::{self, Format, Lowered, Operand, Refused, Task};
@@ -171,7 +173,7 @@ fn build(
         pairs: false,
         k: vec![],
         start: 0i64.into(),
-        footprint: super::contract_mac::likely_count(sdims),
+        footprint: likely_count(sdims),
     };
     let even = |k: &Axis| k.dim.as_const().is_some_and(|n| n % 2 == 0) && k.s.is(1);
     let last = k.iter().map(|k| &k.1).rfind(|k| !k.dim.is(1));
@@ -224,8 +226,8 @@ fn contiguous(task: &Task<'_>, anchor: Value, features: &[(u8, Axis)]) -> Option
     by_out.or_else(by_v).or(features.len().checked_sub(1))
 }
 
-/// Strides of a vector operand that is a constant, which is packed (this asks for it); false where
-/// it is none, or where its axes have an order that packing does not know.
+/// Strides of a vector operand that is packed (this asks for it): a constant, or one that is worth a
+/// copy; false where it is neither, or where its axes have an order that packing does not know.
 fn packed(
     task: &Task<'_>,
     v: &Labeled<'_>,
@@ -235,9 +237,6 @@ fn packed(
     mac: &mut Mac,
 ) -> Made<bool> {
     let o = v.op(task);
-    if !o.constant && o.format == Format::Strided {
-        return Ok(false);
-    }
     let size = |l: u8| v.dim(task, l).and_then(|d| d.as_const()).unwrap_or(0);
     let in_order = |part: &[(u8, Axis)]| -> Vec<u8> {
         let real = v.labels.iter().filter(|l| part.iter().any(|p| p.0 == **l));
@@ -255,6 +254,11 @@ fn packed(
     let (outer, n, sum) = (product(&lb), product(&ln), product(&lk));
     let last = *ln.last().expect("features are not empty");
     if outer * n * sum <= 0 || (ln.len() > 1 && size(last) % PANEL != 0) {
+        return Ok(false);
+    }
+    let rows = likely_count(mac.rows.iter().map(|r| &r.dim));
+    let copied = !mac.pairs && worth_panels(n * sum, o.dtype, rows);
+    if !o.constant && o.format == Format::Strided && !copied {
         return Ok(false);
     }
     let packing = Packing {

@@ -203,6 +203,18 @@ pub fn both_bf16(task: &Task<'_>, anchor: Value, a: usize, b: usize) -> bool {
     narrow(a) && narrow(b) && task.g.dtype(anchor) == Dtype::F32
 }
 
+/// Is a matrix that is computed better copied into panels before `rows` rows are multiplied with it?
+/// Its own rows lie far apart (each on a page of its own, and at powers of two in few sets of a
+/// cache), and it is read many times.
+pub fn worth_panels(elements: i64, dtype: Dtype, rows: i64) -> bool {
+    elements.saturating_mul(dtype.size() as i64) >= PANELS_BYTES && rows >= PANELS_ROWS
+}
+
+/// Matrices of fewer bytes are read where they lie.
+const PANELS_BYTES: i64 = 1 << 19;
+/// As are those that fewer rows are multiplied with.
+const PANELS_ROWS: i64 = 64;
+
 /// Elements of a pair's side in packed form.
 pub fn step_of(pairs: bool) -> u64 {
     if pairs { 2 } else { 1 }

@@ -5,7 +5,7 @@ use super::across;
 use super::chain;
 use super::contract::{anchor, param};
 use super::contract_mac::{
-    Axis, Body, Mac, PANEL, both_bf16, likely_count, lower_mac, refused, step_of,
+    Axis, Body, Mac, PANEL, both_bf16, likely_count, lower_mac, refused, step_of, worth_panels,
 };
 use super::cx::Made;
 use super::depthwise;
@@ -129,10 +129,15 @@ impl Conv<'_, '_> {
             let each = (0..rows.len()).map(|a| axis(&w.dims[a + 2], by_tap(a), v(a), None));
             each.collect()
         };
-        let packed = (w.constant || w.format != Format::Strided).then_some(wide).flatten();
+        let known = w.constant || w.format != Format::Strided;
+        let pixels = likely_count(&dims[2..]).saturating_mul(likely_count(&dims[..1]));
+        let narrow = both_bf16(self.task, self.out, self.x, self.w);
+        let elements = Dim::product(&w.dims).as_const().map(|n| n / self.groups);
+        let copied = !narrow && elements.is_some_and(|n| worth_panels(n, w.dtype, pixels));
+        let packed = (known || copied).then_some(wide).flatten();
         let (mut k, n_v, panel, group_v);
         let even = c.as_const().is_some_and(|c| c % 2 == 0) && x.strides[1].is(1);
-        let pairs = even && packed.is_some() && both_bf16(self.task, self.out, self.x, self.w);
+        let pairs = even && packed.is_some() && narrow;
         if let Some(wide) = packed {
             let (packing, sum) = self.packing(wide, pairs)?;
             if w.format != Format::Packed(packing.clone()) {

@@ -1,6 +1,6 @@
 //! Writes buffers, kernels and steps down, and closes the plan.
 
-use super::layout::{Place, Shape, Wish, image_shape, unit_shape};
+use super::layout::{Place, Shape, Wish, image_shape, panels_shape, unit_shape};
 use super::{PlaceError, Placer, Tier};
 use crate::kir::Kernel;
 use crate::task::{Lowered, Operand, TaskArg, Which};
@@ -86,6 +86,7 @@ impl Placer<'_> {
                 (image_shape(&t, h.as_ref()), h)
             }
             Wish::Unit(a) => (unit_shape(&t, *a), None),
+            Wish::Panels(p) => (panels_shape(&t, p), None),
             Wish::Dense => (unit_shape(&t, t.rank().saturating_sub(1)), None),
         };
         let Shape { bytes, offset, strides, slack } = shape;

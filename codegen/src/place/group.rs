@@ -2,7 +2,7 @@
 
 use super::consts::Form;
 use super::layout::{Halo, Place, Wish};
-use super::{Copied, PlaceError, Placer, anchor_halo};
+use super::{Copied, PlaceError, Placer, anchor_halo, panels};
 use crate::task::{Format, Lowered, Operand, Refused, Task};
 use hub_abi::plan::Buf;
 use hub_ir::{ConstId, GroupKind, Node, Op, Region, Value};
@@ -179,6 +179,14 @@ impl Placer<'_> {
                     o.packed[input] = self.const_id(o.values[input]);
                     o.ops[input].format = Format::Packed(packing);
                 }
+                Err(Refused::Pack { input, packing })
+                    if panels::possible(&o.places[input], &packing) =>
+                {
+                    let wish = Wish::Panels(packing.clone());
+                    o.places[input] = self.copied_as(n, o.values[input], wish)?;
+                    o.ops[input] = o.places[input].operand(false);
+                    o.ops[input].format = Format::Packed(packing);
+                }
                 Err(Refused::Transform { input, filter })
                     if self.const_id(o.values[input]).is_some() =>
                 {
@@ -238,28 +246,35 @@ impl Placer<'_> {
         } else {
             Wish::Unit(axis)
         };
-        let done = self.copies.iter().find(|c| c.value == v && c.wish == wish);
-        let done = done.map(|c| c.place.clone());
-        let place = match done {
-            Some(p) => p,
-            None => {
-                let src = self.place(v)?;
-                // What does not change in a loop is copied before it.
-                let level = match src.bump.is(0) {
-                    true => self.steps.home(self.region_of(v)),
-                    false => self.steps.depth(),
-                };
-                let before = self.steps.aim(Some(level));
-                let dst = self.new_place(v, &wish)?;
-                self.copy(n, &src, &dst)?;
-                self.steps.aim(before);
-                self.copies.push(Copied { value: v, wish, place: dst.clone(), level });
-                dst
-            }
-        };
+        let place = self.copied_as(n, v, wish)?;
         let (splat, constant) = (o.ops[input].splat, o.ops[input].constant);
         o.ops[input] = Operand { splat, constant, ..place.operand(need.is_some()) };
         o.places[input] = place;
         Ok(())
+    }
+
+    /// A copy of a value that lies as wished, made once for all who wish it so.
+    fn copied_as(&mut self, n: Node, v: Value, wish: Wish) -> Result<Place, PlaceError> {
+        if let Some(c) = self.copies.iter().find(|c| c.value == v && c.wish == wish) {
+            return Ok(c.place.clone());
+        }
+        let src = self.place(v)?;
+        // What does not change in a loop is copied before it.
+        let level = match src.bump.is(0) {
+            true => self.steps.home(self.region_of(v)),
+            false => self.steps.depth(),
+        };
+        let before = self.steps.aim(Some(level));
+        let place = match &wish {
+            Wish::Panels(p) => self.in_panels(n, v, &src, p)?,
+            _ => {
+                let dst = self.new_place(v, &wish)?;
+                self.copy(n, &src, &dst)?;
+                dst
+            }
+        };
+        self.steps.aim(before);
+        self.copies.push(Copied { value: v, wish, place: place.clone(), level });
+        Ok(place)
     }
 }

@@ -1,6 +1,7 @@
 //! Layouts: which values are channel-last images, which halos they need, and places in memory.
 
 use crate::task::{Format, Operand};
+use hub_abi::pgraph::Packing;
 use hub_abi::plan::BufId;
 use hub_abi::prim::Geometry;
 use hub_abi::{Dim, Dtype};
@@ -126,6 +127,8 @@ pub enum Wish {
     Image(Option<Halo>),
     /// Row-major but for this axis, which comes last.
     Unit(usize),
+    /// In panels.
+    Panels(Packing),
 }
 
 /// A layout before a buffer is found for it.
@@ -151,6 +154,13 @@ pub fn unit_shape(t: &TensorType, last: usize) -> Shape {
     }
     let bytes = t.count().times(t.dtype.size() as i64);
     Shape { bytes, offset: 0i64.into(), strides, slack: 0 }
+}
+
+/// The shape of a packed tensor; its strides say nothing.
+pub fn panels_shape(t: &TensorType, p: &Packing) -> Shape {
+    let size = t.dtype.size();
+    let bytes = p.byte_lens(size).map_or(i64::MAX, |(_, b)| i64::try_from(b).unwrap_or(i64::MAX));
+    Shape { bytes: bytes.into(), offset: 0i64.into(), strides: dense_strides(&t.dims), slack: 0 }
 }
 
 /// Elements of one pixel: channels rounded up to 64 bytes, never a multiple of 4 KiB (such strides

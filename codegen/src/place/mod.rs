@@ -23,6 +23,7 @@ mod kept;
 mod layout;
 mod levels;
 mod loops;
+mod panels;
 mod reuse;
 mod split;
 mod view;

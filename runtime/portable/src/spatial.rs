@@ -122,24 +122,47 @@ impl Taps {
     pub(crate) fn block<const W: usize>(&self, first: usize, to: &mut [[usize; W]]) {
         let last = self.sizes.iter().map(|s| s[1]).product::<usize>();
         let mut coord = vec![0; self.sizes.len()];
+        let mut rest = first;
+        for (c, [_, out, _]) in coord.iter_mut().zip(&self.sizes).rev() {
+            (*c, rest) = (rest % out.max(&1), rest / out.max(&1));
+        }
         for j in 0..W {
             if first + j >= last {
                 to.iter_mut().for_each(|line| line[j] = PAD);
                 continue;
             }
-            let mut rest = first + j;
+            self.output(&coord, |tap, at| to[tap][j] = at);
             for (c, [_, out, _]) in coord.iter_mut().zip(&self.sizes).rev() {
-                (*c, rest) = (rest % out, rest / out);
-            }
-            for (tap, line) in to.iter_mut().enumerate() {
-                line[j] = self.offset(tap, &coord);
+                *c += 1;
+                if *c < *out {
+                    break;
+                }
+                *c = 0;
             }
         }
     }
 
-    fn offset(&self, tap: usize, coord: &[usize]) -> usize {
-        let (mut rest, mut scale, mut at) = (tap, 1, 0);
-        for (i, [k, out, x]) in self.sizes.iter().enumerate().rev() {
+    /// Gives the offset that an output reads at each tap.
+    fn output(&self, coord: &[usize], mut give: impl FnMut(usize, usize)) {
+        let (Some((&[k, out, x], lead)), Some((line, _))) =
+            (self.sizes.split_last(), self.tables.split_last())
+        else {
+            return give(0, 0);
+        };
+        let at = coord[lead.len()];
+        for row in 0..lead.iter().map(|[k, ..]| k).product() {
+            let base = self.row(lead, row, coord, x);
+            for t in 0..k {
+                let c = line[t * out + at];
+                give(row * k + t, if base == PAD || c == PAD { PAD } else { base + c });
+            }
+        }
+    }
+
+    /// Where the row lies that an output reads at these taps of all axes but the last.
+    fn row(&self, lead: &[[usize; 3]], taps: usize, coord: &[usize], len: usize) -> usize {
+        let (mut rest, mut scale, mut at) = (taps, len, 0);
+        for (i, [k, out, x]) in lead.iter().enumerate().rev() {
             match self.tables[i][(rest % k) * out + coord[i]] {
                 PAD => return PAD,
                 c => at += c * scale,
