@@ -353,3 +353,31 @@ fn an_attention_head_block_of_any_length() {
     assert!(check(&g, &[&[1, 7, 32]]) >= 2, "the softmax lies over its scores");
     check(&g, &[&[1, 18, 32]]);
 }
+
+/// Large enough to be copied into panels, with features that fill no panel at the end.
+#[test]
+fn operands_that_are_computed() {
+    let mut g = Graph::new();
+    let (rows, k, n) = (64, 400, 330);
+    let a = input(&mut g, "a", &[rows, k]);
+    let plain = input(&mut g, "b", &[k, n]);
+    let turned = input(&mut g, "c", &[n, k]);
+    let both = input(&mut g, "d", &[2, k, n]);
+    let x = input(&mut g, "x", &[1, 64, 8, 8]);
+    let filter = input(&mut g, "w", &[336, 32, 5, 5]);
+    let g = finish(g, |b| {
+        let mut product = |w: Value, labels: &[u8], out: &[u8]| {
+            let p = Prim::Contract { a: vec![0, 1], b: labels.to_vec(), out: out.to_vec() };
+            b.prim(p, &[a, w]).expect("a product")
+        };
+        let mut ys = vec![product(plain, &[1, 2], &[0, 2]), product(turned, &[2, 1], &[0, 2])];
+        ys.push(product(both, &[3, 1, 2], &[3, 0, 2]));
+        let two = vec![Dim::from(2i64); 2];
+        let geo =
+            Geometry { stride: vec![1; 2], dilation: vec![1; 2], before: two.clone(), after: two };
+        ys.push(b.prim(Prim::Conv { geo, groups: 2 }, &[x, filter]).expect("a convolution"));
+        ys
+    });
+    let [rows, k, n] = [rows, k, n].map(|n| n as usize);
+    check(&g, &[&[rows, k], &[k, n], &[n, k], &[2, k, n], &[1, 64, 8, 8], &[336, 32, 5, 5]]);
+}

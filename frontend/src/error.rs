@@ -98,6 +98,12 @@ impl FrontendError {
             .advise("raise the limit if the file is trusted and meant to be this large")
     }
 
+    /// A bound is exceeded that no option raises.
+    pub fn bound(what: impl Into<String>) -> FrontendError {
+        FrontendError::new(ErrorKind::Limit, what)
+            .advise("no option raises this: give inputs fixed sizes, or split the model")
+    }
+
     /// A file cannot be read.
     pub fn io(file: &Path, e: &std::io::Error) -> FrontendError {
         FrontendError::new(ErrorKind::Io, e.to_string()).in_file(file)
@@ -175,7 +181,7 @@ impl std::error::Error for FrontendError {}
 
 impl From<OpError> for FrontendError {
     fn from(e: OpError) -> FrontendError {
-        let of = if e.limit { FrontendError::limit } else { FrontendError::invalid };
+        let of = if e.limit { FrontendError::bound } else { FrontendError::invalid };
         let mut error = of(e.what);
         error.place.node = e.node.filter(|n| !n.is_empty());
         error

@@ -38,13 +38,13 @@ impl Sizes {
             let left = self.left.checked_sub(if atoms > SHORT { atoms } else { 0 });
             self.left = left
                 .filter(|_| atoms < MOST_ATOMS && d.height() <= MOST_NESTED)
-                .ok_or_else(|| FrontendError::limit("an expression of a size grows too long"))?;
+                .ok_or_else(|| FrontendError::bound("an expression of a size grows too long"))?;
         }
         if t.dims.len() > self.rank {
             return Err(FrontendError::limit(format!("rank {}", t.dims.len())));
         }
         if g.syms.len() > MOST_SYMBOLS {
-            return Err(FrontendError::limit(format!("more than {MOST_SYMBOLS} unknown sizes")));
+            return Err(FrontendError::bound(format!("more than {MOST_SYMBOLS} unknown sizes")));
         }
         Ok(())
     }

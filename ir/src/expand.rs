@@ -35,7 +35,7 @@ pub fn infer(g: &mut Graph, s: &Source, ins: &[Value]) -> Result<Vec<Type>, OpEr
     g.consts.truncate(consts);
     if g.tried > MOST_TRIED {
         let what =
-            format!("definitions of operators hold more than {MOST_BYTES} bytes of constants");
+            format!("definitions of operators hold more than {MOST_TRIED} bytes of constants");
         return Err(OpError::limit(what));
     }
     types

@@ -162,7 +162,7 @@ impl Import<'_, '_> {
         for _ in 0..ROUNDS {
             self.builds += 1;
             if self.builds > MOST_BUILDS {
-                return Err(FrontendError::limit("loops nest too often"));
+                return Err(FrontendError::bound("loops nest too often"));
             }
             let outside = Outside::now(b);
             let region = b.g.new_region();

@@ -51,6 +51,21 @@ fn megabytes_that_ask_for_hours() {
     );
 }
 
+/// Nor do the sizes that a file says of its inputs, where those are made up.
+#[test]
+fn large_inputs_that_nobody_gave() {
+    let shaped = node("Expand", &["one", "dims"], &["w"]);
+    let nodes = vec![shaped, node("Conv", &["x", "w"], &["y"])];
+    let weights = vec![zeros("one", &[1]), shape("dims", &[4096, 4096, 3, 3])];
+    let f = Folder::of("m.onnx", over(&[1, 4096, 64, 64], nodes, weights));
+    f.export("m.onnx").succeeds("a filter made of one number");
+    for tier in tiers() {
+        let run = ["bench", "m.hub", "--seconds", "0.01", "--cpu", tier];
+        let r = super::harness::ran(f.0.path(), "hubc", &run);
+        r.refuses(tier, 9, &["amount of work", "--limit work="]);
+    }
+}
+
 /// A loop that costs little a turn ends at the limit all the same.
 #[test]
 fn loops_of_large_bodies() {
