@@ -25,7 +25,7 @@ fn open(bundle: &Path, tier: &str, threads: i32) -> Opened {
     let cpu = Some(tier.to_string());
     let how =
         Running { threads, device: "cpu".into(), cpu, no_verify: true, limits: Default::default() };
-    tensors::open(bundle, &how).expect("opens")
+    tensors::open(bundle, &how, tensors::Inputs::Given).expect("opens")
 }
 
 /// Made-up inputs for named sizes.
