@@ -41,7 +41,7 @@ fn on_tier(digits: &Digits, case: &Case, bundle: &Path, tier: &str) -> Result<()
         no_verify: false,
         limits: Default::default(),
     };
-    let mut o = tensors::open(bundle, &how)?;
+    let mut o = tensors::open(bundle, &how, tensors::Inputs::Given)?;
     let inputs = tensors::inputs_for(&o, &case.inputs)?;
     let got = o.run(&inputs)?;
     let parity = hub_models::compare(&case.golden, &got, Tolerance::default()).map_err(invalid)?;
