@@ -7,8 +7,10 @@ mod placed;
 use hub_abi::prim::{BinaryOp, Geometry, Prim};
 use hub_abi::shape::{TensorType, Type};
 use hub_abi::{Dim, Dtype, SymEnv};
-use hub_codegen::lower::{contract, conv};
+use hub_codegen::lower::winograd::{self, filter::Filter};
+use hub_codegen::lower::{contract, conv, with_lanes};
 use hub_codegen::target::{Target, Tier};
+use hub_codegen::task::{Format, Refused};
 use hub_ir::Graph;
 use hub_ir::build::Builder;
 use placed::{Group, Input, Layout, random, random_of};
@@ -121,6 +123,42 @@ fn convolutions_of_bf16() {
             let how = g.check(&t, conv::lower);
             let tiles = t.tier == Tier::Amx && c % 2 == 0;
             assert_eq!(how.contains("amx"), tiles, "{how} for {c} channels of {size:?}");
+        }
+    }
+}
+
+/// Sums and transforms are f32; what the model of cycles would take is not asked.
+#[test]
+fn filtering_by_winograd() {
+    let mut seed = 4;
+    let cases = [([1, 16, 8, 8], 32), ([2, 20, 7, 9], 24), ([1, 64, 5, 13], 48)];
+    for t in targets() {
+        for (x, m) in cases {
+            for tile in [2, 4] {
+                let pad = vec![Dim::from(1i64); 2];
+                let geo = Geometry {
+                    stride: vec![1; 2],
+                    dilation: vec![1; 2],
+                    before: pad.clone(),
+                    after: pad,
+                };
+                let w = [m, x[1], 3, 3];
+                let prim = Prim::Conv { geo, groups: 1 };
+                let mut g = group(&mut seed, prim, [&x, &w], true, 1, true);
+                let slack = (16 - x[1] as i64 % 16) % 16;
+                g.inputs[0].layout = Layout { halo: Some((1, 0.0)), slack, ..Layout::unit(4, 1) };
+                let how = g.check(&t, |task, t| {
+                    conv::with_conv(task, |c| {
+                        let filter = Filter { m: tile, n: m as i64, c: x[1] as i64 };
+                        if task.inputs[c.w].format == Format::Strided {
+                            return Err(Refused::Transform { input: c.w, filter });
+                        }
+                        let plan = winograd::every(c, t, filter)[0].1;
+                        with_lanes(t.lanes(), |lanes| winograd::lower_as(c, t, plan, lanes))
+                    })
+                });
+                assert!(how.starts_with(&format!("winograd {tile}x{tile}")), "{how}");
+            }
         }
     }
 }

@@ -99,7 +99,9 @@ impl ConstPool {
             Some(Form::Panels(p)) => {
                 hub_abi::pack::pack(bytes, self.sizes[&key.0], p).map_err(|e| e.to_string())
             }
-            Some(Form::Winograd(f)) => f.store(bytes).ok_or_else(|| "not a 3x3 filter".into()),
+            Some(Form::Winograd(f)) => {
+                f.store(bytes, self.sizes[&key.0]).ok_or_else(|| "not a 3x3 filter".into())
+            }
         };
         let node = format!("constant {}", key.0);
         made.map(Bytes::from).map_err(|why| PlaceError::Internal { node, why })

@@ -231,7 +231,7 @@ impl Group {
                         Format::Packed(how) => {
                             hub_abi::pack::pack(t.bytes(), t.dtype().size(), how).unwrap()
                         }
-                        Format::Transformed(f) => f.store(t.bytes()).unwrap(),
+                        Format::Transformed(f) => f.store(t.bytes(), t.dtype().size()).unwrap(),
                         Format::Strided => unreachable!("nothing to do"),
                     };
                     p = Placed { bytes, origin: 0, op: p.op };

@@ -12,7 +12,7 @@ pub const PANEL: usize = 16;
 const A: f64 = 0.75;
 const B: f64 = 1.5;
 
-/// How a filter `[n][c][3][3]` of f32 is stored: `[(m+2)²][ceil(n/16)][c][16]`, transformed, zeros
+/// How a filter `[n][c][3][3]` is stored in f32: `[(m+2)²][ceil(n/16)][c][16]`, transformed, zeros
 /// past n.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Filter {
@@ -45,12 +45,21 @@ impl Filter {
         self.points() * self.plane() * 4
     }
 
-    /// The stored form of a row-major filter, little endian; computed in f64 and rounded once.
-    /// `None` where the bytes are not as many as such a filter has.
-    pub fn store(&self, dense: &[u8]) -> Option<Vec<u8>> {
+    /// The stored form of a row-major filter of f32 (`size` 4) or bf16 (2), little endian; computed in
+    /// f64 and rounded once. `None` where the bytes are not as many as such a filter has.
+    pub fn store(&self, dense: &[u8], size: usize) -> Option<Vec<u8>> {
         let (n, c, side) = (self.n as usize, self.c as usize, self.side() as usize);
-        let taps = dense.as_chunks::<4>().0;
-        if taps.len() != n * c * 9 || !dense.len().is_multiple_of(4) {
+        let taps: Vec<f32> = match size {
+            4 => dense.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            2 => dense
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|&[l, h]| f32::from_le_bytes([0, 0, l, h]))
+                .collect(),
+            _ => return None,
+        };
+        if taps.len() != n * c * 9 || dense.len() != taps.len() * size {
             return None;
         }
         let g = rows_of_g(self.m);
@@ -58,7 +67,7 @@ impl Filter {
         let to = out.as_chunks_mut::<4>().0;
         for (i, tap) in taps.chunks_exact(9).enumerate() {
             let (feature, channel) = (i / c, i % c);
-            let w: Vec<f64> = tap.iter().map(|b| f32::from_le_bytes(*b).into()).collect();
+            let w: Vec<f64> = tap.iter().map(|&x| x.into()).collect();
             let at = |p: usize| {
                 let panel = p * n.div_ceil(PANEL) + feature / PANEL;
                 (panel * c + channel) * PANEL + feature % PANEL

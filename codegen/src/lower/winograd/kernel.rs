@@ -155,7 +155,8 @@ impl Winograd<'_, '_, '_> {
         for a in [2, 3] {
             reach = reach.add(&dims[a].plus(1).mul(&x.strides[a]));
         }
-        (cx.ptr_range(Which::In(self.c.x), start.times(4), reach.times(4)), 0i64.into())
+        let size = x.dtype.size() as i64;
+        (cx.ptr_range(Which::In(self.c.x), start.times(size), reach.times(size)), 0i64.into())
     }
 
     /// Runs `f` for every tile of the block.

@@ -86,11 +86,16 @@ pub fn lower_as(c: &Conv<'_, '_>, target: &Target, plan: Plan, lanes: usize) -> 
     kernel::lower(c, target, plan, lanes)
 }
 
-/// Is it a convolution that the transforms are for: dense 3×3 of f32 with stride 1, a known filter,
-/// channels contiguous and in whole vectors?
+/// Is it a convolution that the transforms are for: dense 3×3 with stride 1 of f32, or of bf16 where no
+/// tiles multiply that (transforms and sums are f32 then too), a known filter, channels contiguous and
+/// in whole vectors?
 fn eligible(c: &Conv<'_, '_>, target: &Target) -> bool {
     let (x, w) = (&c.task.inputs[c.x], &c.task.inputs[c.w]);
-    let f32s = x.dtype == Dtype::F32 && w.dtype == Dtype::F32;
+    let floats = match x.dtype {
+        Dtype::F32 => true,
+        Dtype::BF16 => !target.has_tiles(),
+        _ => false,
+    };
     let (Some(n), Some(ch)) = (w.dims[0].as_const(), w.dims[1].as_const()) else { return false };
     let square = w.dims.len() == 4 && w.dims[2].is(3) && w.dims[3].is(3);
     let plain = c.geo.stride.iter().chain(&c.geo.dilation).all(|&s| s == 1);
@@ -99,7 +104,8 @@ fn eligible(c: &Conv<'_, '_>, target: &Target) -> bool {
     let sound = x.strides[1].is(1) && whole && ch >= 16 && n >= 16;
     target.own_core
         && !target.exact
-        && f32s
+        && floats
+        && x.dtype == w.dtype
         && w.constant
         && square
         && plain

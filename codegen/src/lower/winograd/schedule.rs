@@ -89,6 +89,9 @@ fn rated(s: &Sizes, filter: Filter) -> Vec<(f64, Plan)> {
 /// Cycles of the direct convolution, all images.
 fn direct(s: &Sizes, n: i64, ch: i64, c: &Conv<'_, '_>) -> f64 {
     let dims = c.task.g.dims(c.out);
+    // Elements of 32 bits that are multiplied: of bf16, pairs.
+    let size = c.task.inputs[c.w].dtype.size() as i64;
+    let words = |n: i64| n * size / 4;
     let shape = Shape {
         batch: 1,
         h: s.h,
@@ -96,12 +99,12 @@ fn direct(s: &Sizes, n: i64, ch: i64, c: &Conv<'_, '_>) -> f64 {
         h_fixed: dims[2].as_const().is_some(),
         w_fixed: dims[3].as_const().is_some(),
         n,
-        k: 9 * ch,
-        a: (s.h + 2) * (s.w + 2) * ch,
+        k: words(9 * ch),
+        a: words((s.h + 2) * (s.w + 2) * ch),
         size: 4,
         panels: true,
     };
-    let weights = (9 * ch * n * 4) as f64;
+    let weights = (9 * ch * n * size) as f64;
     let (sums, stream) =
         (schedule::estimate(&shape, &s.facts) * s.images as f64, weights / FAR_RATE);
     sums.max(stream) + 0.15 * sums.min(stream)

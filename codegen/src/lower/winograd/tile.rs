@@ -63,16 +63,17 @@ impl Winograd<'_, '_, '_> {
         let x = &self.c.task.inputs[self.c.x];
         let lanes = lanes_of(self.ty);
         let vectors = (self.p.depth + lanes - 1) / lanes;
-        let origin = block.image.times(&x.strides[0].times(4));
-        let down = t.pixel[0].times(&x.strides[2].times(4));
-        let across = t.pixel[1].times(&x.strides[3].times(4));
-        let origin = origin.add(&down).add(&across).plus(start).add(&first.times(&4i64.into()));
+        let size = x.dtype.size() as i64;
+        let origin = block.image.times(&x.strides[0].times(size));
+        let down = t.pixel[0].times(&x.strides[2].times(size));
+        let across = t.pixel[1].times(&x.strides[3].times(size));
+        let origin = origin.add(&down).add(&across).plus(start).add(&first.times(&size.into()));
         self.where_whole(cx, t, &|cx, whole| {
             cx.for_("c", vectors, 0, |cx, c| {
                 let c = Coord::from(cx.atom(AtomData::var(c, vectors.into())));
-                let at = origin.add(&c.times(&self.vector().into()));
+                let at = origin.add(&c.times(&(lanes * size).into()));
                 let from = cx.address(Base::Param(*ptr), &at).0;
-                let steps = [2, 3].map(|a| x.strides[a].times(4));
+                let steps = [2, 3].map(|a| x.strides[a].times(size));
                 let steps = steps.map(|s| cx.coef(&s));
                 self.columns(cx, t, &from, steps, whole)?;
                 let to = self.row(cx, self.inputs, t, self.p.pitch(), &c);
@@ -102,6 +103,7 @@ impl Winograd<'_, '_, '_> {
     ) -> Made {
         let side = self.p.filter.side();
         let bounds = [0, 1].map(|a| self.size[a].plus(2));
+        let dtype = self.c.task.inputs[self.c.x].dtype;
         cx.for_("j", side, 0, |cx, j| {
             let column = Coord::from(cx.atom(AtomData::var(j, side.into())));
             let mut d = vec![];
@@ -114,7 +116,7 @@ impl Winograd<'_, '_, '_> {
                     Some(cx.b.bin(BinOp::And, row, col))
                 };
                 let at = from.clone().row(i, down).plus(j, across);
-                d.push(cx.b.load(self.ty, at, Dtype::F32, mask));
+                d.push(cx.b.load(self.ty, at, dtype, mask));
             }
             let v = self.emit(cx).input(&d);
             for (i, r) in v.into_iter().enumerate() {
