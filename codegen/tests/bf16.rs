@@ -25,15 +25,28 @@ fn group(
     feature: usize,
     round: bool,
 ) -> Group {
+    of(seed, prim, sizes, [Dtype::BF16; 2], constant, feature, round)
+}
+
+/// As [`group`], on operands of these dtypes.
+fn of(
+    seed: &mut u64,
+    prim: Prim,
+    sizes: [&[usize]; 2],
+    dtypes: [Dtype; 2],
+    constant: bool,
+    feature: usize,
+    round: bool,
+) -> Group {
     let mut g = Graph::new();
     let region = g.new_region();
     let fixed = |s: &[usize]| s.iter().map(|&n| Dim::from(n)).collect::<Vec<_>>();
     let mut inputs = vec![];
     let mut params = vec![];
-    for (i, s) in sizes.iter().enumerate() {
-        let ty = TensorType { dtype: Dtype::BF16, dims: fixed(s) };
+    for (i, (s, dtype)) in sizes.iter().zip(dtypes).enumerate() {
+        let ty = TensorType { dtype, dims: fixed(s) };
         params.push(g.add_param(region, Type::Tensor(ty)));
-        let tensor = random_of(seed, Dtype::BF16, s);
+        let tensor = random_of(seed, dtype, s);
         inputs.push(Input { tensor, constant: constant && i == 1, layout: Layout::dense(s.len()) });
     }
     let types = sizes.map(|s| TensorType { dtype: Dtype::F32, dims: fixed(s) });
@@ -46,7 +59,11 @@ fn group(
     let layout = Layout::dense(shape.len());
     inputs.push(Input { tensor: random(seed, &shape), constant: true, layout });
     let mut b = Builder::new(&mut g, "t");
-    let (x, w) = (b.cast(params[0], Dtype::F32).unwrap(), b.cast(params[1], Dtype::F32).unwrap());
+    let mut wide = |i: usize| match dtypes[i] {
+        Dtype::F32 => params[i],
+        _ => b.cast(params[i], Dtype::F32).unwrap(),
+    };
+    let (x, w) = (wide(0), wide(1));
     let y = b.prim(prim, &[x, w]).unwrap();
     let y = b.add(y, params[2]).unwrap();
     let zero = b.scalar(Dtype::F32, 0.0);
@@ -76,6 +93,20 @@ fn products_of_bf16() {
                 let tiles = t.tier == Tier::Amx && constant && m > 1 && k % 2 == 0;
                 assert_eq!(how.contains("amx"), tiles, "{how} for {m}x{k}x{n}");
             }
+        }
+    }
+}
+
+/// A state that stays f32 with weights that do not.
+#[test]
+fn products_with_bf16_weights() {
+    let mut seed = 5;
+    for t in targets() {
+        for (m, k, n) in [(1, 40, 33), (1, 128, 512), (5, 8, 16), (3, 5, 7)] {
+            let prim = Prim::Contract { a: vec![0, 1], b: vec![1, 2], out: vec![0, 2] };
+            let dtypes = [Dtype::F32, Dtype::BF16];
+            let mut g = of(&mut seed, prim, [&[m, k], &[k, n]], dtypes, true, 1, false);
+            g.check(&t, contract::lower);
         }
     }
 }

@@ -10,7 +10,9 @@
 //! the host computes, reduced values that nothing multiplies, biases; and contractions that are
 //! *sensitive*, whose result is an output of the model but for elementwise operators, movement, a
 //! softmax or an argmax (classifiers, boxes). Depthwise convolutions stay f32 too, with what they read:
-//! they have few taps and no use for pairs. What stays is reported ([`Context::refused`]).
+//! they have few taps and no use for pairs. What stays is reported ([`Context::refused`]). Weights that
+//! are multiplied with a recurrent state become bf16 all the same: reading them is what such a step
+//! takes, a row at a time.
 
 use crate::context::{Changed, Context, PassError, Precision, Refusal};
 use bytes::Bytes;
@@ -27,6 +29,9 @@ const FEWEST_PRODUCTS: i64 = 8;
 /// = 6e-4 to 1.5e-3 with 8 here, as chance has it, and by 1e-4 to 2e-4 with this).
 const FEWEST_BESIDE_DEPTHWISE: i64 = 100;
 
+/// Why what a loop carries stays f32.
+const CARRIED: &str = "carried by a loop";
+
 /// The name that reports are filed under.
 pub const RULE: &str = "bf16";
 
@@ -41,6 +46,8 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let sensitive = sensitive(g);
     let mut wanted = HashSet::new();
     let mut narrow: Vec<(Node, Vec<Value>)> = vec![];
+    // Those whose weights alone are narrow.
+    let mut weights: Vec<(Node, Vec<Value>)> = vec![];
     let (mut refusals, mut wide_uses) = (vec![], HashSet::new());
     for n in groups(g) {
         let Some(operands) = multiplied(g, n) else { continue };
@@ -48,8 +55,12 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
             true => Some("it makes an output of the model"),
             false => unfit(g, &classes, n, &operands, fewest),
         };
-        if let Some(why) = why {
+        if let Some(mut why) = why {
             wide_uses.extend(operands.iter().map(|v| classes.find(*v)));
+            if why == CARRIED && operands.iter().any(|v| g.as_const(*v).is_some()) {
+                weights.push((n, operands.clone()));
+                why = "carried by a loop; its weights are bf16";
+            }
             if !is_depthwise(g, n) {
                 refusals.push(Refusal { rule: RULE, node: g.nodes[n].name.clone(), why });
             }
@@ -62,6 +73,7 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     let images = classes.images(g);
     wanted.extend(images.into_iter().filter(|c| !wide_uses.contains(c)));
     cx.fired("bf16-contraction", narrow.len() as u32);
+    cx.fired("bf16-weights", weights.len() as u32);
     cx.refused(refusals);
     let stored = classes.members(g, &wanted);
     cx.fired("bf16-value", stored.len() as u32);
@@ -70,7 +82,7 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     for n in groups(change.g) {
         change.read(n, &stored);
     }
-    for (n, operands) in &narrow {
+    for (n, operands) in narrow.iter().chain(&weights) {
         change.weights(*n, operands);
     }
     crate::dce::remove_dead(g);
@@ -212,7 +224,7 @@ impl Classes {
         let regions = g.live_regions().into_iter().filter(|r| !inside.contains(r));
         for r in regions {
             let data = &g.regions[r];
-            let edge = if r == g.root() { "the model's input" } else { "carried by a loop" };
+            let edge = if r == g.root() { "the model's input" } else { CARRIED };
             fixed.extend(data.params.iter().map(|v| (*v, edge)));
             fixed.extend(data.results.iter().map(|v| (*v, "a result of the model or of a loop")));
             for &n in &data.nodes {
