@@ -1,7 +1,7 @@
 //! Groups: from operands in memory to a kernel step, with the copies that the kernel asks for.
 
 use super::consts::Form;
-use super::layout::{Halo, Place, Wish};
+use super::layout::{Halo, Place, Wish, grows};
 use super::{Copied, PlaceError, Placer, anchor_halo, panels};
 use crate::task::{Format, Lowered, Operand, Refused, Task};
 use hub_abi::plan::Buf;
@@ -155,6 +155,9 @@ impl Placer<'_> {
             .into_iter()
             .map(|v| self.allocate(v))
             .collect::<Result<_, _>>()?;
+        if kind == GroupKind::Map {
+            self.turn_small(n, &mut o, &outs)?;
+        }
         for _ in 0..MOST_REQUESTS {
             let task = Task {
                 g: self.g,
@@ -250,6 +253,24 @@ impl Placer<'_> {
         let (splat, constant) = (o.ops[input].splat, o.ops[input].constant);
         o.ops[input] = Operand { splat, constant, ..place.operand(need.is_some()) };
         o.places[input] = place;
+        Ok(())
+    }
+
+    /// Turns channel-last operands over where a map makes much more of them that is not channel-last:
+    /// the copy is small, and reading across channels is slow.
+    fn turn_small(&mut self, n: Node, o: &mut Operands, outs: &[Place]) -> Result<(), PlaceError> {
+        let Some(out) = outs.iter().find(|p| p.dims.len() >= 3 && p.is_dense()) else {
+            return Ok(());
+        };
+        for i in 0..o.values.len() {
+            let p = &o.places[i];
+            let image = p.dims.len() == out.dims.len() && p.strides[1].is(1) && !p.is_dense();
+            if image && p.buf != u32::MAX && grows(&p.dims, &out.dims) {
+                o.places[i] = self.copied_as(n, o.values[i], Wish::Dense)?;
+                let (splat, constant) = (o.ops[i].splat, o.ops[i].constant);
+                o.ops[i] = Operand { splat, constant, ..o.places[i].operand(false) };
+            }
+        }
         Ok(())
     }
 

@@ -217,6 +217,32 @@ fn makes_channels(g: &Graph, group: Node, region: Region) -> bool {
     })
 }
 
+/// An image of more channels is worth reading by channels.
+const FEW_CHANNELS: i64 = 64;
+
+/// Does a group make more pixels of images of few channels, as the last resize of a segmentation
+/// does? What is left to do with them (a softmax or argmax over channels, an output) wants each
+/// channel by itself, and few channels fill vectors badly.
+fn spreads(g: &Graph, n: Node, out: Value) -> bool {
+    let dims = g.dims(out);
+    let few = dims.get(1).and_then(Dim::as_const).is_some_and(|c| c > 1 && c < FEW_CHANNELS);
+    let mut images = g.nodes[n].inputs.iter().filter(|v| same_rank(g, **v, dims.len()));
+    few && dims.len() >= 3 && images.all(|v| grows(g.dims(*v), dims))
+}
+
+fn same_rank(g: &Graph, v: Value, rank: usize) -> bool {
+    g.ty(v).as_tensor().is_some_and(|t| t.rank() == rank)
+}
+
+/// Has a result at least twice the elements of an operand, as far as is known?
+pub fn grows(from: &[Dim], to: &[Dim]) -> bool {
+    let [a, b] = [from, to].map(|d| Dim::product(d));
+    match (a.as_const(), b.as_const()) {
+        (Some(a), Some(b)) => a <= b / 2,
+        _ => a != b,
+    }
+}
+
 /// What is known of values before placing starts.
 #[derive(Default)]
 pub struct Facts {
@@ -276,7 +302,10 @@ impl Facts {
         for &out in &node.outputs {
             let image = match &node.op {
                 Op::Group { kind: GroupKind::Conv | GroupKind::Window, .. } => true,
-                Op::Group { kind: GroupKind::Map | GroupKind::Row, .. } => inherits(self, out),
+                Op::Group { kind: GroupKind::Map, .. } => {
+                    inherits(self, out) && !(self.leaves(out) && spreads(g, n, out))
+                }
+                Op::Group { kind: GroupKind::Row, .. } => inherits(self, out),
                 // Axes that change places before they are joined are copied: into an image then.
                 Op::Prim(Prim::Reshape { .. }) => {
                     let moved = g.as_prim(node.inputs[0]);
@@ -296,6 +325,11 @@ impl Facts {
                 self.image.insert(out);
             }
         }
+    }
+
+    /// Is it made into nothing that a convolution or window reads?
+    fn leaves(&self, v: Value) -> bool {
+        !self.looked_at.contains(&v)
     }
 
     fn want(&mut self, v: Value, need: Halo) {

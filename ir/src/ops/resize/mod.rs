@@ -124,7 +124,8 @@ impl SourceOp for Resize {
         let (mut masks, mut computed_masks) = (vec![], vec![]);
         let scales = ins.get(1).and_then(|v| v.some());
         let roi = ins.get(2).and_then(|v| v.some());
-        for (i, a) in self.axes.iter().enumerate() {
+        for i in self.order(b.g.dims(y)) {
+            let a = &self.axes[i];
             let Some(size) = b.g.dims(y).get(a.axis).cloned() else {
                 return Err(OpError::new(format!("axis {} is past the rank", a.axis)));
             };
@@ -180,6 +181,25 @@ impl SourceOp for Resize {
 }
 
 impl Resize {
+    /// The order in which axes are resampled, by position: first those that shrink, then those that
+    /// grow from the innermost on. Each then has the least elements, and the last one (of most) takes
+    /// whole rows.
+    fn order(&self, dims: &[Dim]) -> Vec<usize> {
+        let shrinks = |a: &ResizeAxis| match (dims.get(a.axis), a.scale) {
+            (_, Some(scale)) => scale < 1.0,
+            (Some(size), _) => {
+                matches!((a.out.as_const(), size.as_const()), (Some(o), Some(s)) if o < s)
+            }
+            _ => false,
+        };
+        let mut order: Vec<usize> = (0..self.axes.len()).collect();
+        order.sort_by_key(|&i| {
+            let a = &self.axes[i];
+            if shrinks(a) { (0, a.axis) } else { (1, usize::MAX - a.axis) }
+        });
+        order
+    }
+
     /// Where output element `i` lies, in f32.
     fn source(&self, a: &ResizeAxis, size: i64, out: i64, i: i64) -> f32 {
         let scale = a.scale.unwrap_or(out as f32 / size as f32);
