@@ -222,9 +222,17 @@ const FEW_CHANNELS: i64 = 64;
 
 /// Does a group make more pixels of images of few channels, as the last resize of a segmentation
 /// does? What is left to do with them (a softmax or argmax over channels, an output) wants each
-/// channel by itself, and few channels fill vectors badly.
+/// channel by itself, and few channels fill vectors badly. (Gathering along rows is slower than by
+/// channels all the same.)
 fn spreads(g: &Graph, n: Node, out: Value) -> bool {
     let dims = g.dims(out);
+    let Op::Group { region, .. } = g.nodes[n].op else { return false };
+    let Some(last) = dims.len().checked_sub(1) else { return false };
+    let along_rows = |p: &Prim| matches!(p, Prim::Gather { axis } if *axis as usize == last);
+    let mut inner = g.regions[region].nodes.iter();
+    if inner.any(|m| matches!(&g.nodes[*m].op, Op::Prim(p) if along_rows(p))) {
+        return false;
+    }
     let few = dims.get(1).and_then(Dim::as_const).is_some_and(|c| c > 1 && c < FEW_CHANNELS);
     let mut images = g.nodes[n].inputs.iter().filter(|v| same_rank(g, **v, dims.len()));
     few && dims.len() >= 3 && images.all(|v| grows(g.dims(*v), dims))

@@ -1,6 +1,7 @@
 //! Primitives that have no kernel of their own, or a worse one than need be, as others that do.
 
 mod flat;
+mod index;
 mod pad;
 mod transposed;
 
@@ -14,4 +15,5 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
 }
 
 /// The rules.
-pub const RULES: &[Rule] = &[transposed::RULE, flat::CONV, flat::WINDOW, flat::PAD, pad::RULE];
+pub const RULES: &[Rule] =
+    &[transposed::RULE, flat::CONV, flat::WINDOW, flat::PAD, pad::RULE, index::RULE];
