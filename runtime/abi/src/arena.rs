@@ -57,15 +57,57 @@ pub fn rooms(plan: &Plan, lens: &[Option<u64>]) -> Rooms {
     r
 }
 
-/// Places blocks: greatest first, each at the lowest gap among blocks that live at the same time.
-/// `None` if the sizes overflow.
+/// Places blocks, each at the lowest gap among blocks that live at the same time: greatest first, or
+/// where that leaves gaps, in whichever of a few orders needs least. `None` if the sizes overflow.
 pub fn place(blocks: &[Block]) -> Option<Placement> {
     let mut order: Vec<usize> = (0..blocks.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(blocks[i].bytes), i));
+    let mut best = place_in(blocks, &order)?;
+    if blocks.len() > MOST_TRIED || best.total <= lower_bound(blocks) {
+        return Some(best);
+    }
+    let long = |b: &Block| u64::from(b.last - b.first) + 1;
+    let area = |i: usize| std::cmp::Reverse(blocks[i].bytes.saturating_mul(long(&blocks[i])));
+    let mut by_area = order.clone();
+    by_area.sort_by_key(|&i| area(i));
+    let mut by_life = order.clone();
+    by_life.sort_by_key(|&i| std::cmp::Reverse(long(&blocks[i])));
+    for order in [by_breadth(blocks, &order), by_area, by_life] {
+        let other = place_in(blocks, &order)?;
+        if other.total < best.total {
+            best = other;
+        }
+    }
+    Some(best)
+}
+
+/// More blocks are placed in one order only.
+const MOST_TRIED: usize = 1024;
+
+/// Steps at which most is live first: all of their blocks before those of others, in the given order.
+fn by_breadth(blocks: &[Block], order: &[usize]) -> Vec<usize> {
+    let live = |step: u32| blocks.iter().filter(move |b| b.first <= step && step <= b.last);
+    let sum = |step: u32| live(step).fold(0u64, |n, b| n.saturating_add(b.bytes));
+    // No more is live between two blocks' beginnings than at the first.
+    let mut steps: Vec<(u64, u32)> = blocks.iter().map(|b| (sum(b.first), b.first)).collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    steps.dedup();
+    let mut left = order.to_vec();
+    let mut out = Vec::with_capacity(order.len());
+    for (_, step) in steps {
+        let there = |i: &usize| blocks[*i].first <= step && step <= blocks[*i].last;
+        out.extend(left.iter().copied().filter(there));
+        left.retain(|i| !there(i));
+    }
+    out
+}
+
+/// Places blocks in that order.
+fn place_in(blocks: &[Block], order: &[usize]) -> Option<Placement> {
     let mut offsets = vec![0; blocks.len()];
     let mut placed: Vec<usize> = vec![];
     let mut total = 0;
-    for i in order {
+    for &i in order {
         let b = blocks[i];
         let mut busy: Vec<(u64, u64)> = placed
             .iter()
@@ -129,6 +171,25 @@ mod tests {
         check(&blocks, &p).unwrap();
         assert_eq!(p.total, 2024);
         assert_eq!(lower_bound(&blocks), 2000);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn placements_are_sound_and_every_block_is_in_every_order(
+            sizes in proptest::collection::vec((0u64..5000, 0u32..40, 0u32..8), 0..60),
+        ) {
+            let blocks: Vec<Block> = sizes
+                .iter()
+                .map(|&(bytes, first, life)| Block { bytes, first, last: first + life })
+                .collect();
+            let p = place(&blocks).unwrap();
+            check(&blocks, &p).unwrap();
+            assert!(p.total >= lower_bound(&blocks));
+            let order: Vec<usize> = (0..blocks.len()).collect();
+            let mut breadth = by_breadth(&blocks, &order);
+            breadth.sort_unstable();
+            assert_eq!(breadth, order);
+        }
     }
 
     #[test]
