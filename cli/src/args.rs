@@ -180,8 +180,9 @@ pub struct Running {
     /// Threads; 0 means the cores that this process may use
     #[arg(long, default_value_t = 0)]
     pub threads: i32,
-    /// Device: cpu, or a driver's name and a number, as opencl:0 (libhub_NAME.so beside the program, or in
-    /// a folder that HUB_DEVICES names)
+    /// Device: cpu; a driver's name and a number, as opencl:0 (libhub_NAME.so beside the program, or in
+    /// a folder that HUB_DEVICES names); or best: CUDA, Ascend or OpenCL, the first that the bundle has
+    /// code for and that is not the host's processor, else cpu
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Force a CPU tier that the bundle holds: amx, avx512bf16, avx512, avx2, portable

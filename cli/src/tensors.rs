@@ -86,6 +86,9 @@ pub fn session(
     if !session.warning().is_empty() {
         eprintln!("warning: {}", crate::plain(session.warning()));
     }
+    if options.device == "best" && session.device() != "cpu" {
+        eprintln!("running on {}", session.device());
+    }
     Ok(Opened { model, session })
 }
 

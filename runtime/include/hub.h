@@ -60,8 +60,11 @@ void hub_model_close(hub_model *);
 int32_t hub_model_io(const hub_model *, int32_t is_output, size_t index, const char **name,
                      hub_tensor *spec);
 
-/* Makes a session. device is "cpu", NULL for it, or a driver's name and a number, as "opencl:0" (its
- * libhub_NAME.so lies beside the program or this library, or in a folder that HUB_DEVICES lists); threads <= 0 means the cores this process may use. */
+/* Makes a session. device is "cpu", NULL for it; a driver's name and a number, as "opencl:0" (its
+ * libhub_NAME.so lies beside the program or this library, or in a folder that HUB_DEVICES lists); or
+ * "best": the first of CUDA's, Ascend's and OpenCL's devices that the bundle has code for and that is not
+ * the host's processor, else "cpu", which standard error then says. threads <= 0 means the cores this
+ * process may use. */
 int32_t hub_session_new(const hub_model *, const char *device, int32_t threads, hub_session **out);
 
 /* As hub_session_new, with limits on what each run may use; above one it ends with status 9. */

@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 #define HUB_DEVICE_MAJOR 1u
-#define HUB_DEVICE_MINOR 0u
+#define HUB_DEVICE_MINOR 1u
 
 typedef struct hub_device hub_device;
 typedef struct hub_device_queue hub_device_queue;
@@ -46,6 +46,11 @@ typedef struct hub_device_op hub_device_op;
 /* What an argument of a kernel is. */
 #define HUB_DEVICE_ADDRESS 0u /* an address, of which the kernel uses at least one byte */
 #define HUB_DEVICE_SIZE 1u    /* a signed 64-bit number */
+
+/* What a device is. */
+#define HUB_DEVICE_HOST 0u        /* the host's own processor, or an emulation on it */
+#define HUB_DEVICE_GPU 1u         /* a graphics processor */
+#define HUB_DEVICE_ACCELERATOR 2u /* anything else that computes beside the host */
 
 /* A tensor that a prepared operator reads or writes, dense row-major but for its strides (elements). */
 typedef struct {
@@ -116,6 +121,10 @@ typedef struct {
     /* `addresses` has one for each input, then for each output. */
     int32_t (*op_run)(hub_device_queue *, const hub_device_op *, const uint64_t *addresses,
                       uint64_t workspace);
+
+    /* From minor version 1 on. What the device is; whoever asks for the best device is not given the
+     * host's own processor as one. NULL: an accelerator. */
+    int32_t (*kind)(hub_device *, uint32_t *kind);
 } hub_device_api;
 
 /* The driver's table for a major version; status 3 where it has none. The table lives as long as the

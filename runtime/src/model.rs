@@ -5,6 +5,7 @@
 //! all sessions of all processes.
 
 use crate::cpu;
+use crate::device::best::best;
 use crate::device::far::Held;
 use crate::device::plugin::PluginDevice;
 use crate::device::{Driver, Kernels};
@@ -249,12 +250,32 @@ impl Inner {
 
     /// The tier on a device that a driver beside the program has; made ready once.
     pub fn on_device(&self, device: &str) -> Result<Arc<Tier>, Error> {
+        self.ready(device, || PluginDevice::open(device))
+    }
+
+    /// The best device that runs the bundle and its tier; else why the processor is the best.
+    pub fn on_best(&self) -> Result<Result<(String, Arc<Tier>), String>, Error> {
+        let has = |tier: &str| self.bundle.manifest.tiers.iter().any(|t| t.name == tier);
+        if let Err(why) = &self.native {
+            return Ok(Err(why.clone()));
+        }
+        match best(&has) {
+            Ok((name, device)) => Ok(Ok((name.clone(), self.ready(&name, || Ok(device))?))),
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    fn ready(
+        &self,
+        name: &str,
+        open: impl FnOnce() -> Result<PluginDevice, Error>,
+    ) -> Result<Arc<Tier>, Error> {
         let mut ready = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, t)) = ready.iter().find(|(name, _)| name == device) {
+        if let Some((_, t)) = ready.iter().find(|(n, _)| n == name) {
             return Ok(t.clone());
         }
-        let tier = self.on(&PluginDevice::open(device)?)?;
-        ready.push((device.to_string(), tier.clone()));
+        let tier = self.on(&open()?)?;
+        ready.push((name.to_string(), tier.clone()));
         Ok(tier)
     }
 

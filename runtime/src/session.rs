@@ -24,7 +24,9 @@ use std::sync::Arc;
 pub struct SessionOptions {
     /// Threads, the caller included; 0 is the cores that this process may use.
     pub threads: usize,
-    /// `cpu`, or empty for it; else a driver's name and a device's number, as `opencl:0`.
+    /// `cpu`, or empty for it; a driver's name and a device's number, as `opencl:0`; or `best`: the
+    /// first of CUDA's, Ascend's and OpenCL's devices that the bundle has code for and that is not
+    /// the host's processor, else the processor ([`Session::warning`] then says why).
     pub device: String,
     /// The tier to run (`avx512`, `avx2`, `portable`); `None` asks the environment (`HUB_CPU`),
     /// then takes the best.
@@ -39,6 +41,7 @@ pub struct Session {
     mode: Mode,
     threads: usize,
     warning: String,
+    device: String,
     limits: Limits,
     made: Vec<Made>,
     /// Outputs of a portable run, kept for the caller.
@@ -53,15 +56,25 @@ enum Mode {
 impl Session {
     /// A session on a model.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Session, Error> {
-        if !matches!(&options.device[..], "" | "cpu") {
-            let tier = model.0.on_device(&options.device)?;
-            let options = SessionOptions { threads: 1, ..options.clone() };
-            return Session::start(model, &options, Some(tier), String::new());
-        }
+        let found = match &options.device[..] {
+            "" | "cpu" => None,
+            "best" => Some(model.0.on_best()?),
+            name => Some(Ok((name.to_string(), model.0.on_device(name)?))),
+        };
+        let why = match found {
+            Some(Ok((device, tier))) => {
+                let options = SessionOptions { threads: 1, ..options.clone() };
+                let session = Session::start(model, &options, Some(tier), String::new())?;
+                return Ok(Session { device, ..session });
+            }
+            Some(Err(why)) => format!("running on cpu: {why}"),
+            None => String::new(),
+        };
         let env = std::env::var("HUB_CPU").ok().filter(|v| !v.is_empty());
         let asked = options.tier.clone().or(env);
         let (tier, warning) = model.0.choose(asked.as_deref())?;
-        Session::start(model, options, tier, warning)
+        let all = [why, warning].into_iter().filter(|w| !w.is_empty()).collect::<Vec<_>>();
+        Session::start(model, options, tier, all.join("; "))
     }
 
     /// A session whose kernels a driver runs.
@@ -73,7 +86,8 @@ impl Session {
         options: &SessionOptions,
         driver: &dyn Driver,
     ) -> Result<Session, Error> {
-        Session::start(model, options, Some(model.0.on(driver)?), String::new())
+        let session = Session::start(model, options, Some(model.0.on(driver)?), String::new())?;
+        Ok(Session { device: String::new(), ..session })
     }
 
     fn start(
@@ -102,8 +116,8 @@ impl Session {
         };
         let made = model.manifest().outputs.iter().map(made).collect();
         let limits = options.limits;
-        let mut s =
-            Session { model: model.clone(), mode, threads, warning, limits, made, values: vec![] };
+        let (model, values, device) = (model.clone(), vec![], "cpu".to_string());
+        let mut s = Session { model, mode, threads, warning, device, limits, made, values };
         s.bind_static()?;
         Ok(s)
     }
@@ -314,7 +328,13 @@ impl Session {
         self.threads
     }
 
-    /// Why the session runs portable though that was not asked for; empty if it does not.
+    /// The device that it runs on: `cpu`, or as `opencl:0`; empty for a driver of the caller's own.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Why the session runs portable though that was not asked for, or on the processor though the
+    /// best device was asked for; empty if it does not.
     pub fn warning(&self) -> &str {
         &self.warning
     }

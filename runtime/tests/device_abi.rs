@@ -21,7 +21,8 @@ fn the_header_is_the_table() {
     }
     let api = fields!(Api, "hub_device_api": struct_size major minor caps name tiers count open close
         describe last_error memory_new memory_free queue_new queue_free write read wait module_new
-        module_free kernel_new launch record recorded replay graph_free op_new op_free op_run);
+        module_free kernel_new launch record recorded replay graph_free op_new op_free op_run
+        kind);
     let tensor = fields!(OpTensor, "hub_device_tensor": dtype rank dims strides);
     let mut want = format!("{} {}\n", size_of::<Api>(), size_of::<OpTensor>());
     let mut print = String::new();
@@ -29,14 +30,16 @@ fn the_header_is_the_table() {
         want += &format!("{at}\n");
         print += &format!("    printf(\"%zu\\n\", offsetof({field}));\n");
     }
-    let numbers =
-        [device::MAJOR.into(), device::MINOR.into(), device::KERNELS, device::GRAPHS, device::OPS];
+    let kinds = [device::HOST, device::GPU, device::ACCELERATOR].map(u64::from);
+    let caps = [device::KERNELS, device::GRAPHS, device::OPS];
+    let numbers = [&[device::MAJOR.into(), device::MINOR.into()], &caps[..], &kinds].concat();
     want += &format!("{numbers:?}");
     let text = format!(
         "#include <stdio.h>\n#include \"hub_device.h\"\nint main(void) {{\n    \
          printf(\"%zu %zu\\n\", sizeof(hub_device_api), sizeof(hub_device_tensor));\n{print}    \
-         printf(\"[%u, %u, %u, %u, %u]\", HUB_DEVICE_MAJOR, HUB_DEVICE_MINOR, HUB_DEVICE_KERNELS, \
-         HUB_DEVICE_GRAPHS, HUB_DEVICE_OPS);\n    return 0;\n}}\n"
+         printf(\"[%u, %u, %u, %u, %u, %u, %u, %u]\", HUB_DEVICE_MAJOR, HUB_DEVICE_MINOR, \
+         HUB_DEVICE_KERNELS, HUB_DEVICE_GRAPHS, HUB_DEVICE_OPS, HUB_DEVICE_HOST, HUB_DEVICE_GPU, \
+         HUB_DEVICE_ACCELERATOR);\n    return 0;\n}}\n"
     );
     let dir = Scratch::new("device-abi");
     let (source, program) = (dir.0.join("abi.c"), dir.0.join("abi"));

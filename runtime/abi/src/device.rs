@@ -9,7 +9,7 @@ use std::ffi::{c_char, c_void};
 /// The major version of the table.
 pub const MAJOR: u32 = 1;
 /// The minor version: fields up to the last one here.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 
 /// Modules and kernels.
 pub const KERNELS: u64 = 1;
@@ -17,6 +17,13 @@ pub const KERNELS: u64 = 1;
 pub const GRAPHS: u64 = 2;
 /// Prepared operators.
 pub const OPS: u64 = 4;
+
+/// A device that is the host's own processor, or emulated on it.
+pub const HOST: u32 = 0;
+/// A graphics processor.
+pub const GPU: u32 = 1;
+/// Anything else that computes beside the host.
+pub const ACCELERATOR: u32 = 2;
 
 /// An argument that is an address.
 pub const ADDRESS: u8 = 0;
@@ -126,6 +133,7 @@ pub struct Api {
     >,
     pub op_free: Option<unsafe extern "C" fn(*mut Operator)>,
     pub op_run: Option<unsafe extern "C" fn(*mut Queue, *const Operator, *const u64, u64) -> i32>,
+    pub kind: Option<unsafe extern "C" fn(*mut Device, *mut u32) -> i32>,
 }
 
 /// A text for a field of the table: its bytes, then zeros.

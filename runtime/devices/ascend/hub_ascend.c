@@ -152,6 +152,12 @@ static int32_t describe(hub_device *d, char *text, size_t room) {
     return 0;
 }
 
+static int32_t kind(hub_device *d, uint32_t *out) {
+    (void)d;
+    *out = HUB_DEVICE_ACCELERATOR;
+    return 0;
+}
+
 static int32_t memory_new(hub_device *d, uint64_t bytes, uint64_t *address) {
     void *at = NULL;
     int32_t status = choose(d);
@@ -578,6 +584,7 @@ static const hub_device_api table = {
     op_new,
     op_free,
     op_run,
+    kind,
 };
 
 int32_t hub_device_get_api(uint32_t major, const hub_device_api **out) {

@@ -5,6 +5,7 @@
 //! Drivers are shared libraries behind the C table of `runtime/include/hub_device.h` ([`plugin`]), or
 //! written against the traits here.
 
+pub(crate) mod best;
 pub mod conform;
 pub(crate) mod far;
 pub(crate) mod plugin;

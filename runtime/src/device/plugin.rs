@@ -83,6 +83,15 @@ pub(super) fn foreign_version(path: &Path) -> Result<i32, Error> {
 }
 
 impl Table {
+    /// Loads the driver of that name; where there is none, the places that it was looked for in.
+    pub(super) fn find(driver: &str) -> Result<Result<Table, Error>, Vec<PathBuf>> {
+        let places = places(&format!("libhub_{driver}.so"));
+        match places.iter().find(|p| p.is_file()) {
+            Some(path) => Ok(Table::load(path)),
+            None => Err(places),
+        }
+    }
+
     /// Loads a driver.
     pub(super) fn load(path: &Path) -> Result<Table, Error> {
         let (entry, what, mut api) = (entry(path)?, path.display(), std::ptr::null());
@@ -173,17 +182,14 @@ impl PluginDevice {
         let index = index.parse::<u32>().ok().filter(|_| plain && !kind.is_empty());
         let index = index.ok_or_else(|| {
             Error::Usage(format!(
-                "'{name}' is no device: cpu, or a driver's name and a number, as opencl:0"
+                "'{name}' is no device: cpu, best, or a driver's name and a number, as opencl:0"
             ))
         })?;
-        let file = format!("libhub_{kind}.so");
-        let places = places(&file);
-        let Some(path) = places.iter().find(|p| p.is_file()) else {
+        let table = Table::find(kind).map_err(|places| {
             let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
             let what = format!("no driver for device '{name}': looked for {}", looked.join(", "));
-            return Err(unsupported(format!("{what}; {PATHS} may name folders that hold it")));
-        };
-        let table = Table::load(path)?;
+            unsupported(format!("{what}; {PATHS} may name folders that hold it"))
+        })??;
         let n = table.count()?;
         if index >= n {
             let what = format!("no device '{name}': its driver finds {n} device(s)");
@@ -197,9 +203,20 @@ impl PluginDevice {
         PluginDevice::of(Table::load(library)?, index)
     }
 
-    fn of(table: Table, index: u32) -> Result<PluginDevice, Error> {
+    /// A device of a driver.
+    pub(super) fn of(table: Table, index: u32) -> Result<PluginDevice, Error> {
         let device = Opened { table, device: table.open(index)? };
         Ok(PluginDevice { device: Arc::new(device), tiers: table.tiers() })
+    }
+
+    /// What it is, by the interface's numbers.
+    pub(super) fn kind(&self) -> Result<u32, Error> {
+        let (table, mut kind) = (self.device.table, abi::ACCELERATOR);
+        match table.api.kind {
+            Some(_) => call!(table, "asking what it is", kind(self.device.device, &mut kind))?,
+            None => {}
+        }
+        Ok(kind)
     }
 
     /// The device's name and version.

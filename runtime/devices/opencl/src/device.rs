@@ -4,10 +4,12 @@
 //! past the end of the one before, so that no offset within one reaches another.
 
 use crate::{DEVICE, Failure, Got, LIMIT};
-use hub_abi::device::ADDRESS;
+use hub_abi::device::{self as abi, ADDRESS};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
-use opencl3::device::{CL_DEVICE_TYPE_ALL, Device as Id, get_all_devices};
+use opencl3::device::{
+    CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_DEVICE_TYPE_GPU, Device as Id, get_all_devices,
+};
 use opencl3::kernel::Kernel as Function;
 use opencl3::memory::{Buffer, CL_MEM_READ_WRITE, ClMem};
 use opencl3::program::Program;
@@ -67,6 +69,16 @@ impl Device {
     /// Its name and version.
     pub fn describe(&self) -> Got<String> {
         Ok(format!("{}, {}", self.id.name()?, self.id.version()?))
+    }
+
+    /// What it is, by the interface's numbers.
+    pub fn kind(&self) -> Got<u32> {
+        let kind = self.id.dev_type()?;
+        Ok(match () {
+            () if kind & CL_DEVICE_TYPE_CPU != 0 => abi::HOST,
+            () if kind & CL_DEVICE_TYPE_GPU != 0 => abi::GPU,
+            () => abi::ACCELERATOR,
+        })
     }
 
     /// Reserves memory; its address.

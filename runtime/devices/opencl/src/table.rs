@@ -45,6 +45,7 @@ pub static TABLE: Api = Api {
     op_new: None,
     op_free: None,
     op_run: None,
+    kind: Some(kind),
 };
 
 /// The entry of the library: see `hub_device.h`.
@@ -149,6 +150,14 @@ unsafe extern "C" fn describe(d: *mut abi::Device, text: *mut c_char, room: usiz
     status(|| unsafe {
         let said = of::<Dev>(d.cast())?.describe()?;
         copy_text(&said, text, room);
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn kind(d: *mut abi::Device, out: *mut u32) -> i32 {
+    // SAFETY: pointers are as the interface says.
+    status(|| unsafe {
+        *out = of::<Dev>(d.cast())?.kind()?;
         Ok(())
     })
 }

@@ -47,6 +47,7 @@ pub static TABLE: Api = Api {
     op_new: Some(op_new),
     op_free: Some(op_free),
     op_run: Some(op_run),
+    kind: Some(kind),
 };
 
 /// The entry of the library: see `hub_device.h`.
@@ -153,6 +154,15 @@ unsafe extern "C" fn describe(d: *mut abi::Device, text: *mut c_char, room: usiz
     status(|| unsafe {
         of::<Dev>(d.cast())?;
         copy_text("an emulated Ascend NPU of architecture 2201", text, room);
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn kind(d: *mut abi::Device, out: *mut u32) -> i32 {
+    // SAFETY: pointers are as the interface says.
+    status(|| unsafe {
+        of::<Dev>(d.cast())?;
+        *out = abi::HOST;
         Ok(())
     })
 }
