@@ -244,7 +244,7 @@ fn same_rank(g: &Graph, v: Value, rank: usize) -> bool {
 
 /// Has a result at least twice the elements of an operand, as far as is known?
 pub fn grows(from: &[Dim], to: &[Dim]) -> bool {
-    let [a, b] = [from, to].map(|d| Dim::product(d));
+    let [a, b] = [from, to].map(Dim::product);
     match (a.as_const(), b.as_const()) {
         (Some(a), Some(b)) => a <= b / 2,
         _ => a != b,

@@ -3,7 +3,8 @@
 //!
 //! Invariants
 //! - Images (results of convolutions and windows, and what is elementwise from them) are
-//!   channel-last with the pixel pitch a multiple of 64 B; everything else is row-major.
+//!   channel-last with the pixel pitch a multiple of 64 B; everything else is row-major, and what a
+//!   resize makes of few channels for no convolution.
 //! - A tensor that a padded convolution reads has a halo; the step before its producer fills it.
 //! - Reshape, transpose, slice and broadcast are views wherever strides can say them.
 //! - A result takes the room of an operand that dies with it where its kernel says that the two may

@@ -212,9 +212,8 @@ impl PluginDevice {
     /// What it is, by the interface's numbers.
     pub(super) fn kind(&self) -> Result<u32, Error> {
         let (table, mut kind) = (self.device.table, abi::ACCELERATOR);
-        match table.api.kind {
-            Some(_) => call!(table, "asking what it is", kind(self.device.device, &mut kind))?,
-            None => {}
+        if table.api.kind.is_some() {
+            call!(table, "asking what it is", kind(self.device.device, &mut kind))?;
         }
         Ok(kind)
     }
