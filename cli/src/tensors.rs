@@ -50,9 +50,9 @@ fn stored_as(d: Dtype) -> &'static str {
 /// Whose inputs a session runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Inputs {
-    /// A person's, or of sizes that a person chose.
+    /// A person's, or of sizes that a person chose; or none, since nothing is run.
     Given,
-    /// Made up at sizes that the file says: its author cannot ask for more work with them.
+    /// Made up, and run, at sizes that the file says: its author cannot ask for more work with them.
     MadeUp,
 }
 

@@ -29,7 +29,8 @@ fn bundle(a: &Inspect) -> Result<(), Failure> {
         no_verify: true,
         limits: a.limits.clone(),
     };
-    let mut o = tensors::open(&a.model, &running, Inputs::MadeUp)?;
+    // Nothing is run here: what a run would take is no reason to say nothing of the bundle.
+    let mut o = tensors::open(&a.model, &running, Inputs::Given)?;
     // Sizes of steps are those of a binding; a model with dynamic dims gets one made up.
     tensors::fitting(&mut o, &tensors::sizes(&a.dims)?, 1)?;
     if a.json {

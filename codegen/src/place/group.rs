@@ -19,6 +19,15 @@ struct Operands {
     packed: Vec<Option<ConstId>>,
 }
 
+impl Operands {
+    /// Operand `i` is a copy of the value that lies there.
+    fn lies(&mut self, i: usize, place: Place, halo: bool) {
+        let (splat, constant) = (self.ops[i].splat, self.ops[i].constant);
+        self.ops[i] = Operand { splat, constant, ..place.operand(halo) };
+        self.places[i] = place;
+    }
+}
+
 /// The form that a format stores a constant in, if it is not its own.
 fn stored(f: &Format) -> Option<Form> {
     match f {
@@ -186,8 +195,8 @@ impl Placer<'_> {
                     if panels::possible(&o.places[input], &packing) =>
                 {
                     let wish = Wish::Panels(packing.clone());
-                    o.places[input] = self.copied_as(n, o.values[input], wish)?;
-                    o.ops[input] = o.places[input].operand(false);
+                    let place = self.copied_as(n, o.values[input], wish)?;
+                    o.lies(input, place, false);
                     o.ops[input].format = Format::Packed(packing);
                 }
                 Err(Refused::Transform { input, filter })
@@ -250,9 +259,7 @@ impl Placer<'_> {
             Wish::Unit(axis)
         };
         let place = self.copied_as(n, v, wish)?;
-        let (splat, constant) = (o.ops[input].splat, o.ops[input].constant);
-        o.ops[input] = Operand { splat, constant, ..place.operand(need.is_some()) };
-        o.places[input] = place;
+        o.lies(input, place, need.is_some());
         Ok(())
     }
 
@@ -266,9 +273,8 @@ impl Placer<'_> {
             let p = &o.places[i];
             let image = p.dims.len() == out.dims.len() && p.strides[1].is(1) && !p.is_dense();
             if image && p.buf != u32::MAX && grows(&p.dims, &out.dims) {
-                o.places[i] = self.copied_as(n, o.values[i], Wish::Dense)?;
-                let (splat, constant) = (o.ops[i].splat, o.ops[i].constant);
-                o.ops[i] = Operand { splat, constant, ..o.places[i].operand(false) };
+                let place = self.copied_as(n, o.values[i], Wish::Dense)?;
+                o.lies(i, place, false);
             }
         }
         Ok(())

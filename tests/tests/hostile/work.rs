@@ -59,6 +59,7 @@ fn large_inputs_that_nobody_gave() {
     let weights = vec![zeros("one", &[1]), shape("dims", &[4096, 4096, 3, 3])];
     let f = Folder::of("m.onnx", over(&[1, 4096, 64, 64], nodes, weights));
     f.export("m.onnx").succeeds("a filter made of one number");
+    super::harness::ran(f.0.path(), "hubc", &["inspect", "m.hub"]).succeeds("nothing is run");
     for tier in tiers() {
         let run = ["bench", "m.hub", "--seconds", "0.01", "--cpu", tier];
         let r = super::harness::ran(f.0.path(), "hubc", &run);

@@ -74,10 +74,11 @@ impl Device {
     /// What it is, by the interface's numbers.
     pub fn kind(&self) -> Got<u32> {
         let kind = self.id.dev_type()?;
-        Ok(match () {
-            () if kind & CL_DEVICE_TYPE_CPU != 0 => abi::HOST,
-            () if kind & CL_DEVICE_TYPE_GPU != 0 => abi::GPU,
-            () => abi::ACCELERATOR,
+        let is = |of| kind & of != 0;
+        Ok(match (is(CL_DEVICE_TYPE_CPU), is(CL_DEVICE_TYPE_GPU)) {
+            (true, _) => abi::HOST,
+            (_, true) => abi::GPU,
+            _ => abi::ACCELERATOR,
         })
     }
 
