@@ -12,7 +12,7 @@
 //! softmax or an argmax (classifiers, boxes). Depthwise convolutions stay f32 too, with what they read:
 //! they have few taps and no use for pairs. What stays is reported ([`Context::refused`]). Weights that
 //! are multiplied with a recurrent state become bf16 all the same: reading them is what such a step
-//! takes, a row at a time.
+//! takes, a row at a time. (A convolution's are read for every pixel, and would lose Winograd.)
 
 use crate::context::{Changed, Context, PassError, Precision, Refusal};
 use bytes::Bytes;
@@ -57,7 +57,8 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
         };
         if let Some(mut why) = why {
             wide_uses.extend(operands.iter().map(|v| classes.find(*v)));
-            if why == CARRIED && operands.iter().any(|v| g.as_const(*v).is_some()) {
+            let product = group(g, n).is_some_and(|x| x.0 == GroupKind::Contract);
+            if product && why == CARRIED && operands.iter().any(|v| g.as_const(*v).is_some()) {
                 weights.push((n, operands.clone()));
                 why = "carried by a loop; its weights are bf16";
             }
