@@ -6,6 +6,7 @@ use hub_abi::dtype::Dtype;
 use hub_runtime::TensorView;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 struct Counting;
 
@@ -27,6 +28,21 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Waits for so many workers to sleep: a thread that the system lets start late allocates as it does,
+/// in whichever run that is.
+fn until_asleep(workers: usize) {
+    let asleep = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let stats = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("stat")).ok());
+        stats.filter(|s| s.contains(" (hub-") && s.contains(") S ")).count()
+    };
+    let start = Instant::now();
+    while asleep() < workers {
+        assert!(start.elapsed() < Duration::from_secs(60), "the workers never sleep");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn runs_at_known_bindings_allocate_nothing() {
     if !native() {
@@ -36,6 +52,7 @@ fn runs_at_known_bindings_allocate_nothing() {
     let path = dir.write("m.hub", triple());
     for threads in [1, 2] {
         let mut s = session(&path, Some("avx2"), threads);
+        until_asleep(threads - 1);
         let data = vec![0u8; 64 * 16];
         let mut run = |n: usize| {
             let before = COUNT.load(Relaxed);
