@@ -1,5 +1,6 @@
 //! What binding makes of a stage's steps: a flat list that a run walks.
 
+use crate::device::graphs::Graphs;
 use crate::pool::Scratch;
 use hub_abi::dim::Sym;
 
@@ -139,6 +140,8 @@ pub struct Bound {
     pub binds: Vec<(Sym, Known)>,
     /// What is wrong with blocks that cannot run.
     pub faults: Vec<String>,
+    /// What is recorded of it on a device.
+    pub graphs: Graphs,
     /// Dims and bytes of outputs (last stage only; heap outputs are empty).
     pub outputs: Vec<(Vec<usize>, usize)>,
 }

@@ -61,13 +61,23 @@ impl Native {
     /// # Safety
     /// As for [`Native::execute`].
     unsafe fn stage(&mut self, k: usize) -> Result<(), Error> {
+        // SAFETY: as promised by our caller.
+        unsafe { self.record_stage(k)? };
         let mut at = 0;
         for step in self.tier.flow.stages[k].clone() {
             let Some(b) = self.stages[k].bounds.last() else { return Ok(()) };
             let end = b.ends[step - self.tier.flow.stages[k].start] as usize;
-            // SAFETY: as promised by our caller.
-            unsafe { self.execute(k, at..end)? };
-            at = end;
+            // (A recorded run may have done several steps.)
+            if at < end {
+                at = match self.replay(k, at)? {
+                    Some(past) => past,
+                    None => {
+                        // SAFETY: as promised by our caller.
+                        unsafe { self.execute(k, at..end)? };
+                        end
+                    }
+                };
+            }
             for i in 0..self.tier.flow.drops[step].len() {
                 self.host.free(self.tier.flow.drops[step][i]);
             }
@@ -114,7 +124,7 @@ impl Native {
     }
 
     /// Puts the addresses of this run's inputs and outputs into the stage's argument blocks.
-    fn patch(&mut self, k: usize, rooms: &[Room]) {
+    pub(crate) fn patch(&mut self, k: usize, rooms: &[Room]) {
         let Some(b) = self.stages[k].bounds.last_mut() else { return };
         for (i, place) in b.places.iter().enumerate() {
             let known = matches!(self.tier.plan.bufs[i], Buf::Output { .. });

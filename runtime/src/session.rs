@@ -145,7 +145,8 @@ impl Session {
         });
         let given: Vec<_> = given.collect();
         n.accept(&given)?;
-        n.bind_stage(0)
+        n.bind_stage(0)?;
+        n.record_ahead()
     }
 
     /// Runs the model on tensors in the model's order.

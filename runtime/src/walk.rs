@@ -142,11 +142,18 @@ impl Native {
         if self.steps <= steps && self.work <= work {
             return Ok(());
         }
+        Err(self.above_limits())
+    }
+
+    /// Why a run has done too much.
+    #[cold]
+    pub(crate) fn above_limits(&self) -> Error {
+        let (steps, work) = (self.limits.steps, self.limits.work);
         let what = match self.steps > steps {
             true => format!("the number of nodes run, {steps} in loops"),
             false => format!("the amount of work of a run, {work} units in loops"),
         };
-        Err(Error::Limit(format!("{what}, is above the limit: raise the session's limits")))
+        Error::Limit(format!("{what}, is above the limit: raise the session's limits"))
     }
 
     /// Unbinds what a loop's body binds for itself.
@@ -194,7 +201,11 @@ impl Native {
             match (f, wide, &self.queue) {
                 (Some(f), true, _) => self.pool.call_all(f, args.as_ptr(), tiles, scratch),
                 (Some(f), false, _) => self.pool.call(f, args.as_ptr(), tiles, scratch),
-                (None, _, Some(queue)) => queue.launch(kernel, args, tiles)?,
+                (None, _, Some(queue)) => {
+                    queue.launch(kernel, args, tiles)?;
+                    // A device's time is measured step by step.
+                    t.map_or(Ok(()), |_| queue.wait())?;
+                }
                 (None, ..) => return Err(Error::plan("a kernel of no device")),
             }
         }

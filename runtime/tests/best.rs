@@ -69,9 +69,8 @@ fn the_best_device_is_none_of_the_host() {
     build(&cc, &dir.0, "ascend", "HOST");
     let s = best().unwrap();
     assert_eq!(s.device(), "cpu");
-    for says in
-        ["running on cpu: cuda: no driver; ", "ascend: it finds the host's own processor only"]
-    {
+    // (A driver for CUDA may lie beside this program: the bundle has no code for it.)
+    for says in ["running on cpu: cuda: ", "; ascend: it finds the host's own processor only"] {
         assert!(s.warning().contains(says), "{}", s.warning());
     }
     // A device that refuses its code is a failure, not a reason to run elsewhere.

@@ -8,6 +8,7 @@ pub mod graphs;
 #[path = "../../frontend/tests/mutate/mod.rs"]
 pub mod mutate;
 pub mod opencl;
+pub mod sample;
 #[path = "../../fuzz/src/run.rs"]
 pub mod whole;
 
@@ -32,6 +33,11 @@ pub fn tiers() -> Vec<&'static str> {
 pub fn tiers_bf16() -> Vec<&'static str> {
     let bf16 = ["avx512bf16"].into_iter().filter(|t| hub_runtime::supports(t));
     bf16.chain(tiers()).collect()
+}
+
+/// Exports a case's model for a tier.
+pub fn export_one(case: &Case, bundle: &Path, tier: &str) -> Result<Report, Failure> {
+    export_for(&case.model, bundle, Some(&[tier]))
 }
 
 /// Exports a case's model for every native tier.

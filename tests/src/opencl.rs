@@ -1,8 +1,7 @@
 //! The OpenCL target on whatever OpenCL device is there: PoCL in CI.
 
-use crate::compare_on;
+use crate::{compare_on, export_one};
 use hub_cli::Failure;
-use hub_cli::compile::{Job, compile};
 use hub_cli::report::Report;
 use hub_cli::tensors::Opened;
 use hub_models::{Case, Comparison, Tolerance};
@@ -16,10 +15,7 @@ pub const DEVICE: &str = "opencl:0";
 
 /// Exports a case's model for OpenCL.
 pub fn export(case: &Case, bundle: &Path) -> Result<Report, Failure> {
-    let mut job = Job::plain(&case.model, bundle);
-    job.tiers = vec![TIER.into()];
-    job.check_ir = true;
-    compile(&job)
+    export_one(case, bundle, TIER)
 }
 
 /// A session on the device.

@@ -3,7 +3,7 @@
 
 use hub_models::{Case, Tolerance};
 use hub_runtime::device::conform::conform;
-use hub_tests::{ascend, check_memory};
+use hub_tests::{ascend, check_memory, sample};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,7 +52,8 @@ fn the_emulation_conforms() {
     if ignored("the_emulation_conforms") {
         return;
     }
-    let found = conform(&emulation(), 0, ascend::TIER, &ascend::sample());
+    let sample = sample::sample(ascend::TIER).expect("a tier");
+    let found = conform(&emulation(), 0, ascend::TIER, &sample);
     let wrong: Vec<String> = found
         .iter()
         .filter_map(|f| f.result.as_ref().err().map(|why| format!("{}: {why}", f.what)))

@@ -1,7 +1,11 @@
-//! The CUDA target without a GPU: small models through the software GPU, and past `ptxas`.
+//! The CUDA target without a GPU: small models by the interpreter of PTX, by the driver on a stand-in for
+//! libcuda, and past `ptxas`.
 
 use hub_models::{Case, Tolerance};
-use hub_tests::cuda;
+use hub_runtime::device::conform::conform;
+use hub_runtime::{Error, Model, OpenOptions, Session, SessionOptions};
+use hub_tests::{cuda, sample};
+use std::process::Command;
 
 /// The formats, and digits on a few images.
 fn small() -> Vec<Case> {
@@ -51,21 +55,122 @@ fn a_bundle_for_a_gpu_says_what_it_needs() {
     let dir = tempfile::tempdir().expect("a folder");
     let bundle = dir.path().join("m.hub");
     cuda::export(&small()[0], &bundle).expect("exports");
-    let model = hub_runtime::Model::open(&bundle, &hub_runtime::OpenOptions::default());
-    let model = model.expect("opens");
+    let model = Model::open(&bundle, &OpenOptions::default()).expect("opens");
     let start = |device: &str| {
-        let options = hub_runtime::SessionOptions { device: device.into(), ..Default::default() };
-        hub_runtime::Session::new(&model, &options)
+        let options = SessionOptions { device: device.into(), ..Default::default() };
+        Session::new(&model, &options)
     };
     match start("cuda:0") {
-        Err(hub_runtime::Error::Unsupported(why)) => {
-            assert!(why.contains("libhub_cuda.so"), "{why}")
+        // Without CUDA's library, without a GPU.
+        Err(Error::Unsupported(why)) => {
+            let says = ["no CUDA driver: libcuda.so", "CUDA error 100", "finds 0 device(s)"];
+            assert!(says.iter().any(|s| why.contains(s)), "{why}");
         }
         Err(e) => panic!("{e}"),
-        Ok(_) => panic!("a session without a driver"),
+        Ok(_) => println!("there is a GPU"),
     }
     // A processor has nothing of it to run.
     let cpu = start("cpu").expect("portable");
     assert_eq!(cpu.tier(), "portable");
     assert!(cpu.warning().contains("no code for this processor"), "{}", cpu.warning());
+}
+
+/// Runs a test of this program, one that is ignored otherwise, where the driver finds the stand-in; what
+/// the stand-in counted, for each time that its last context went.
+fn on_the_stand_in(test: &str) -> Vec<[u64; 4]> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let report = dir.path().join("counts");
+    let mut c: Command = cuda::again(dir.path(), true).expect("the driver and the stand-in");
+    c.args(["--ignored", "--exact", test, "--nocapture"]).env(hub_cudaemu::REPORT, &report);
+    let out = c.output().expect("starts");
+    let said = String::from_utf8_lossy(&out.stdout);
+    let more = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.contains("1 passed"), "{said}\n{more}");
+    let text = std::fs::read_to_string(&report).expect("counts");
+    let numbers =
+        |l: &str| l.split(' ').map(|n| n.parse().expect("a number")).collect::<Vec<u64>>();
+    text.lines().map(|l| numbers(l).try_into().expect("four counts")).collect()
+}
+
+#[test]
+fn the_driver_runs_small_models_on_the_stand_in() {
+    let counts = on_the_stand_in("inner_models");
+    let [launches, replays, replayed, left] = counts.last().copied().expect("a context");
+    assert!(replays > 0 && replayed > replays && launches > replayed, "{counts:?}");
+    assert_eq!(left, 0, "not given back");
+}
+
+#[test]
+#[ignore = "run by the_driver_runs_small_models_on_the_stand_in, in a process of its own"]
+fn inner_models() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut problems = vec![];
+    for case in small() {
+        let bundle = dir.path().join("m.hub");
+        let done = cuda::export(&case, &bundle).and_then(|_| {
+            let (o, inputs) = cuda::open(&case, &bundle)?;
+            assert_eq!(o.session.device(), cuda::DEVICE);
+            cuda::check_on(&case, o, &inputs)
+        });
+        match done {
+            Ok(c) if c.ok() => {}
+            Ok(c) => problems.push(format!("{}: {c}", case.name)),
+            Err(e) => problems.push(format!("{}: {e}", case.name)),
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn the_driver_conforms_on_the_stand_in() {
+    on_the_stand_in("inner_conform");
+}
+
+#[test]
+#[ignore = "run by the_driver_conforms_on_the_stand_in, in a process of its own"]
+fn inner_conform() {
+    let sample = sample::sample(cuda::TIER).expect("a tier");
+    let found = conform(&cuda::driver().expect("built"), 0, cuda::TIER, &sample);
+    let wrong: Vec<String> = found
+        .iter()
+        .filter_map(|f| f.result.as_ref().err().map(|why| format!("{}: {why}", f.what)))
+        .collect();
+    assert!(wrong.is_empty() && found.len() > 9, "{}", wrong.join("\n"));
+    // What the JIT compiler says of a text that is none is passed on.
+    let code = found.iter().find(|f| f.what.contains("a program that is none"));
+    assert!(code.is_some());
+}
+
+#[test]
+fn sessions_share_a_device() {
+    on_the_stand_in("inner_sessions");
+}
+
+#[test]
+#[ignore = "run by sessions_share_a_device, in a process of its own"]
+fn inner_sessions() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let bundle = dir.path().join("m.hub");
+    let case = small().pop().expect("a model");
+    cuda::export(&case, &bundle).expect("exports");
+    // Several sessions at once, of two models, on threads of their own.
+    let run = || {
+        let (o, inputs) = cuda::open(&case, &bundle).expect("opens");
+        let c = cuda::check_on(&case, o, &inputs).expect("runs");
+        assert!(c.ok(), "{c}");
+    };
+    std::thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(run);
+        }
+    });
+    let name = hub_runtime::device::name_of(&cuda::driver().expect("built"), 0).expect("a name");
+    assert!(name.contains("compute capability 8.0, CUDA driver 12.8"), "{name}");
+    let model = Model::open(&bundle, &OpenOptions::default()).expect("opens");
+    let none = SessionOptions { device: "cuda:1".into(), ..Default::default() };
+    let e = Session::new(&model, &none).err().expect("one device");
+    assert!(e.code() == 3 && e.to_string().contains("finds 1 device(s)"), "{e}");
+    // The best device is this GPU.
+    let best = SessionOptions { device: "best".into(), ..Default::default() };
+    assert_eq!(Session::new(&model, &best).expect("a session").device(), "cuda:0");
 }

@@ -5,7 +5,7 @@
 
 use super::far::Held;
 use super::plugin::{PluginDevice, Table, foreign_version};
-use super::{Driver, Kernels};
+use super::{Driver, Kernels, Queue};
 use crate::error::Error;
 use hub_abi::dim::Dim;
 use hub_abi::operator::Operator;
@@ -77,7 +77,7 @@ pub fn conform(library: &Path, index: u32, tier: &str, sample: &Sample) -> Vec<F
     add("queues: two at once, each in order", queues(&empty));
     add("memory is given back and reserved again", again(&empty));
     if table.caps() & abi::OPS == 0 {
-        add("operators", Err("the driver has none".into()));
+        add("operators", Ok("the driver has none".into()));
     } else {
         add("an operator that is not there is refused", no_operator(&device));
         for (name, p) in problems() {
@@ -86,6 +86,9 @@ pub fn conform(library: &Path, index: u32, tier: &str, sample: &Sample) -> Vec<F
     }
     add("a program that is none is refused", nonsense(&device, &plan, sample));
     add("a kernel", kernel(&device, &plan, sample));
+    if table.caps() & abi::GRAPHS != 0 {
+        add("launches are recorded, then replayed", recorded(&device, &plan, sample));
+    }
     all
 }
 
@@ -423,40 +426,103 @@ fn nonsense(device: &PluginDevice, plan: &Plan, sample: &Sample) -> Checked {
     }
 }
 
-fn kernel(device: &PluginDevice, plan: &Plan, s: &Sample) -> Checked {
-    let mine =
-        Plan { kernels: vec![s.kernel.clone()], steps: vec![s.step.clone()], ..plan.clone() };
-    let k = said(device.load(&s.code, &mine))?;
-    let queue = said(k.queue())?;
-    let bytes: Vec<u8> = s.input.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let from = said(Held::with(&k, &bytes))?;
-    let to = said(Held::with(&k, &vec![0xEE; 4 * s.output.len()]))?;
-    let status = said(Held::with(&k, &[0; 4]))?;
-    let Step::Kernel { args, tiles, .. } = &s.step else { return Err("no kernel's step".into()) };
-    let number = |d: &Dim| d.as_const().ok_or_else(|| format!("{d} is not known"));
-    let one = |a: &Arg| {
-        Ok(match a {
-            Arg::Size(d) => number(d)? as u64,
-            Arg::Status => status.at,
-            Arg::Ptr { buf, offset, .. } => {
-                let base = if *buf == 0 { from.at } else { to.at };
-                base.wrapping_add(number(offset)? as u64)
-            }
-        })
-    };
-    let args = args.iter().map(one).collect::<Result<Vec<u64>, String>>()?;
-    let mut worst = 0f32;
-    for _ in 0..2 {
+/// The sample, ready to be launched.
+struct Ready<'a> {
+    sample: &'a Sample,
+    queue: Box<dyn Queue>,
+    to: Held,
+    args: Vec<u64>,
+    tiles: u64,
+    _held: [Held; 2],
+}
+
+impl<'a> Ready<'a> {
+    fn of(device: &PluginDevice, plan: &Plan, s: &'a Sample) -> Result<Ready<'a>, String> {
+        let (kernels, steps) = (vec![s.kernel.clone()], vec![s.step.clone()]);
+        let k = said(device.load(&s.code, &Plan { kernels, steps, ..plan.clone() }))?;
+        let bytes: Vec<u8> = s.input.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let from = said(Held::with(&k, &bytes))?;
+        let to = said(Held::new(&k, 4 * s.output.len()))?;
+        let status = said(Held::with(&k, &[0; 4]))?;
+        let Step::Kernel { args, tiles, .. } = &s.step else {
+            return Err("no kernel's step".into());
+        };
+        let number = |d: &Dim| d.as_const().ok_or_else(|| format!("{d} is not known"));
+        let one = |a: &Arg| {
+            Ok(match a {
+                Arg::Size(d) => number(d)? as u64,
+                Arg::Status => status.at,
+                Arg::Ptr { buf, offset, .. } => {
+                    let base = if *buf == 0 { from.at } else { to.at };
+                    base.wrapping_add(number(offset)? as u64)
+                }
+            })
+        };
+        let args = args.iter().map(one).collect::<Result<Vec<u64>, String>>()?;
+        let (queue, tiles) = (said(k.queue())?, number(tiles)? as u64);
+        Ok(Ready { sample: s, queue, to, args, tiles, _held: [from, status] })
+    }
+
+    /// Writes something else over the output.
+    fn clear(&self) -> Result<(), String> {
+        said(self.queue.write(self.to.at, &vec![0xEE; self.to.len]))
+    }
+
+    fn launch(&self) -> Result<(), String> {
         // SAFETY: the kernel is made for memory of these sizes.
-        said(unsafe { queue.launch(0, &args, number(tiles)? as u64) })?;
-        let mut got = vec![0; 4 * s.output.len()];
-        said(queue.read(&mut got, to.at))?;
-        for (g, w) in got.chunks_exact(4).zip(&s.output) {
+        said(unsafe { self.queue.launch(0, &self.args, self.tiles) })
+    }
+
+    fn output(&self) -> Result<Vec<u8>, String> {
+        let mut got = vec![0; self.to.len];
+        said(self.queue.read(&mut got, self.to.at))?;
+        Ok(got)
+    }
+
+    /// How far the output is from what is expected.
+    fn answer(&self) -> Result<f32, String> {
+        let mut worst = 0f32;
+        for (g, w) in self.output()?.chunks_exact(4).zip(&self.sample.output) {
             let g = f32::from_le_bytes([g[0], g[1], g[2], g[3]]);
             // (A NaN is not within anything.)
-            ensure((g - w).abs() <= s.tolerance, format!("{g} for {w}"))?;
+            ensure((g - w).abs() <= self.sample.tolerance, format!("{g} for {w}"))?;
             worst = worst.max((g - w).abs());
         }
+        Ok(worst)
+    }
+}
+
+fn kernel(device: &PluginDevice, plan: &Plan, s: &Sample) -> Checked {
+    let (ready, mut worst) = (Ready::of(device, plan, s)?, 0f32);
+    for _ in 0..2 {
+        ready.clear()?;
+        ready.launch()?;
+        worst = worst.max(ready.answer()?);
     }
     Ok(format!("{} elements, off by {worst:.1e}", s.output.len()))
+}
+
+fn recorded(device: &PluginDevice, plan: &Plan, s: &Sample) -> Checked {
+    let ready = Ready::of(device, plan, s)?;
+    ready.clear()?;
+    said(ready.queue.record())?;
+    let put = ready.launch().and_then(|()| ready.launch());
+    let made = said(ready.queue.recorded());
+    put?;
+    let made = made?;
+    ensure(ready.output()?.iter().all(|b| *b == 0xEE), "what is recorded is done")?;
+    for _ in 0..3 {
+        ready.clear()?;
+        said(ready.queue.replay(&made))?;
+        ready.answer()?;
+    }
+    ensure(ready.queue.recorded().is_err(), "a recording that was not begun ends")?;
+    // A recording that is given up leaves a queue that works.
+    said(ready.queue.record())?;
+    drop(said(ready.queue.recorded())?);
+    drop(made);
+    ready.clear()?;
+    ready.launch()?;
+    ready.answer()?;
+    Ok("two launches, three times".into())
 }

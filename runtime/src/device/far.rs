@@ -104,14 +104,19 @@ impl Far {
         self.status.at
     }
 
+    /// Room for an input of so many bytes: its address.
+    pub fn room(&mut self, buf: usize, bytes: usize) -> Result<u64, Error> {
+        let room = &mut self.inputs[buf];
+        if room.as_ref().is_none_or(|r| r.len < bytes) {
+            *room = None;
+            *room = Some(Held::new(&self.kernels, bytes)?);
+        }
+        Ok(room.as_ref().map_or(0, |r| r.at))
+    }
+
     /// Brings an input to the device: its address there.
     pub fn input(&mut self, queue: &dyn Queue, buf: usize, bytes: &[u8]) -> Result<u64, Error> {
-        let room = &mut self.inputs[buf];
-        if room.as_ref().is_none_or(|r| r.len < bytes.len()) {
-            *room = None;
-            *room = Some(Held::new(&self.kernels, bytes.len())?);
-        }
-        let at = room.as_ref().map_or(0, |r| r.at);
+        let at = self.room(buf, bytes.len())?;
         queue.write(at, bytes)?;
         Ok(at)
     }

@@ -8,6 +8,7 @@
 pub(crate) mod best;
 pub mod conform;
 pub(crate) mod far;
+pub(crate) mod graphs;
 pub(crate) mod plugin;
 
 use crate::error::Error;
@@ -21,6 +22,14 @@ use std::sync::Arc;
 /// The library is no driver, or what the driver says.
 pub fn of_library(library: &Path, index: u32) -> Result<impl Driver, Error> {
     plugin::PluginDevice::at(library, index)
+}
+
+/// Name and version of a device, as the driver in a library says.
+///
+/// # Errors
+/// The library is no driver, or what the driver says.
+pub fn name_of(library: &Path, index: u32) -> Result<String, Error> {
+    plugin::PluginDevice::at(library, index)?.describe().map_err(Error::Device)
 }
 
 /// A driver of a device.
@@ -82,6 +91,48 @@ pub trait Queue: Send {
     /// What the device says.
     unsafe fn launch(&self, kernel: u32, args: &[u64], tiles: u64) -> Result<(), Error>;
 
+    /// Does it record launches, to do them again as a whole?
+    fn records(&self) -> bool {
+        false
+    }
+
+    /// From here on launches are recorded instead of done.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn record(&self) -> Result<(), Error> {
+        Err(Error::Internal("nothing is recorded here".into()))
+    }
+
+    /// Ends recording; the queue is as before it, whatever this gives.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn recorded(&self) -> Result<Recording, Error> {
+        Err(Error::Internal("nothing is recorded here".into()))
+    }
+
+    /// Puts what it recorded into the queue.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn replay(&self, recording: &Recording) -> Result<(), Error> {
+        Err(Error::Internal(format!("nothing was recorded here: {:#x}", recording.handle)))
+    }
+
+    /// Another number where recordings made before no longer hold.
+    fn stamp(&self) -> u64 {
+        0
+    }
+
+    /// Waits until everything is done.
+    ///
+    /// # Errors
+    /// What came before failed.
+    fn wait(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Copies to the device's memory.
     ///
     /// # Errors
@@ -96,5 +147,27 @@ pub trait Queue: Send {
     /// The address is none of the device's, or what came before failed.
     fn read(&self, to: &mut [u8], from: u64) -> Result<(), Error> {
         Err(Error::Internal(format!("{} bytes from {from:#x} of a shared memory", to.len())))
+    }
+}
+
+/// Launches that a queue recorded.
+pub struct Recording {
+    /// The driver's own name of it.
+    pub handle: usize,
+    free: Option<Box<dyn FnOnce(usize)>>,
+}
+
+impl Recording {
+    /// One that is given back by `free` when it is dropped.
+    pub fn new(handle: usize, free: impl FnOnce(usize) + 'static) -> Recording {
+        Recording { handle, free: Some(Box::new(free)) }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Some(free) = self.free.take() {
+            free(self.handle);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Drivers that are shared libraries behind the C table ([`hub_abi::device`]).
 
-use super::{Driver, Kernels, Queue};
+use super::{Driver, Kernels, Queue, Recording};
 use crate::error::Error;
 use hub_abi::device::{self as abi, Api, GetApi};
 use hub_abi::operator::{MARK, Operator};
@@ -130,6 +130,10 @@ impl Table {
         let ops = api.op_new.is_some() && api.op_run.is_some();
         if api.caps & abi::OPS != 0 && !ops {
             return Err("it lacks functions of operators".into());
+        }
+        let graphs = api.record.is_some() && api.recorded.is_some() && api.replay.is_some();
+        if api.caps & abi::GRAPHS != 0 && !graphs {
+            return Err("it lacks functions of graphs".into());
         }
         match all && kernels && api.caps & abi::KERNELS != 0 {
             true => Ok(Table { api }),
@@ -526,6 +530,44 @@ impl Queue for Line {
                 let doing = &op.name;
                 call!(table, doing, op_run(self.queue, made.cast_const(), args.as_ptr(), room))
             }
+        }
+    }
+
+    fn records(&self) -> bool {
+        self.module.device.table.api.caps & abi::GRAPHS != 0
+    }
+
+    fn record(&self) -> Result<(), Error> {
+        call!(self.module.device.table, "recording", record(self.queue))
+    }
+
+    fn recorded(&self) -> Result<Recording, Error> {
+        let mut made = std::ptr::null_mut();
+        let (module, table) = (self.module.clone(), self.module.device.table);
+        call!(table, "ending a recording", recorded(self.queue, &mut made))?;
+        // (The module stays as long as its kernels are in a recording.)
+        Ok(Recording::new(made.expose_provenance(), move |handle| {
+            if let Some(free) = module.device.table.api.graph_free {
+                // SAFETY: recorded by this table, given back once.
+                unsafe { free(std::ptr::with_exposed_provenance_mut(handle)) }
+            }
+        }))
+    }
+
+    fn replay(&self, recording: &Recording) -> Result<(), Error> {
+        let graph = std::ptr::with_exposed_provenance(recording.handle);
+        call!(self.module.device.table, "replaying", replay(self.queue, graph))
+    }
+
+    /// Recordings hold the address of the operators' workspace.
+    fn stamp(&self) -> u64 {
+        self.ready.borrow().workspace.0
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        match self.module.device.table.api.wait {
+            Some(_) => call!(self.module.device.table, "waiting for the device", wait(self.queue)),
+            None => Ok(()),
         }
     }
 

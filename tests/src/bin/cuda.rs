@@ -1,9 +1,10 @@
-//! Every fixture for CUDA, without a GPU: exported twice (the same bytes, in less than ten seconds),
-//! assembled by `ptxas` for every architecture without spills. With `--run`, the software GPU's answers
-//! beside the golden, which takes long for all but small ones.
+//! Every fixture for CUDA: exported twice (the same bytes, in less than ten seconds), assembled by `ptxas`
+//! for every architecture without spills, and run by the driver, its answers beside the golden. On a GPU,
+//! where there is one, with times; else on a stand-in for libcuda that interprets PTX, which takes so
+//! long that only small ones are run there, or with `--run` all.
 //! `cargo run --release -p hub-tests --bin cuda [--run] [NAME…]`. Exits with 1 if anything is off.
 
-use hub_models::{Case, Tolerance};
+use hub_models::Case;
 use hub_tests::cuda;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,36 +12,84 @@ use std::time::Instant;
 
 /// Seconds that an export may take.
 const MOST: f64 = 10.0;
+/// Operations of a run that the stand-in is given unasked.
+const SMALL: i64 = 40_000_000;
+
+/// How answers are got.
+struct On {
+    /// A GPU, not the stand-in.
+    gpu: bool,
+    /// Operations of a run at most.
+    most: i64,
+}
 
 fn main() -> ExitCode {
+    match std::env::var(cuda::ON) {
+        Ok(on) => fixtures(on == "gpu"),
+        Err(_) => start(),
+    }
+}
+
+/// This program again, in surroundings where the driver finds a device.
+fn start() -> ExitCode {
+    let gpu = cuda::gpu();
+    match &gpu {
+        Ok(name) => println!("on {name}"),
+        Err(why) => println!("no GPU ({why}): a stand-in that interprets PTX"),
+    }
+    let dir = match tempfile::tempdir() {
+        Ok(dir) => dir,
+        Err(e) => return failed(&e.to_string()),
+    };
+    let child = cuda::again(dir.path(), gpu.is_err())
+        .and_then(|mut c| c.args(std::env::args_os().skip(1)).status().map_err(|e| e.to_string()));
+    match child {
+        Ok(status) => ExitCode::from(status.code().map_or(70, |c| c as u8)),
+        Err(e) => failed(&e),
+    }
+}
+
+fn failed(why: &str) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::from(8)
+}
+
+fn fixtures(gpu: bool) -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
-    let run = wanted.iter().position(|w| w == "--run").map(|at| wanted.remove(at)).is_some();
+    let all = wanted.iter().position(|w| w == "--run").map(|at| wanted.remove(at)).is_some();
+    let on = On { gpu, most: if gpu || all { i64::MAX } else { SMALL } };
     let ptxas = cuda::ptxas();
     if ptxas.is_none() {
         println!("ignored: ptxas (HUB_PTXAS may name it; it is not on the path)");
     }
     let (Ok(cases), Ok(dir)) = (hub_models::cases(), tempfile::tempdir()) else {
-        eprintln!("error: no fixtures, or no folder for them");
-        return ExitCode::from(8);
+        return failed("no fixtures, or no folder for them");
     };
     println!(
         "{:<42} {:>7} {:>7} {:>6} {:>5} {:>8}",
         "model", "export", "kernels", "steps", "host", "PTX"
     );
     let asked = |c: &&Case| wanted.is_empty() || wanted.iter().any(|w| c.name.contains(w));
-    let (mut right, mut rows) = (0, 0);
+    let (mut right, mut rows, mut skipped) = (0, 0, vec![]);
     for case in cases.iter().filter(asked) {
         rows += 1;
-        match row(case, dir.path(), ptxas.as_deref(), run) {
-            Ok(()) => right += 1,
+        match row(case, dir.path(), ptxas.as_deref(), &on) {
+            Ok(ran) => {
+                right += 1;
+                skipped.extend((!ran).then_some(&case.name[..]));
+            }
             Err(e) => println!("    {e}"),
         }
     }
     println!("{right} of {rows} right");
+    if !skipped.is_empty() {
+        println!("not run, too large for the stand-in: {}", skipped.join(", "));
+    }
     ExitCode::from(u8::from(right != rows || rows == 0))
 }
 
-fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, run: bool) -> Result<(), String> {
+/// One fixture; was it run?
+fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, on: &On) -> Result<bool, String> {
     let (a, b) = (dir.join("a.hub"), dir.join("b.hub"));
     let start = Instant::now();
     let report = cuda::export(case, &a).map_err(|e| e.to_string())?;
@@ -61,16 +110,29 @@ fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, run: bool) -> Result<(), S
     if let Some(p) = ptxas {
         cuda::assemble(p, &text, dir)?;
     }
-    if run {
-        let c = cuda::check(case, &a, Tolerance::default()).map_err(|e| e.to_string())?;
-        println!("    {c}");
-        if !c.ok() {
-            return Err("wrong answers".into());
-        }
-    }
+    let ran = answer(case, &a, on)?;
     match (same, seconds < MOST) {
         (false, _) => Err("two exports differ".into()),
         (_, false) => Err(format!("longer than {MOST} s")),
-        _ => Ok(()),
+        _ => Ok(ran),
     }
+}
+
+/// Runs a fixture and compares; was it run?
+fn answer(case: &Case, bundle: &Path, on: &On) -> Result<bool, String> {
+    let (mut o, inputs) = cuda::open(case, bundle).map_err(|e| e.to_string())?;
+    if cuda::operations(&o) > on.most {
+        return Ok(false);
+    }
+    let ms = match on.gpu {
+        true => Some(cuda::time(&mut o, &inputs).map_err(|e| e.to_string())?),
+        false => None,
+    };
+    let start = Instant::now();
+    let c = cuda::check_on(case, o, &inputs).map_err(|e| e.to_string())?;
+    match ms {
+        Some(ms) => println!("    {c}, median {ms:.3} ms"),
+        None => println!("    {c}, two runs in {:.1} s", start.elapsed().as_secs_f64()),
+    }
+    if c.ok() { Ok(true) } else { Err("wrong answers".into()) }
 }

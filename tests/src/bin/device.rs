@@ -7,7 +7,7 @@ use hub_cli::tensors::Opened;
 use hub_models::Tolerance;
 use hub_runtime::device::{Driver, conform, of_library};
 use hub_runtime::{Model, OpenOptions, Session, SessionOptions};
-use hub_tests::{ascend, compare_on};
+use hub_tests::{compare_on, export_one, sample};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,29 +30,40 @@ fn main() -> ExitCode {
             println!("WRONG  {what}: {why}");
         }
     };
-    for f in conform::conform(library, index, ascend::TIER, &ascend::sample()) {
-        tell(&f.what, f.result);
-    }
-    match of_library(library, index) {
-        Ok(device) => {
+    let device = of_library(library, index);
+    let known = device
+        .as_ref()
+        .ok()
+        .and_then(|d| d.tiers().into_iter().find_map(|t| sample::sample(&t).map(|s| (t, s))));
+    match (device, known) {
+        (Ok(device), Some((tier, sample))) => {
+            for f in conform::conform(library, index, &tier, &sample) {
+                tell(&f.what, f.result);
+            }
             for name in &names {
-                fixtures(&device, name, &mut tell);
+                fixtures(&device, &tier, name, &mut tell);
             }
         }
-        Err(e) => tell("fixtures", Err(e.to_string())),
+        (Err(e), _) => tell("its device", Err(e.to_string())),
+        (Ok(d), None) => tell("its tiers", Err(format!("none is known: {}", d.tiers().join(", ")))),
     }
     println!("{}", if wrong == 0 { "all holds" } else { "not all holds" });
     ExitCode::from(u8::from(wrong > 0))
 }
 
-fn fixtures(device: &impl Driver, name: &str, tell: &mut dyn FnMut(&str, Result<String, String>)) {
+fn fixtures(
+    device: &impl Driver,
+    tier: &str,
+    name: &str,
+    tell: &mut dyn FnMut(&str, Result<String, String>),
+) {
     let (Ok(cases), Ok(dir)) = (hub_models::cases(), tempfile::tempdir()) else {
         return tell(name, Err("no fixtures, or no folder for them".into()));
     };
     let bundle = dir.path().join("m.hub");
     for case in cases.iter().filter(|c| c.name.contains(name)) {
         let run = || {
-            ascend::export(case, &bundle).map_err(|e| e.to_string())?;
+            export_one(case, &bundle, tier).map_err(|e| e.to_string())?;
             let model = Model::open(&bundle, &OpenOptions::default()).map_err(|e| e.to_string())?;
             let session = Session::on(&model, &SessionOptions::default(), device);
             let session = session.map_err(|e| e.to_string())?;

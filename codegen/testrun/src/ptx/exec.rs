@@ -40,11 +40,19 @@ impl Entry {
     /// # Errors
     /// The first fault.
     pub fn run(&self, args: &[u64], tiles: u64, mem: &mut Memory<'_>) -> Result<(), Fault> {
+        self.blocks(args, tiles.div_ceil(((self.threads / WARP) as u64).max(1)), mem)
+    }
+
+    /// Runs so many blocks.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn blocks(&self, args: &[u64], blocks: u64, mem: &mut Memory<'_>) -> Result<(), Fault> {
         let warps = (self.threads / WARP) as u64;
         if args.len() * 8 > self.args {
             return Err(Fault { line: 0, what: format!("{} arguments", args.len()) });
         }
-        for block in 0..tiles.div_ceil(warps.max(1)) {
+        for block in 0..blocks {
             let shared = vec![Cell::default(); self.shared];
             Block { e: self, args, mem, shared, block }.run(warps)?;
         }

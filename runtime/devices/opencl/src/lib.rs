@@ -6,43 +6,42 @@
 //! which is how kernels of `codegen/src/targets/opencl` take them.
 
 mod device;
-mod table;
 
-pub use table::{TABLE, hub_device_get_api};
+use device::Device;
+use hub_plugin::{DEVICE, Driver, Failure, Got, LIMIT};
+use opencl3::error_codes::ClError;
 
-use std::fmt;
+/// The driver.
+struct OpenCl;
 
-/// A failed call: a status of `hub.h`, and what happened.
-#[derive(Debug)]
-pub struct Failure {
-    status: i32,
-    what: String,
-}
+hub_plugin::driver!(OpenCl);
 
-impl Failure {
-    fn new(status: i32, what: impl Into<String>) -> Failure {
-        Failure { status, what: what.into() }
+impl Driver for OpenCl {
+    const NAME: &'static str = "opencl";
+    const TIERS: &'static str = "cl12";
+    type Device = Device;
+
+    fn count() -> Got<u32> {
+        device::all().map(|d| d.len() as u32)
+    }
+
+    fn open(index: u32) -> Got<Device> {
+        Device::open(index)
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
+/// A call of OpenCL's as one of ours.
+trait Said<T> {
+    fn said(self) -> Got<T>;
 }
 
-/// The device failed.
-const DEVICE: i32 = 8;
-/// No memory is left.
-const LIMIT: i32 = 9;
-
-impl From<opencl3::error_codes::ClError> for Failure {
-    fn from(e: opencl3::error_codes::ClError) -> Failure {
-        // CL_MEM_OBJECT_ALLOCATION_FAILURE, CL_OUT_OF_RESOURCES, CL_OUT_OF_HOST_MEMORY,
-        // CL_INVALID_BUFFER_SIZE
-        let status = if matches!(e.0, -4 | -5 | -6 | -61) { LIMIT } else { DEVICE };
-        Failure::new(status, format!("OpenCL error {} ({e})", e.0))
+impl<T> Said<T> for Result<T, ClError> {
+    fn said(self) -> Got<T> {
+        self.map_err(|e| {
+            // CL_MEM_OBJECT_ALLOCATION_FAILURE, CL_OUT_OF_RESOURCES, CL_OUT_OF_HOST_MEMORY,
+            // CL_INVALID_BUFFER_SIZE
+            let status = if matches!(e.0, -4 | -5 | -6 | -61) { LIMIT } else { DEVICE };
+            Failure::new(status, format!("OpenCL error {} ({e})", e.0))
+        })
     }
 }
-
-type Got<T> = Result<T, Failure>;

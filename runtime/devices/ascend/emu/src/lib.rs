@@ -10,11 +10,9 @@
 mod device;
 mod module;
 mod operators;
-mod table;
 
-pub use table::{TABLE, hub_device_get_api};
-
-use std::fmt;
+use device::Device;
+use hub_plugin::{Driver, Failure, Got, UNSUPPORTED};
 
 /// The compiler, where the environment names none in this variable.
 pub const COMPILER: &str = "HUB_CXX";
@@ -32,32 +30,24 @@ pub fn compiler() -> Result<String, String> {
     }
 }
 
-/// A failed call: a status of `hub.h`, and what happened.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    status: i32,
-    what: String,
-}
+/// The driver.
+struct Emulation;
 
-impl Failure {
-    fn new(status: i32, what: impl Into<String>) -> Failure {
-        Failure { status, what: what.into() }
+hub_plugin::driver!(Emulation);
+
+impl Driver for Emulation {
+    const NAME: &'static str = "ascendemu";
+    const TIERS: &'static str = "dav2201";
+    type Device = Device;
+
+    fn count() -> Got<u32> {
+        Ok(1)
+    }
+
+    fn open(index: u32) -> Got<Device> {
+        match index {
+            0 => Ok(Device::default()),
+            _ => Err(Failure::new(UNSUPPORTED, format!("no device {index}: there is one"))),
+        }
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-/// Nothing of the kind.
-const UNSUPPORTED: i32 = 3;
-/// Code that the device refuses.
-const REFUSED: i32 = 4;
-/// The device failed: what a check of this emulation found.
-const DEVICE: i32 = 8;
-/// No memory is left.
-const LIMIT: i32 = 9;
-
-type Got<T> = Result<T, Failure>;

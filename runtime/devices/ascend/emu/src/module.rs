@@ -1,13 +1,13 @@
 //! Ascend C: compiled for the host and run core by core.
 
 use crate::device::{Device, Queue};
-use crate::{DEVICE, Failure, Got, REFUSED, UNSUPPORTED};
+use hub_plugin::{DEVICE, Failure, Got, REFUSED, UNSUPPORTED};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The stand-in for Ascend C's header.
 const STAND_IN: &str = include_str!("kernel_operator.h");
@@ -20,14 +20,12 @@ type Entry = unsafe extern "C" fn(*const u64, i64, i64, Global, *mut c_void) -> 
 /// A program that was compiled. It stays loaded until the process ends.
 pub struct Module {
     library: usize,
-    kernels: Mutex<Vec<Arc<Kernel>>>,
 }
 
-/// A kernel, and how many arguments it takes beside the number of tiles.
+/// A kernel.
 pub struct Kernel {
     name: String,
     entry: Option<Entry>,
-    args: usize,
 }
 
 impl Module {
@@ -41,11 +39,11 @@ impl Module {
             let dir = tempfile::tempdir().map_err(|e| Failure::new(DEVICE, e.to_string()))?;
             library = compile(&compiler, dir.path(), code, &names)?;
         }
-        Ok(Module { library, kernels: Mutex::new(vec![]) })
+        Ok(Module { library })
     }
 
-    /// A kernel by name; it stays where it is as long as the module does.
-    pub fn kernel(&self, name: &str, args: usize) -> Got<*const Kernel> {
+    /// A kernel by name.
+    pub fn kernel(&self, name: &str) -> Got<Kernel> {
         let symbol = CString::new(format!("hub_emu_{name}"));
         let symbol = symbol.map_err(|e| Failure::new(REFUSED, e.to_string()))?;
         let missing = || Failure::new(REFUSED, format!("the program has no kernel {name}"));
@@ -60,10 +58,7 @@ impl Module {
         }
         // SAFETY: functions of such names are generated with this type.
         let entry = Some(unsafe { std::mem::transmute::<*mut c_void, Entry>(at) });
-        let made = Arc::new(Kernel { name: name.into(), entry, args });
-        let at = Arc::as_ptr(&made);
-        self.kernels.lock().unwrap_or_else(PoisonError::into_inner).push(made);
-        Ok(at)
+        Ok(Kernel { name: name.into(), entry })
     }
 }
 
@@ -136,11 +131,6 @@ unsafe extern "C" fn global(driver: *mut c_void, at: u64, n: u64, write: i32) ->
 }
 
 impl Kernel {
-    /// Number of arguments.
-    pub fn args(&self) -> usize {
-        self.args
-    }
-
     /// Puts a run of all tiles into a queue.
     pub fn launch(self: &Arc<Kernel>, queue: &Queue, tiles: u64, args: &[u64]) {
         let mut args = args.to_vec();
@@ -203,6 +193,7 @@ fn races(mut touched: Vec<(u64, u64, u32, bool)>) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hub_plugin::Device as _;
 
     #[test]
     fn cores_that_meet_are_found() {
@@ -279,9 +270,8 @@ mod tests {
         let (a, b) = (device.reserve(256).expect("memory"), device.reserve(256).expect("memory"));
         device.write(a, &[0; 256]).expect("writes");
         for (i, (body, want)) in PLANTED.iter().enumerate() {
-            let kernel = module.kernel(&format!("k{i}"), 2).expect("a kernel");
-            // SAFETY: the module keeps it.
-            let done = unsafe { &*kernel }.run(&device, 1, &[a, b, 1]);
+            let kernel = module.kernel(&format!("k{i}")).expect("a kernel");
+            let done = kernel.run(&device, 1, &[a, b, 1]);
             let said = done.err().map_or(String::new(), |e| e.what);
             match want.is_empty() {
                 true => assert_eq!(said, "", "{body}"),

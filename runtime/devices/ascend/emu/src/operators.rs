@@ -4,10 +4,10 @@
 //! this. A copy is made here, element by element.
 
 use crate::device::{Device, Queue};
-use crate::{DEVICE, Failure, Got, REFUSED, UNSUPPORTED};
 use hub_abi::device::OpTensor;
 use hub_abi::prim::{Geometry, Prim, ReduceOp};
 use hub_abi::{Dim, Dtype};
+use hub_plugin::{self as plugin, DEVICE, Failure, Got, REFUSED, UNSUPPORTED};
 use hub_portable::{Limits, Tensor, fold};
 use serde_json::Value;
 use std::sync::Arc;
@@ -26,8 +26,7 @@ pub struct Operator {
     what: What,
     inputs: Vec<OpTensor>,
     outputs: Vec<OpTensor>,
-    /// Bytes of workspace.
-    pub workspace: u64,
+    workspace: u64,
 }
 
 fn bad<T>(status: i32, what: impl Into<String>) -> Got<T> {
@@ -52,9 +51,14 @@ fn geometry(v: &Value) -> Got<Geometry> {
     })
 }
 
-impl Operator {
-    /// Makes an operator ready for tensors of these types.
-    pub fn new(name: &str, attributes: &str, ins: &[OpTensor], outs: &[OpTensor]) -> Got<Operator> {
+impl plugin::Operator<Device> for Operator {
+    fn new(
+        _: &Arc<Device>,
+        name: &str,
+        attributes: &str,
+        ins: &[OpTensor],
+        outs: &[OpTensor],
+    ) -> Got<Operator> {
         let v: Value = serde_json::from_str(attributes)
             .map_err(|e| Failure::new(REFUSED, format!("attributes of {name}: {e}")))?;
         let (mut workspace, arity) =
@@ -97,21 +101,26 @@ impl Operator {
         })
     }
 
-    /// Tensors, each of which has an address in a run.
-    pub fn tensors(&self) -> usize {
+    fn workspace(&self) -> u64 {
+        self.workspace
+    }
+
+    fn tensors(&self) -> usize {
         self.inputs.len() + self.outputs.len()
     }
 
-    /// Puts a run into a queue.
-    pub fn put(self: &Arc<Operator>, queue: &Queue, addresses: &[u64], workspace: u64) {
+    unsafe fn run(self: &Arc<Self>, queue: &Queue, addresses: &[u64], workspace: u64) -> Got<()> {
         let (me, addresses) = (self.clone(), addresses.to_vec());
         queue.put(move |d| {
-            let done = me.run(d, &addresses, workspace);
+            let done = me.compute(d, &addresses, workspace);
             done.map_err(|e| Failure { what: format!("operator {}: {}", me.name, e.what), ..e })
         });
+        Ok(())
     }
+}
 
-    fn run(&self, d: &Device, addresses: &[u64], workspace: u64) -> Got<()> {
+impl Operator {
+    fn compute(&self, d: &Device, addresses: &[u64], workspace: u64) -> Got<()> {
         let (from, to) = addresses.split_at(self.inputs.len());
         let ins: Vec<View> = self.inputs.iter().zip(from).map(|(t, a)| View::new(t, *a)).collect();
         let outs: Vec<View> = self.outputs.iter().zip(to).map(|(t, a)| View::new(t, *a)).collect();
