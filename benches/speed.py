@@ -41,13 +41,14 @@ class Tensor(ctypes.Structure):
 class Hub:
     """A bundle, opened and ready, through the C interface."""
 
-    def __init__(self, bundle, threads):
+    def __init__(self, bundle, threads, device='cpu'):
         self.lib = ctypes.CDLL(os.path.join(BIN, 'libhub_runtime.so'))
         self.lib.hub_last_error.restype = ctypes.c_char_p
         self.model, self.session = ctypes.c_void_p(), ctypes.c_void_p()
         start = time.perf_counter()
         self.check(self.lib.hub_model_open(bundle.encode(), ctypes.byref(self.model)))
-        self.check(self.lib.hub_session_new(self.model, b'cpu', threads, ctypes.byref(self.session)))
+        self.check(self.lib.hub_session_new(self.model, device.encode(), threads,
+                                            ctypes.byref(self.session)))
         self.load = time.perf_counter() - start
         self.input_names, self.output_names = self.names(0), self.names(1)
 
@@ -77,6 +78,10 @@ class Hub:
             t.data = None
         self.check(self.lib.hub_session_run(self.session, self.ins, ctypes.c_size_t(len(self.ins)),
                                             self.outs, ctypes.c_size_t(len(self.outs))))
+
+    def close(self):
+        self.lib.hub_session_free(self.session)
+        self.lib.hub_model_close(self.model)
 
     def outputs(self):
         return [np.frombuffer(ctypes.string_at(t.data, t.bytes), NUMPY_DTYPE[t.dtype])

@@ -87,9 +87,9 @@ pub struct Build {
     /// The bundle to write
     #[arg(short, long)]
     pub output: PathBuf,
-    /// Devices to compile for: cpu, cuda (PTX for compute capability 8.0 and above; this version
-    /// compiles it but has no driver to run it), opencl (OpenCL C 1.2), ascend (operators and
-    /// Ascend C for NPU architecture 2201; run in an emulation so far, not on an NPU)
+    /// Devices to compile for: cpu, cuda (PTX for compute capability 8.0 and above; run by an
+    /// interpreter so far, not on a GPU), opencl (OpenCL C 1.2), ascend (operators and Ascend C for
+    /// NPU architecture 2201; run in an emulation so far, not on an NPU)
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
     /// CPU tiers to compile for: amx and avx512bf16 (for --precision bf16), avx512, avx2, portable [default:

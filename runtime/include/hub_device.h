@@ -105,7 +105,8 @@ typedef struct {
                       const uint64_t *args);
 
     /* HUB_DEVICE_GRAPHS: what is put into the queue between the two (launches, operators) is recorded
-     * instead of done. */
+     * instead of done. `recorded` ends that also where it fails. A graph is replayed by the queue that
+     * recorded it, and may be given back after that queue, when nothing of it is under way. */
     int32_t (*record)(hub_device_queue *);
     int32_t (*recorded)(hub_device_queue *, hub_device_graph **out);
     int32_t (*replay)(hub_device_queue *, const hub_device_graph *);

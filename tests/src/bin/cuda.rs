@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Seconds that an export may take.
 const MOST: f64 = 10.0;
 /// Operations of a run that the stand-in is given unasked.
-const SMALL: i64 = 40_000_000;
+const SMALL: i64 = 1_000_000_000;
 
 /// How answers are got.
 struct On {
@@ -121,7 +121,9 @@ fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, on: &On) -> Result<bool, S
 /// Runs a fixture and compares; was it run?
 fn answer(case: &Case, bundle: &Path, on: &On) -> Result<bool, String> {
     let (mut o, inputs) = cuda::open(case, bundle).map_err(|e| e.to_string())?;
-    if cuda::operations(&o) > on.most {
+    let operations = cuda::operations(&o);
+    if operations > on.most {
+        println!("    not run: {} million operations", operations / 1_000_000);
         return Ok(false);
     }
     let ms = match on.gpu {
