@@ -80,7 +80,7 @@ pub fn session(
     }
     let mut options = options.clone();
     if inputs == Inputs::MadeUp {
-        options.limits.work = options.limits.given(model.graph().const_bytes()).work;
+        options.limits.work = options.limits.given(model.manifest().const_bytes).work;
     }
     let session = Session::new(&model, &options)?;
     if !session.warning().is_empty() {

@@ -2,13 +2,12 @@
 
 use crate::error::Error;
 use crate::tensor::Given;
-use hub_abi::bundle::IoInfo;
-use hub_abi::dim::{Dim, SymEnv};
-use hub_abi::pgraph::PGraph;
+use hub_abi::bundle::Manifest;
+use hub_abi::dim::{Dim, SymEnv, SymInfo};
 
 /// Binds the symbols of a value's dims to `dims`, or checks them. `fail` builds the error.
 fn bind_dims(
-    g: &PGraph,
+    syms: &[SymInfo],
     types: &[Dim],
     dims: &[usize],
     env: &mut SymEnv,
@@ -23,7 +22,7 @@ fn bind_dims(
             Some(s) => match env.get(s) {
                 Some(v) => v == n,
                 None => {
-                    let i = &g.syms[s.0 as usize];
+                    let i = &syms[s.0 as usize];
                     env.set(s, n);
                     (i.min..=i.max).contains(&n)
                 }
@@ -31,8 +30,8 @@ fn bind_dims(
             None => d.as_const().is_none_or(|k| k == n),
         };
         if !fits {
-            let want = d.display(&g.syms);
-            let (lo, hi) = d.bounds(&g.syms);
+            let want = d.display(syms);
+            let (lo, hi) = d.bounds(syms);
             let bounds = if lo < hi { format!(" in {lo}..{hi}") } else { String::new() };
             return Err(fail(format!("axis {axis} is {n}, {want}{bounds} expected")));
         }
@@ -42,7 +41,7 @@ fn bind_dims(
 
 /// Checks dims that are expressions, once all symbols are bound.
 fn check_dims(
-    g: &PGraph,
+    syms: &[SymInfo],
     types: &[Dim],
     dims: &[usize],
     env: &SymEnv,
@@ -54,7 +53,7 @@ fn check_dims(
         }
         let v = d.eval(env).map_err(|e| fail(format!("axis {axis}: {e}")))?;
         if usize::try_from(v) != Ok(n) {
-            let want = d.display(&g.syms);
+            let want = d.display(syms);
             return Err(fail(format!("axis {axis} is {n}, {want} = {v} expected")));
         }
     }
@@ -63,33 +62,28 @@ fn check_dims(
 
 /// Binds symbols to the inputs' dims in a cleared `env` and checks those; what is no tensor
 /// (`None`) binds nothing.
-pub fn accept(
-    g: &PGraph,
-    infos: &[IoInfo],
-    inputs: &[Option<Given<'_>>],
-    env: &mut SymEnv,
-) -> Result<(), Error> {
+pub fn accept(m: &Manifest, inputs: &[Option<Given<'_>>], env: &mut SymEnv) -> Result<(), Error> {
     env.0.fill(None);
     for check in [false, true] {
-        for (info, given) in infos.iter().zip(inputs) {
+        for (info, given) in m.inputs.iter().zip(inputs) {
             let (Some(t), Some(given)) = (info.ty.as_tensor(), given) else { continue };
             let fail = |what| Error::Input { name: info.name.clone(), what };
             if check {
-                check_dims(g, &t.dims, given.dims, env, &fail)?;
+                check_dims(&m.syms, &t.dims, given.dims, env, &fail)?;
             } else {
-                bind_dims(g, &t.dims, given.dims, env, &fail)?;
+                bind_dims(&m.syms, &t.dims, given.dims, env, &fail)?;
             }
         }
     }
     Ok(())
 }
 
-/// Equalities of the graph that can be decided under `env` must hold.
-pub fn check_constraints(g: &PGraph, env: &SymEnv) -> Result<(), Error> {
-    for (a, b) in &g.constraints {
+/// Equalities that can be decided under `env` must hold.
+pub fn check_constraints(m: &Manifest, env: &SymEnv) -> Result<(), Error> {
+    for (a, b) in &m.constraints {
         let (Ok(x), Ok(y)) = (a.eval(env), b.eval(env)) else { continue };
         if x != y {
-            let (a, b) = (a.display(&g.syms), b.display(&g.syms));
+            let (a, b) = (a.display(&m.syms), b.display(&m.syms));
             let what = format!("sizes do not fit together: {a} is {x} and {b} is {y}");
             return Err(Error::Usage(what));
         }

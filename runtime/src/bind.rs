@@ -10,19 +10,20 @@ use crate::pool::Scratch;
 use crate::work;
 use hub_abi::Dtype;
 use hub_abi::arena;
+use hub_abi::bundle::Manifest;
 use hub_abi::dim::{Dim, DimError, SymEnv};
-use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{self, Arg, BindFrom, Block, Buf, OutputSource, Plan, Step};
+use hub_abi::shape::Type;
 use hub_portable::{ExecError, PrimError};
 use std::collections::HashMap;
 
 /// Steps cheaper than this many nanoseconds run on the caller alone.
 const WIDE_COST: i64 = 4000;
 
-/// Dims of a value under `env`, and bytes of its tensor.
-pub fn value_dims(g: &PGraph, v: u32, env: &SymEnv) -> Result<(Dtype, Vec<usize>, usize), Error> {
-    let Some(t) = g.values[v as usize].as_tensor() else {
-        return Err(Error::plan(format!("value {v} is no tensor")));
+/// Dims of a value of this type under `env`, and bytes of its tensor.
+pub fn value_dims(ty: &Type, env: &SymEnv) -> Result<(Dtype, Vec<usize>, usize), Error> {
+    let Some(t) = ty.as_tensor() else {
+        return Err(Error::plan(format!("a value of type {ty:?} is no tensor")));
     };
     let dims = t.dims.iter().map(|d| size(d, env).map(|n| n as usize));
     let dims = dims.collect::<Result<Vec<usize>, _>>()?;
@@ -72,8 +73,8 @@ pub struct Binder<'a> {
     pub plan: &'a Plan,
     /// Its stages.
     pub flow: &'a Flow,
-    /// The graph.
-    pub graph: &'a PGraph,
+    /// What inputs and outputs are.
+    pub manifest: &'a Manifest,
     /// Address of the constants section.
     pub consts: u64,
     /// Address of the status word, and bytes from one profile slot's word to the next's.
@@ -111,8 +112,8 @@ impl Binder<'_> {
                 }
                 Buf::Const { len, .. } => lens[i] = *len,
                 Buf::Input(n) => {
-                    let v = self.graph.regions[self.graph.root as usize].params[*n as usize];
-                    lens[i] = value_dims(self.graph, v, env)?.2 as u64;
+                    let input = &self.manifest.inputs[*n as usize];
+                    lens[i] = value_dims(&input.ty, env)?.2 as u64;
                 }
             }
         }
@@ -444,13 +445,12 @@ impl Binder<'_> {
     }
 
     fn outputs(&self, env: &SymEnv, b: &mut Bound) -> Result<(), Error> {
-        let root = &self.graph.regions[self.graph.root as usize];
         for (i, source) in self.plan.outputs.iter().enumerate() {
             let OutputSource::Buf(buf) = source else {
                 b.outputs.push((vec![], 0));
                 continue;
             };
-            let (_, dims, bytes) = value_dims(self.graph, root.results[i], env)?;
+            let (_, dims, bytes) = value_dims(&self.manifest.outputs[i].ty, env)?;
             let have = b.places[*buf as usize].len;
             if bytes as u64 > have {
                 let what = format!("output {i} of {bytes} bytes lies in a buffer of {have}");

@@ -50,17 +50,18 @@ pub struct Summary {
     pub scratch: u64,
 }
 
-/// The steps of a plan, flattened in profile order, sizes under `env` where given.
-pub fn steps(plan: &Plan, g: &PGraph, env: Option<&SymEnv>) -> Vec<StepInfo> {
+/// The steps of a plan, flattened in profile order, sizes under `env` where given. The graph is for plans
+/// that name it.
+pub fn steps(plan: &Plan, g: Option<&PGraph>, env: Option<&SymEnv>) -> Vec<StepInfo> {
     let nothing = SymEnv::default();
     let mut l = Lister { plan, g, env: env.unwrap_or(&nothing), out: vec![] };
-    l.list(g.root, &plan.steps, &[], Some(1));
+    l.list(g.map_or(0, |g| g.root), &plan.steps, &[], Some(1));
     l.out
 }
 
 struct Lister<'a> {
     plan: &'a Plan,
-    g: &'a PGraph,
+    g: Option<&'a PGraph>,
     env: &'a SymEnv,
     out: Vec<StepInfo>,
 }
@@ -87,7 +88,8 @@ impl Lister<'_> {
                     continue;
                 }
                 Step::Host { node, .. } => {
-                    let n = &self.g.regions[region as usize].nodes[*node as usize];
+                    let Some(g) = self.g else { continue };
+                    let n = &g.regions[region as usize].nodes[*node as usize];
                     let within = within.join(" / ");
                     self.out.push(StepInfo { within, calls, ..host(&n.op, &n.name) });
                     continue;

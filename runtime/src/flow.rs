@@ -8,9 +8,11 @@
 
 use crate::error::Error;
 use hub_abi::Sym;
+use hub_abi::bundle::Manifest;
 use hub_abi::dim::Dim;
 use hub_abi::pgraph::{Control, PGraph, PNode, POp, RegionId, ValueId};
 use hub_abi::plan::{self, Block, Buf, BufId, Carried, OutputSource, Plan, Source, Step};
+use hub_abi::shape::Type;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -79,10 +81,12 @@ fn output_firsts(plan: &Plan) -> Vec<u32> {
 }
 
 impl Flow {
-    /// Analyses a checked plan.
-    pub fn of(plan: &Plan, g: &PGraph) -> Result<Flow, Error> {
-        let mut flow = Flow { known: vec![usize::MAX; g.syms.len()], ..Flow::default() };
-        let starts = flow.cut(plan, g);
+    /// Analyses a checked plan; `g` is for those that name the graph.
+    pub fn of(plan: &Plan, m: &Manifest, g: Option<&PGraph>) -> Result<Flow, Error> {
+        let none = PGraph::default();
+        let g = g.unwrap_or(&none);
+        let mut flow = Flow { known: vec![usize::MAX; m.syms.len()], ..Flow::default() };
+        let starts = flow.cut(plan, m, g);
         flow.assign(plan, &starts)?;
         flow.output_first = output_firsts(plan);
         let consts = constants(g);
@@ -99,16 +103,15 @@ impl Flow {
     }
 
     /// Finds stages and from when symbols are known; gives the number of each stage's first step.
-    fn cut(&mut self, plan: &Plan, g: &PGraph) -> Vec<u32> {
-        let root = &g.regions[g.root as usize];
+    fn cut(&mut self, plan: &Plan, m: &Manifest, g: &PGraph) -> Vec<u32> {
         let mut learn = |s: Sym, stage: usize| {
             let Some(k) = self.known.get_mut(s.0 as usize) else { return false };
             let new = *k == usize::MAX;
             *k = (*k).min(stage);
             new
         };
-        for &v in &root.params {
-            syms_bound_by(g, v, &mut |s| _ = learn(s, 0));
+        for input in &m.inputs {
+            syms_of_type(&input.ty, &mut |s| _ = learn(s, 0));
         }
         let (mut start, mut number, mut numbers) = (0, 0, vec![0]);
         for (i, step) in plan.steps.iter().enumerate() {
@@ -216,8 +219,8 @@ impl Walk<'_> {
             let mut locals = BTreeSet::new();
             for b in step.blocks() {
                 b.steps.iter().for_each(|s| local_syms(self.g, b.region, s, &mut locals));
-                let params = &self.g.regions[b.region as usize].params;
-                for &v in params {
+                let params = self.g.regions.get(b.region as usize).map(|r| &r.params[..]);
+                for &v in params.unwrap_or_default() {
                     syms_bound_by(self.g, v, &mut |s| _ = locals.insert(s));
                 }
             }
@@ -249,7 +252,7 @@ impl Walk<'_> {
             touched.extend(self.step(s, open));
         }
         open.pop();
-        let made = &self.g.regions[b.region as usize].nodes;
+        let made = self.g.regions.get(b.region as usize).map(|r| &r.nodes[..]).unwrap_or_default();
         let made: HashSet<ValueId> = made.iter().flat_map(|n| &n.outputs).copied().collect();
         // What the next iteration gets is read after the block.
         let next = |v: ValueId| match around {
@@ -302,7 +305,6 @@ fn drops(
     stages: &[Range<usize>],
     touched: &[Vec<ValueId>],
 ) -> Vec<Vec<ValueId>> {
-    let root = &g.regions[g.root as usize];
     let mut needed: HashSet<ValueId> = HashSet::new();
     needed.extend(plan.outputs.iter().filter_map(|o| match o {
         OutputSource::Heap(v) => Some(*v),
@@ -313,7 +315,9 @@ fn drops(
         // The last stage may be without steps.
         let closing = stages[..stages.len() - 1].iter().any(|s| s.end == i + 1);
         let given = |v: &ValueId| match step {
-            Step::Host { node, .. } => root.nodes[*node as usize].outputs.contains(v),
+            Step::Host { node, .. } => {
+                g.regions[g.root as usize].nodes[*node as usize].outputs.contains(v)
+            }
             _ => false,
         };
         for &v in &touched[i] {
@@ -343,7 +347,11 @@ fn values_of(g: &PGraph, n: &PNode, f: &mut dyn FnMut(ValueId)) {
 
 /// Symbols that a value's type binds: its dims that are one symbol.
 fn syms_bound_by(g: &PGraph, value: u32, f: &mut dyn FnMut(Sym)) {
-    let dims = g.values[value as usize].as_tensor().map_or(&[][..], |t| &t.dims);
+    syms_of_type(&g.values[value as usize], f);
+}
+
+fn syms_of_type(ty: &Type, f: &mut dyn FnMut(Sym)) {
+    let dims = ty.as_tensor().map_or(&[][..], |t| &t.dims);
     dims.iter().filter_map(Dim::as_sym).for_each(f);
 }
 

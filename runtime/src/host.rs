@@ -10,21 +10,9 @@ use hub_portable::{
     run_node,
 };
 use memmap2::Mmap;
-use std::ops::Deref;
 use std::sync::Arc;
 
 type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// The graph of an open bundle.
-#[derive(Clone)]
-struct Graph(Arc<BundleView<Mmap>>);
-
-impl Deref for Graph {
-    type Target = PGraph;
-    fn deref(&self) -> &PGraph {
-        &self.0.graph
-    }
-}
 
 /// The constants of an open bundle; keeps the mapping alive for tensors that lie in it.
 struct Consts(Arc<BundleView<Mmap>>);
@@ -37,17 +25,17 @@ impl AsRef<[u8]> for Consts {
 
 /// What all sessions of a model share to run its graph portable.
 pub struct Shared {
-    program: Program<Graph>,
+    program: Program<Arc<PGraph>>,
     owner: Owner,
     store: CachedStore<BytesStore>,
 }
 
 impl Shared {
     /// Prepares a bundle's graph.
-    pub fn new(bundle: &Arc<BundleView<Mmap>>) -> Result<Shared, Error> {
+    pub fn new(graph: &Arc<PGraph>, bundle: &Arc<BundleView<Mmap>>) -> Result<Shared, Error> {
         let owner: Owner = Arc::new(Consts(bundle.clone()));
-        let store = CachedStore::new(BytesStore::new(owner.clone()), &bundle.graph);
-        Ok(Shared { program: Program::new(Graph(bundle.clone()))?, owner, store })
+        let store = CachedStore::new(BytesStore::new(owner.clone()), graph);
+        Ok(Shared { program: Program::new(graph.clone())?, owner, store })
     }
 
     /// A tensor in the constants section, not copied.

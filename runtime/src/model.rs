@@ -1,7 +1,8 @@
 //! An open bundle: the mapped file, its checked tables, and the native code of tiers in use.
 //!
-//! Opening maps the file and decodes manifest and graph; a tier's plan and code are checked when the
-//! first session asks for it. No work is done per weight: they are read where the file is mapped, by
+//! Opening maps the file and decodes the manifest; a tier's plan and code are checked when the first
+//! session asks for it, the graph when it runs portable, a plan has steps on the host, or someone looks
+//! at it. No work is done per weight: they are read where the file is mapped, by
 //! all sessions of all processes.
 
 use crate::cpu;
@@ -156,8 +157,12 @@ impl Model {
     }
 
     /// The portable graph.
-    pub fn graph(&self) -> &PGraph {
-        &self.0.bundle.graph
+    ///
+    /// # Errors
+    /// It is damaged. A session that runs portable, or whose plan has steps on the host, has read it
+    /// when it was made.
+    pub fn graph(&self) -> Result<&PGraph, Error> {
+        self.0.bundle.graph().map(|g| &**g).map_err(|e| self.0.refused(e))
     }
 
     /// The whole bundle, for tools.
@@ -182,12 +187,19 @@ impl Inner {
         Error::Bundle { path: self.path.clone(), source }
     }
 
+    fn flow(&self, plan: &Plan) -> Result<Flow, Error> {
+        let graph = plan.names_graph().then(|| self.bundle.graph()).transpose();
+        let graph = graph.map_err(|e| self.refused(e))?;
+        Flow::of(plan, &self.bundle.manifest, graph.map(|g| &**g))
+    }
+
     /// The graph, ready to run portable; made when first asked for.
     pub fn shared(&self) -> Result<&Shared, Error> {
         if let Some(s) = self.host.get() {
             return Ok(s);
         }
-        let made = Shared::new(&self.bundle)?;
+        let graph = self.bundle.graph().map_err(|e| self.refused(e))?;
+        let made = Shared::new(graph, &self.bundle)?;
         Ok(self.host.get_or_init(|| made))
     }
 
@@ -239,7 +251,7 @@ impl Inner {
             return Err(Error::Unsupported(format!("no code of the bundle may run: {why}")));
         }
         let TierView { plan, code } = self.bundle.tier(name).map_err(|e| self.refused(e))?;
-        let flow = Flow::of(&plan, &self.bundle.graph)?;
+        let flow = self.flow(&plan)?;
         let kernels = driver.load(&self.bundle.file()[code], &plan)?;
         let consts = match kernels.apart() {
             true => Some(Arc::new(Held::with(&kernels, self.bundle.consts())?)),
@@ -291,7 +303,7 @@ impl Inner {
             false => Code::map(&self.file, &code, bytes),
         };
         let Ok(mapped) = mapped else { return Ok(None) };
-        let flow = Flow::of(&plan, &self.bundle.graph)?;
+        let flow = self.flow(&plan)?;
         let tier = Arc::new(Tier { plan, flow, code: Runs::Here(mapped) });
         Ok(Some(self.tiers[i].get_or_init(|| tier).clone()))
     }

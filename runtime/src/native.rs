@@ -11,7 +11,6 @@ use crate::ops::{Bound, Op, Place};
 use crate::pool::Pool;
 use crate::tensor::Given;
 use hub_abi::dim::SymEnv;
-use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{Buf, OutputSource, Plan};
 use hub_portable::Limits;
 use std::sync::Arc;
@@ -79,11 +78,16 @@ fn direct_outputs(plan: &Plan) -> Vec<Option<u32>> {
     plan.bufs.iter().enumerate().map(of).collect()
 }
 
-fn heaped_inputs(plan: &Plan, g: &PGraph) -> Vec<(usize, u32)> {
+fn heaped_inputs(plan: &Plan, model: &Model) -> Result<Vec<(usize, u32)>, Error> {
+    // Without the graph there is no heap, and nothing uses what is in no buffer.
+    if !plan.names_graph() {
+        return Ok(vec![]);
+    }
+    let g = model.graph()?;
     let placed =
         |i: usize| plan.bufs.iter().any(|b| matches!(b, Buf::Input(k) if *k as usize == i));
     let params = &g.regions[g.root as usize].params;
-    params.iter().copied().enumerate().filter(|(i, _)| !placed(*i)).collect()
+    Ok(params.iter().copied().enumerate().filter(|(i, _)| !placed(*i)).collect())
 }
 
 impl Native {
@@ -109,16 +113,16 @@ impl Native {
             far,
             status: Box::new(AtomicU32::new(0)),
             stages: tier.flow.stages.iter().map(|_| Stage::default()).collect(),
-            env: SymEnv::new(model.graph().syms.len()),
+            env: SymEnv::new(model.manifest().syms.len()),
             host: Host::new(limits.given(0)),
             asked: limits,
-            const_bytes: model.graph().const_bytes(),
+            const_bytes: model.manifest().const_bytes,
             limits: limits.given(0),
             steps: 0,
             work: 0,
             direct: direct_outputs(&tier.plan),
             now: vec![0; tier.plan.bufs.len()],
-            heaped: heaped_inputs(&tier.plan, model.graph()),
+            heaped: heaped_inputs(&tier.plan, model)?,
             tier,
             profile: None,
         })
@@ -126,7 +130,7 @@ impl Native {
 
     /// Binds symbols to the inputs' dims and checks those.
     pub fn accept(&mut self, inputs: &[Option<Given<'_>>]) -> Result<(), Error> {
-        accept(self.model.graph(), &self.model.manifest().inputs, inputs, &mut self.env)?;
+        accept(self.model.manifest(), inputs, &mut self.env)?;
         let bytes = inputs.iter().flatten().filter_map(Given::need);
         let bytes = bytes.fold(self.const_bytes, |n, b| n.saturating_add(b as u64));
         self.limits = self.asked.given(bytes);
@@ -165,8 +169,8 @@ impl Native {
             stage.bounds[i..].rotate_left(1);
             return Ok(());
         }
-        let g = self.model.graph();
-        check_constraints(g, &self.env)?;
+        let manifest = self.model.manifest();
+        check_constraints(manifest, &self.env)?;
         let here = (
             self.model.0.bundle.consts().as_ptr().addr() as u64,
             (self.status.as_ptr().addr() as u64, 0),
@@ -178,7 +182,7 @@ impl Native {
         let binder = Binder {
             plan: &self.tier.plan,
             flow: &self.tier.flow,
-            graph: g,
+            manifest,
             consts,
             status,
             workers: self.pool.workers() as u64,

@@ -101,7 +101,10 @@ impl Session {
             return Err(Error::Usage(format!("{threads} threads, more than 1024")));
         }
         let mode = match tier {
-            None => Mode::Portable,
+            None => {
+                model.graph()?;
+                Mode::Portable
+            }
             Some(tier) => {
                 let pool = Pool::new(threads);
                 let pool = pool.map_err(|e| Error::Limit(format!("{threads} threads: {e}")))?;
@@ -181,7 +184,7 @@ impl Session {
         }
         n.host.clear();
         for &(i, v) in &n.heaped {
-            n.host.set(self.model.graph(), v, inputs[i].clone());
+            n.host.set(self.model.graph()?, v, inputs[i].clone());
         }
         // Strings have no bytes, but dims that bind symbols.
         let given = inputs.iter().map(|value| match value {
@@ -205,12 +208,11 @@ impl Session {
     /// The outputs of a native run as values.
     fn values_made(&self) -> Result<Vec<Value>, Error> {
         let Mode::Native(n) = &self.mode else { return Ok(vec![]) };
-        let root = &self.model.graph().regions[self.model.graph().root as usize];
         let outputs = self.outputs();
-        let values = outputs.iter().zip(&root.results).zip(&n.tier.plan.outputs);
-        let values = values.map(|((t, &v), source)| match source {
-            hub_abi::plan::OutputSource::Heap(_) => {
-                n.host.get(v).cloned().ok_or_else(|| Error::plan(format!("no value {v}")))
+        let values = outputs.iter().zip(&n.tier.plan.outputs);
+        let values = values.map(|(t, source)| match source {
+            hub_abi::plan::OutputSource::Heap(v) => {
+                n.host.get(*v).cloned().ok_or_else(|| Error::plan(format!("no value {v}")))
             }
             hub_abi::plan::OutputSource::Buf(_) => Tensor::from_bytes(t.dtype, t.dims, t.data)
                 .map(Value::from)
@@ -270,16 +272,16 @@ impl Session {
                     let (i, v) = n.heaped[k];
                     // SAFETY: by the caller's promise.
                     let value = unsafe { value_of(inputs[i].as_ref())? };
-                    n.host.set(self.model.graph(), v, value);
+                    n.host.set(self.model.graph()?, v, value);
                 }
                 // SAFETY: by the caller's promise.
                 unsafe { n.run(inputs, rooms, &mut self.made) }
             }
             Mode::Portable => {
-                let g = self.model.graph();
-                let mut env = SymEnv::new(g.syms.len());
-                accept::accept(g, &self.model.manifest().inputs, inputs, &mut env)?;
-                accept::check_constraints(g, &env)?;
+                let m = self.model.manifest();
+                let mut env = SymEnv::new(m.syms.len());
+                accept::accept(m, inputs, &mut env)?;
+                accept::check_constraints(m, &env)?;
                 // SAFETY: by the caller's promise.
                 let values = inputs.iter().map(|g| unsafe { value_of(g.as_ref()) });
                 let values = values.collect::<Result<_, Error>>()?;
@@ -353,9 +355,14 @@ impl Session {
 
     /// What each step does; numbers are those of the last binding.
     pub fn steps(&self) -> Vec<StepInfo> {
-        match &self.mode {
-            Mode::Native(n) => describe::steps(&n.tier.plan, self.model.graph(), Some(&n.env)),
-            Mode::Portable => describe::portable(self.model.graph()),
+        // What the session needs of the graph was read when it was made.
+        let graph = match &self.mode {
+            Mode::Native(n) if !n.tier.plan.names_graph() => None,
+            _ => self.model.graph().ok(),
+        };
+        match (&self.mode, graph) {
+            (Mode::Native(n), g) => describe::steps(&n.tier.plan, g, Some(&n.env)),
+            (Mode::Portable, g) => g.map_or(vec![], describe::portable),
         }
     }
 

@@ -303,7 +303,7 @@ impl Native {
     }
 
     fn bind_symbol(&mut self, s: Sym, value: i64) -> Result<(), Error> {
-        let info = &self.model.graph().syms[s.0 as usize];
+        let info = &self.model.manifest().syms[s.0 as usize];
         if (info.min..=info.max).contains(&value) {
             self.env.set(s, value);
             return Ok(());
@@ -336,7 +336,7 @@ impl Native {
 
     /// A tensor from a buffer: a copy, but for constants.
     fn load(&self, k: usize, v: u32, buf: u32) -> Result<Tensor, Error> {
-        let (dtype, dims, len) = value_dims(self.model.graph(), v, &self.env)?;
+        let (dtype, dims, len) = value_dims(&self.model.graph()?.values[v as usize], &self.env)?;
         let tensor = match self.tier.plan.bufs[buf as usize] {
             Buf::Const { offset, .. } => {
                 self.model.0.shared()?.constant(dtype, &dims, offset as usize, len)
@@ -369,7 +369,7 @@ impl Native {
         let h = &tier.flow.hosts[host];
         for &(v, buf) in &h.inputs {
             let tensor = self.load(k, v, buf)?;
-            self.host.set(model.graph(), v, tensor.into());
+            self.host.set(model.graph()?, v, tensor.into());
         }
         for &(v, region, node) in &h.loads {
             if self.host.get(v).is_none() {
@@ -390,7 +390,7 @@ impl Native {
             let Some(Value::Tensor(t)) = self.host.get(v) else {
                 return Err(Error::plan(format!("no step makes tensor {v}")));
             };
-            let (_, dims, len) = value_dims(self.model.graph(), v, &self.env)?;
+            let (_, dims, len) = value_dims(&self.model.graph()?.values[v as usize], &self.env)?;
             let (at, have) = self.place(k, buf);
             if t.dims() != dims || t.bytes().len() != len || len as u64 > have {
                 let what = format!("value {v} is {:?}, {dims:?} fits its buffer", t.dims());

@@ -76,12 +76,12 @@ pub fn check_memory(bundle: &Path) -> Result<usize, Failure> {
         let plan = model.plan(&t.name)?;
         for size in [1i64, 7, 64] {
             let mut env = SymEnv::default();
-            for (i, s) in model.graph().syms.iter().enumerate() {
+            for (i, s) in model.manifest().syms.iter().enumerate() {
                 env.set(Sym(i as u32), size.clamp(s.min, s.max));
             }
             let equal = |(a, b): &(Dim, Dim)| a.eval(&env).is_ok_and(|n| b.eval(&env) == Ok(n));
             // Sizes that no inputs have together are left out.
-            if model.graph().constraints.iter().all(equal) && sizes_exist(&plan, &env) {
+            if model.manifest().constraints.iter().all(equal) && sizes_exist(&plan, &env) {
                 trace::place_and_trace(&plan, &env).map_err(|e| {
                     let what = format!("{} of size {size}: {e}", t.name);
                     Failure::new(hub_cli::failure::INTERNAL, what)

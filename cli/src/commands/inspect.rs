@@ -8,6 +8,7 @@ use crate::plain;
 use crate::report::{SCHEMA, arena, kib};
 use crate::tensors::{self, Inputs, Opened};
 use hub_abi::bundle::{IoInfo, Manifest};
+use hub_abi::pgraph::PGraph;
 use hub_abi::plan::{Plan, Step};
 use hub_abi::shape::Type;
 use hub_frontend::LoadOptions;
@@ -33,15 +34,16 @@ fn bundle(a: &Inspect) -> Result<(), Failure> {
     let mut o = tensors::open(&a.model, &running, Inputs::Given)?;
     // Sizes of steps are those of a binding; a model with dynamic dims gets one made up.
     tensors::fitting(&mut o, &tensors::sizes(&a.dims)?, 1)?;
+    let plans = plans(&o, o.model.graph()?);
     if a.json {
-        println!("{}", bundle_json(a, &o));
+        println!("{}", bundle_json(a, &o, &plans));
     } else {
-        bundle_text(a, &o);
+        bundle_text(a, &o, &plans);
     }
     Ok(())
 }
 
-fn bundle_json(a: &Inspect, o: &Opened) -> Value {
+fn bundle_json(a: &Inspect, o: &Opened, plans: &[Planned]) -> Value {
     let m = o.model.manifest();
     let steps: Vec<Value> = o
         .session
@@ -62,7 +64,7 @@ fn bundle_json(a: &Inspect, o: &Opened) -> Value {
             "inputs": io_json(&m.inputs, m), "outputs": io_json(&m.outputs, m),
             "tiers": m.tiers.iter().map(|t| &t.name).collect::<Vec<_>>(),
             "tier": o.session.tier(), "signed_by": signer(o), "sections": sections, "steps": steps,
-            "plans": plans(o).iter().map(Planned::json).collect::<Vec<_>>(),
+            "plans": plans.iter().map(Planned::json).collect::<Vec<_>>(),
             "arena_bytes": s.arena, "arena_bound_bytes": s.arena_bound, "scratch_bytes": s.scratch, "session_bytes": s.memory,
             "arena_apart_bytes": s.arena_apart, "in_place": s.in_place,
             "constant_bytes": s.constants })
@@ -95,7 +97,7 @@ fn type_text(t: &Type, m: &Manifest) -> String {
     }
 }
 
-fn bundle_text(a: &Inspect, o: &Opened) {
+fn bundle_text(a: &Inspect, o: &Opened, plans: &[Planned]) {
     let m = o.model.manifest();
     let (name, format) = (plain(&m.name), plain(&m.provenance.format));
     println!("{} {name}: from {format}, {}", a.model.display(), plain(&m.precision));
@@ -120,7 +122,7 @@ fn bundle_text(a: &Inspect, o: &Opened) {
     }
     let tiers: Vec<&str> = m.tiers.iter().map(|t| &t.name[..]).collect();
     println!("  tiers   {}; runs {}", tiers.join(", "), o.session.tier());
-    for p in plans(o).iter().filter(|p| p.tier != o.session.tier()) {
+    for p in plans.iter().filter(|p| p.tier != o.session.tier()) {
         println!("  plan    {}", p.text());
         p.host.iter().for_each(|n| println!("          on the host: {}", plain(n)));
     }
@@ -170,7 +172,7 @@ impl Planned {
         )
     }
 
-    fn count(&mut self, o: &Opened, plan: &Plan, region: u32, steps: &[Step]) {
+    fn count(&mut self, g: &PGraph, plan: &Plan, region: u32, steps: &[Step]) {
         for s in steps {
             match s {
                 Step::Kernel { kernel, .. } => {
@@ -181,23 +183,23 @@ impl Planned {
                     }
                 }
                 Step::Host { node, .. } => {
-                    let found = o.model.graph().regions.get(region as usize);
+                    let found = g.regions.get(region as usize);
                     let found = found.and_then(|r| r.nodes.get(*node as usize));
                     self.host.push(found.map_or(String::new(), |n| n.name.clone()));
                 }
-                s => s.blocks().for_each(|b| self.count(o, plan, b.region, &b.steps)),
+                s => s.blocks().for_each(|b| self.count(g, plan, b.region, &b.steps)),
             }
         }
     }
 }
 
 /// Every tier's plan, whether it runs here or not.
-fn plans(o: &Opened) -> Vec<Planned> {
+fn plans(o: &Opened, g: &PGraph) -> Vec<Planned> {
     let one = |name: &String| {
         let plan = o.model.plan(name).ok()?;
         let steps = hub_abi::plan::count(&plan.steps) as usize;
         let mut p = Planned { tier: name.clone(), steps, ..Planned::default() };
-        p.count(o, &plan, o.model.graph().root, &plan.steps);
+        p.count(g, &plan, g.root, &plan.steps);
         Some(p)
     };
     o.model.manifest().tiers.iter().filter_map(|t| one(&t.name)).collect()

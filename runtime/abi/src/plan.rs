@@ -261,6 +261,15 @@ pub enum Step {
     },
 }
 
+impl Plan {
+    /// Does a step or an output name anything of the portable graph? Plans of kernels, and of branches
+    /// and repetitions of these, do not: they are bound and run without it.
+    pub fn names_graph(&self) -> bool {
+        let heap = |o: &OutputSource| matches!(o, OutputSource::Heap(_));
+        self.steps.iter().any(Step::names_graph) || self.outputs.iter().any(heap)
+    }
+}
+
 impl Source {
     fn each_buf(&self, f: &mut dyn FnMut(BufId, bool)) {
         if let Source::Buf { buf, .. } = self {
@@ -278,6 +287,16 @@ impl Step {
             _ => [None, None],
         };
         two.into_iter().flatten()
+    }
+
+    fn names_graph(&self) -> bool {
+        match self {
+            Step::Kernel { .. } | Step::Bind { .. } => false,
+            Step::Branch { .. } | Step::Repeat { .. } => {
+                self.blocks().flat_map(|b| &b.steps).any(Step::names_graph)
+            }
+            Step::Host { .. } | Step::Move { .. } | Step::Store { .. } | Step::Loop { .. } => true,
+        }
     }
 
     /// Does it run its block more than once?

@@ -2,6 +2,8 @@
 //! ids are in range, values are defined once and before use, regions form a bounded tree, constants
 //! lie in their section, and plans name only what exists. Shapes are checked when they are bound.
 
+use super::Manifest;
+use crate::dim::{Dim, SymInfo};
 use crate::pgraph::*;
 use crate::prim::Prim;
 use crate::shape::{Type, syms_of};
@@ -16,6 +18,8 @@ pub struct Interface {
     pub inputs: usize,
     /// Number of the model's outputs.
     pub outputs: usize,
+    /// Number of symbols.
+    pub syms: usize,
     /// Bytes of the constants section.
     pub consts: u64,
 }
@@ -27,11 +31,35 @@ pub(super) fn ensure(ok: bool, what: impl FnOnce() -> String) -> Check {
     if ok { Ok(()) } else { Err(what()) }
 }
 
+fn symbols(syms: &[SymInfo]) -> Check {
+    let wrong = syms.iter().find(|s| s.min > s.max);
+    wrong.map_or(Ok(()), |s| Err(format!("symbol {} has bounds {}..{}", s.name, s.min, s.max)))
+}
+
+/// Checks what a manifest says of symbols, inputs and outputs, which is all that plans of kernels alone
+/// are bound with.
+pub fn manifest(m: &Manifest) -> Check {
+    symbols(&m.syms)?;
+    for io in m.inputs.iter().chain(&m.outputs) {
+        let mut known = true;
+        syms_of(&io.ty, &mut |s| known &= (s.0 as usize) < m.syms.len());
+        ensure(known, || format!("'{}' has a dim over an unknown symbol", io.name))?;
+    }
+    equalities(&m.constraints, m.syms.len())
+}
+
+fn equalities(all: &[(Dim, Dim)], syms: usize) -> Check {
+    let mut known = true;
+    all.iter().flat_map(|(a, b)| [a, b]).for_each(|d| {
+        d.each_sym(&mut |s| known &= (s.0 as usize) < syms);
+    });
+    ensure(known, || "an equality of sizes over an unknown symbol".into())
+}
+
 /// Checks a portable graph.
 pub fn graph(g: &PGraph, io: Interface) -> Check {
-    for s in &g.syms {
-        ensure(s.min <= s.max, || format!("symbol {} has bounds {}..{}", s.name, s.min, s.max))?;
-    }
+    symbols(&g.syms)?;
+    equalities(&g.constraints, g.syms.len())?;
     for (i, t) in g.values.iter().enumerate() {
         let mut known = true;
         syms_of(t, &mut |s| known &= (s.0 as usize) < g.syms.len());

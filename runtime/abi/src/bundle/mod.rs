@@ -34,13 +34,13 @@ pub use read::{BundleView, TierView};
 pub use sign::{Signature, attach, message};
 pub use write::{BundleWriter, TierCode};
 
-use crate::dim::SymInfo;
+use crate::dim::{Dim, SymInfo};
 use crate::pgraph::PGraph;
 use crate::shape::Type;
 use serde::{Deserialize, Serialize};
 
 /// Major version of the format: a reader refuses others.
-pub const MAJOR: u16 = 2;
+pub const MAJOR: u16 = 3;
 /// Minor version: raised when fields or sections are appended.
 pub const MINOR: u16 = 0;
 /// Sections start at multiples of this many bytes.
@@ -190,6 +190,10 @@ pub struct Manifest {
     pub tiers: Vec<TierInfo>,
     /// All sections but manifest, seal, signature and section names. Filled in by the writer.
     pub sections: Vec<SectionInfo>,
+    /// The graph's equalities, which must hold once their symbols are bound. Filled in by the writer.
+    pub constraints: Vec<(Dim, Dim)>,
+    /// [`PGraph::const_bytes`] of the graph. Filled in by the writer.
+    pub const_bytes: u64,
 }
 
 impl Manifest {

@@ -9,6 +9,7 @@ use crate::pgraph::PGraph;
 use crate::plan::Plan;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 const MAGIC: &[u8; 8] = b"HUBNDL\x1a\x00";
 /// Bytes of the seal: magic, major, minor, four reserved bytes, then BLAKE3 of the first page, of
@@ -27,15 +28,15 @@ pub(super) fn seal(head: &[u8], names: &[u8], headers: &[u8], manifest: &[u8]) -
     b
 }
 
-/// A bundle in memory (`B` is what holds the file's bytes) whose structure, manifest and graph have
-/// been checked.
+/// A bundle in memory (`B` is what holds the file's bytes) whose structure and manifest have been
+/// checked.
 #[derive(Debug)]
 pub struct BundleView<B> {
     file: B,
     /// What the bundle is.
     pub manifest: Manifest,
-    /// The portable graph.
-    pub graph: PGraph,
+    /// Read when first asked for.
+    graph: OnceLock<Result<Arc<PGraph>, BundleError>>,
     consts: Range<usize>,
     manifest_at: Range<usize>,
     signature: Option<Signature>,
@@ -51,8 +52,8 @@ pub struct TierView {
 }
 
 impl<B: AsRef<[u8]>> BundleView<B> {
-    /// Checks structure, manifest and graph. Tiers are checked by [`BundleView::tier`], everything
-    /// else by [`BundleView::verify`].
+    /// Checks structure, manifest and the graph's hash. The graph is checked by [`BundleView::graph`],
+    /// tiers by [`BundleView::tier`], everything by [`BundleView::verify`].
     pub fn parse(file: B) -> Result<Self, BundleError> {
         let c = elf::read(file.as_ref())?;
         let (manifest, manifest_at) = read_manifest(file.as_ref(), &c)?;
@@ -64,33 +65,58 @@ impl<B: AsRef<[u8]>> BundleView<B> {
             offset: c.shoff,
         };
         let consts = manifest.section(CONSTS).map(range).ok_or_else(no_range)?;
-        let graph = PGraph::default();
-        let mut view = BundleView { file, manifest, graph, consts, manifest_at, signature };
-        let (graph, at): (PGraph, u64) = view.table(GRAPH)?;
-        check::graph(&graph, view.interface()).or_else(|e| broken(at, format!("graph: {e}")))?;
-        view.check_interface(&graph, at)?;
-        view.graph = graph;
+        let graph = OnceLock::new();
+        let at = manifest_at.start as u64;
+        check::manifest(&manifest).or_else(|e| broken(at, format!("manifest: {e}")))?;
+        let view = BundleView { file, manifest, graph, consts, manifest_at, signature };
+        view.checked(GRAPH)?;
         Ok(view)
     }
 
-    /// Checks and decodes one tier: its plan, and the hash of its code.
+    /// The portable graph. It is decoded and checked when first asked for: what a plan of kernels alone
+    /// is bound with is in the manifest.
+    pub fn graph(&self) -> Result<&Arc<PGraph>, BundleError> {
+        let read = || {
+            let (graph, at): (PGraph, u64) = self.table(GRAPH)?;
+            let io = self.interface();
+            check::graph(&graph, io).or_else(|e| broken(at, format!("graph: {e}")))?;
+            self.check_interface(&graph, at)?;
+            Ok(Arc::new(graph))
+        };
+        self.graph.get_or_init(read).as_ref().map_err(BundleError::clone)
+    }
+
+    /// Checks and decodes one tier: its plan, and the hash of its code; the graph too where the plan
+    /// names something of it.
     pub fn tier(&self, name: &str) -> Result<TierView, BundleError> {
+        self.checked_tier(name, Plan::names_graph)
+    }
+
+    /// A tier, checked against the graph where `with_graph` says so.
+    fn checked_tier(
+        &self,
+        name: &str,
+        with_graph: impl Fn(&Plan) -> bool,
+    ) -> Result<TierView, BundleError> {
         let Some(t) = self.manifest.tiers.iter().find(|t| t.name == name) else {
             return broken(0, format!("no tier '{name}' in the bundle"));
         };
         let (plan, at): (Plan, u64) = self.table(&t.plan)?;
         let text = self.checked(&t.text)?;
-        check_plan::plan(&plan, &self.graph, self.interface(), text.len)
+        let graph = with_graph(&plan).then(|| self.graph()).transpose()?;
+        check_plan::plan(&plan, graph.map(|g| &**g), self.interface(), text.len)
             .or_else(|e| broken(at, format!("plan of tier {name}: {e}")))?;
         Ok(TierView { plan, code: range(text) })
     }
 
-    /// Checks every hash, constants included, and every tier.
+    /// Checks every hash, constants included, the graph and every tier.
     pub fn verify(&self) -> Result<(), BundleError> {
         for s in &self.manifest.sections {
             self.checked(&s.name)?;
         }
-        self.manifest.tiers.iter().try_for_each(|t| self.tier(&t.name).map(|_| ()))
+        self.graph()?;
+        let tier = |t: &TierInfo| self.checked_tier(&t.name, |_| true).map(|_| ());
+        self.manifest.tiers.iter().try_for_each(tier)
     }
 
     /// Bytes of a listed section, unchecked; `None` if there is none of that name.
@@ -127,11 +153,12 @@ impl<B: AsRef<[u8]>> BundleView<B> {
         check::Interface {
             inputs: self.manifest.inputs.len(),
             outputs: self.manifest.outputs.len(),
+            syms: self.manifest.syms.len(),
             consts: self.consts.len() as u64,
         }
     }
 
-    /// Names and types in manifest and graph are the same.
+    /// What manifest and graph both say is the same.
     fn check_interface(&self, g: &PGraph, at: u64) -> Result<(), BundleError> {
         let root = &g.regions[g.root as usize];
         let same = |io: &[IoInfo], names: &[String], values: &[u32]| {
@@ -146,10 +173,12 @@ impl<B: AsRef<[u8]>> BundleView<B> {
         if m.syms == g.syms
             && same(&m.inputs, &g.inputs, &root.params)
             && same(&m.outputs, &g.outputs, &root.results)
+            && m.constraints == g.constraints
+            && m.const_bytes == g.const_bytes()
         {
             return Ok(());
         }
-        broken(at, "manifest and graph differ in inputs, outputs or symbols")
+        broken(at, "manifest and graph differ in inputs, outputs, symbols or constants")
     }
 
     /// The listed section of that name, after a check of its hash.

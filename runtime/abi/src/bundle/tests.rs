@@ -99,7 +99,7 @@ fn what_is_written_is_read() {
     assert_eq!(a, b, "the same content gives the same bytes");
     let v = BundleView::parse(&a).unwrap();
     v.verify().unwrap();
-    assert_eq!(v.graph, sample().graph);
+    assert_eq!(**v.graph().unwrap(), sample().graph);
     assert_eq!(v.consts().len(), 80);
     assert_eq!(v.const_range().start % PAGE as usize, 0);
     assert_eq!(v.section(".hub.future"), Some(&b"for later"[..]));

@@ -107,12 +107,14 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
         let io = check::Interface {
             inputs: self.manifest.inputs.len(),
             outputs: self.manifest.outputs.len(),
+            syms: self.manifest.syms.len(),
             consts: self.const_len,
         };
+        check::manifest(&self.manifest).or_else(|e| bad(format!("manifest: {e}")))?;
         check::graph(&self.graph, io).or_else(|e| bad(format!("graph: {e}")))?;
         for t in &self.tiers {
             let code = t.code.len() as u64;
-            check_plan::plan(&t.plan, &self.graph, io, code)
+            check_plan::plan(&t.plan, Some(&self.graph), io, code)
                 .or_else(|e| bad(format!("plan of tier {}: {e}", t.plan.tier)))?;
         }
         Ok(())
@@ -172,6 +174,8 @@ impl<B: AsRef<[u8]>> BundleWriter<B> {
     /// The manifest, and all that follows it.
     fn seal<W: Write + Seek>(mut self, mut file: Sections<'_, W>) -> io::Result<u64> {
         let listed = file.done.iter().zip(&file.hashes);
+        self.manifest.constraints = std::mem::take(&mut self.graph.constraints);
+        self.manifest.const_bytes = self.graph.const_bytes();
         self.manifest.sections = listed
             .map(|(s, &hash)| SectionInfo {
                 name: s.name.clone(),
