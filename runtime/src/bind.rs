@@ -15,7 +15,6 @@ use hub_abi::dim::{Dim, DimError, SymEnv};
 use hub_abi::plan::{self, Arg, BindFrom, Block, Buf, OutputSource, Plan, Step};
 use hub_abi::shape::Type;
 use hub_portable::{ExecError, PrimError};
-use std::collections::HashMap;
 
 /// Steps cheaper than this many nanoseconds run on the caller alone.
 const WIDE_COST: i64 = 4000;
@@ -58,8 +57,8 @@ pub struct Layout {
     /// Offsets of the stage's buffers in its region, by buffer.
     offsets: Vec<Option<u64>>,
     lens: Vec<u64>,
-    /// Offsets of the scratch of the stage's kernel calls, by the step's number.
-    scratch: HashMap<u32, u64>,
+    /// Offsets of the scratch of the stage's kernel calls, by the step's number, ascending.
+    scratch: Vec<(u32, u64)>,
     /// Most of them at one step.
     most_scratch: u64,
     /// Bytes of the region.
@@ -246,9 +245,12 @@ impl Binder<'_> {
         b: &mut Bound,
         at: &mut Cursor<'_>,
     ) -> Result<(), Error> {
+        if let Step::Kernel { .. } = s {
+            return self.kernel(s, env, b, at);
+        }
         let entry = self.flow.tables.get(&at.number).copied().unwrap_or(u32::MAX);
         match s {
-            Step::Kernel { .. } => return self.kernel(s, env, b, at),
+            Step::Kernel { .. } => {}
             Step::Host { .. } => b.ops.push(Op::Host { host: entry, slot: at.slot }),
             Step::Move { .. } => b.ops.push(Op::Move(entry)),
             Step::Store { .. } => b.ops.push(Op::Store(entry)),
@@ -399,6 +401,7 @@ impl Binder<'_> {
             return Ok(());
         }
         let at = b.base.len() as u32;
+        b.base.reserve(args.len());
         let mut status = false;
         for (n, a) in args.iter().enumerate() {
             let word = match a {
@@ -409,12 +412,8 @@ impl Binder<'_> {
                 }
                 Arg::Ptr { buf, offset, extent, bump, .. } => {
                     let place = b.places[*buf as usize];
-                    let [offset, extent, bump] = [offset, extent, bump].map(|d| d.eval(env));
-                    let (offset, extent, bump) = (
-                        offset.map_err(Error::plan)?,
-                        extent.map_err(Error::plan)?,
-                        bump.map_err(Error::plan)?,
-                    );
+                    let value = |d: &Dim| d.eval(env).map_err(Error::plan);
+                    let (offset, extent, bump) = (value(offset)?, value(extent)?, value(bump)?);
                     in_range(offset, extent, bump, cur.trip, place.len).map_err(|what| {
                         Error::Plan(format!("argument {n} of '{node}' (buffer {buf}): {what}"))
                     })?;
@@ -430,8 +429,10 @@ impl Binder<'_> {
             };
             b.base.push(word);
         }
-        let scratch = cur.scratch.get(&cur.number).zip(self.pitch(s));
-        let scratch = scratch.map(|(at, pitch)| Scratch { base: cur.region + at, pitch });
+        let found = cur.scratch.binary_search_by_key(&cur.number, |(number, _)| *number);
+        let scratch = found.ok().zip(self.pitch(s));
+        let scratch =
+            scratch.map(|(i, pitch)| Scratch { base: cur.region + cur.scratch[i].1, pitch });
         b.ops.push(Op::Call {
             kernel: *kernel,
             args: at,
@@ -478,8 +479,8 @@ struct Cursor<'a> {
     /// Iterations of the innermost loop, and what they bump.
     trip: u64,
     bumps: Vec<(u32, u64)>,
-    /// Offsets of scratch by the step's number, in the region at that address.
-    scratch: &'a HashMap<u32, u64>,
+    /// Offsets of scratch by the step's number, ascending, in the region at that address.
+    scratch: &'a [(u32, u64)],
     region: u64,
 }
 

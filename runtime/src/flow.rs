@@ -91,10 +91,11 @@ impl Flow {
         flow.output_first = output_firsts(plan);
         let consts = constants(g);
         let mut walk = Walk { g, consts: &consts, flow: &mut flow, next: 0 };
-        let mut touched = vec![];
+        let mut touched = Vec::with_capacity(plan.steps.len());
+        let mut open = vec![g.root];
         for step in &plan.steps {
             let at = walk.next;
-            touched.push(walk.step(step, &mut vec![g.root]));
+            touched.push(walk.step(step, &mut open));
             let host = matches!(step, Step::Host { .. }).then(|| walk.flow.tables[&at]);
             walk.flow.top_hosts.push(host);
         }

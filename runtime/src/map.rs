@@ -4,13 +4,27 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 
-/// Maps a whole file for reading.
-pub fn file(f: &File) -> io::Result<Mmap> {
+/// Opens a file for reading. What is no file (a pipe, say) does not make it wait.
+pub fn open(path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    let options = {
+        use std::os::unix::fs::OpenOptionsExt;
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).clone()
+    };
+    #[cfg(not(unix))]
+    let options = File::options().read(true).clone();
+    options.open(path)
+}
+
+/// Maps a whole file of `len` bytes for reading.
+pub fn file(f: &File, len: u64) -> io::Result<Mmap> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
     // SAFETY: the mapping is private and read-only. Were the file changed or cut while it is mapped,
     // reads would see other bytes or fault; bundles are replaced by rename, never in place, and what
     // memory safety depends on is decoded into memory of our own and checked there.
-    unsafe { Mmap::map(f) }
+    unsafe { MmapOptions::new().len(len).map(f) }
 }
 
 /// A copy of a whole file of `len` bytes, in memory of this process.

@@ -99,12 +99,11 @@ impl Model {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::Io { path: path.clone(), source };
         let trust = options.trust.map_or_else(Trust::from_env, Ok)?;
-        // What is no file is not opened: that alone may wait for ever (a pipe).
-        if !std::fs::metadata(&path).map_err(io)?.is_file() {
+        let file = map::open(&path).map_err(io)?;
+        let meta = file.metadata().map_err(io)?;
+        if !meta.is_file() {
             return Err(io(std::io::Error::other("not a file")));
         }
-        let file = File::open(&path).map_err(io)?;
-        let meta = file.metadata().map_err(io)?;
         if meta.len() == 0 {
             let source = BundleError {
                 fault: Fault::Foreign,
@@ -115,7 +114,7 @@ impl Model {
         }
         let map = match options.copy {
             true => map::copied(&file, meta.len()),
-            false => map::file(&file),
+            false => map::file(&file, meta.len()),
         };
         let map = map.map_err(io)?;
         let bundle = BundleView::parse(map)

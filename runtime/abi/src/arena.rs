@@ -107,18 +107,19 @@ fn by_breadth(blocks: &[Block], order: &[usize]) -> Vec<usize> {
 /// Places blocks in that order.
 fn place_in(blocks: &[Block], order: &[usize]) -> Option<Placement> {
     let mut offsets = vec![0; blocks.len()];
-    let mut placed: Vec<usize> = vec![];
+    let mut placed: Vec<usize> = Vec::with_capacity(blocks.len());
+    let mut busy: Vec<(u64, u64)> = Vec::with_capacity(blocks.len());
     let mut total = 0;
     for &i in order {
         let b = blocks[i];
-        let mut busy: Vec<(u64, u64)> = placed
-            .iter()
-            .filter(|&&j| blocks[j].first <= b.last && b.first <= blocks[j].last)
-            .map(|&j| (offsets[j], offsets[j] + blocks[j].bytes))
-            .collect();
+        let together = |j: &&usize| blocks[**j].first <= b.last && b.first <= blocks[**j].last;
+        busy.clear();
+        busy.extend(
+            placed.iter().filter(together).map(|&j| (offsets[j], offsets[j] + blocks[j].bytes)),
+        );
         busy.sort_unstable();
         let mut at = 0u64;
-        for (lo, hi) in busy {
+        for &(lo, hi) in &busy {
             if lo >= at.checked_add(b.bytes)? {
                 break;
             }

@@ -41,9 +41,7 @@ mod tests {
     #[test]
     fn deep_expressions_are_refused_and_shallow_ones_read() {
         let nest = |n: usize| {
-            (0..n).fold(Dim::from(Sym(0)), |d, _| {
-                Dim::atom(Atom::Div(Box::new(d), Box::new(Dim::from(2i64))))
-            })
+            (0..n).fold(Dim::from(Sym(0)), |d, _| Dim::atom(Atom::Div(d, Dim::from(2i64))))
         };
         let read = |d: &Dim| postcard::from_bytes::<Dim>(&postcard::to_stdvec(d).unwrap());
         assert_eq!(read(&nest(60)).unwrap(), nest(60));

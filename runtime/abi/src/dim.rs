@@ -30,23 +30,23 @@ pub enum Atom {
     Sym(Sym),
     /// Floor division.
     Div(
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
     ),
     /// Remainder with the divisor's sign (`a - b*floor(a/b)`).
     Mod(
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
     ),
     /// The greater of two.
     Max(
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
     ),
     /// The lesser of two.
     Min(
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
-        #[serde(deserialize_with = "crate::depth::nested")] Box<Dim>,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
+        #[serde(deserialize_with = "crate::depth::nested")] Dim,
     ),
 }
 
@@ -63,7 +63,7 @@ pub struct Term {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dim {
     /// None of a constant.
-    terms: Option<Arc<[Term]>>,
+    terms: Option<Arc<Vec<Term>>>,
     konst: i64,
 }
 
@@ -97,7 +97,7 @@ impl Dim {
 
     /// From the fields of a binary form.
     pub(crate) fn from_parts(terms: Vec<Term>, konst: i64) -> Dim {
-        Dim { terms: (!terms.is_empty()).then(|| terms.into()), konst }
+        Dim { terms: (!terms.is_empty()).then(|| Arc::new(terms)), konst }
     }
 
     /// The value where it is a constant.
@@ -123,7 +123,7 @@ impl Dim {
 
     /// The monomials, sorted; the constant part is [`Dim::konst`].
     pub fn terms(&self) -> &[Term] {
-        self.terms.as_deref().unwrap_or_default()
+        self.terms.as_ref().map_or(&[], |t| t)
     }
 
     /// The constant part.
@@ -188,7 +188,7 @@ impl Dim {
 
     /// The product as one term of two factors that nothing distributes over: `max(d, MIN)` is d.
     fn opaque_product(&self, o: &Dim) -> Dim {
-        let opaque = |d: &Dim| Atom::Max(Box::new(d.clone()), Box::new(i64::MIN.into()));
+        let opaque = |d: &Dim| Atom::Max(d.clone(), i64::MIN.into());
         let mut atoms = vec![opaque(self), opaque(o)];
         atoms.sort();
         Dim::from_parts(vec![Term { atoms, coef: 1 }], 0)
@@ -227,7 +227,7 @@ impl Dim {
         let nested = || o.as_const().and_then(|d| self.div_of_div(d));
         self.div_exact(o)
             .or_else(nested)
-            .unwrap_or_else(|| Dim::atom(Atom::Div(Box::new(self.clone()), Box::new(o.clone()))))
+            .unwrap_or_else(|| Dim::atom(Atom::Div(self.clone(), o.clone())))
     }
 
     /// `self / o` where every term is provably a multiple of `o` (a constant or one monomial).
@@ -286,7 +286,7 @@ impl Dim {
         if self.div_exact(o).is_some() {
             return Dim::from(0i64);
         }
-        Dim::atom(Atom::Mod(Box::new(self.clone()), Box::new(o.clone())))
+        Dim::atom(Atom::Mod(self.clone(), o.clone()))
     }
 
     /// The greater of two.
@@ -300,7 +300,7 @@ impl Dim {
                     return flat;
                 }
                 let (a, b) = if self <= o { (self, o) } else { (o, self) };
-                Dim::atom(Atom::Max(Box::new(a.clone()), Box::new(b.clone())))
+                Dim::atom(Atom::Max(a.clone(), b.clone()))
             }
         }
     }
@@ -316,7 +316,7 @@ impl Dim {
                     return flat;
                 }
                 let (a, b) = if self <= o { (self, o) } else { (o, self) };
-                Dim::atom(Atom::Min(Box::new(a.clone()), Box::new(b.clone())))
+                Dim::atom(Atom::Min(a.clone(), b.clone()))
             }
         }
     }

@@ -26,8 +26,8 @@ impl Dim {
     fn extreme(&self) -> Option<Extreme<'_>> {
         let (atom, plus) = self.single()?;
         let (greater, arms) = match atom {
-            Atom::Max(a, b) => (true, [&**a, &**b]),
-            Atom::Min(a, b) => (false, [&**a, &**b]),
+            Atom::Max(a, b) => (true, [a, b]),
+            Atom::Min(a, b) => (false, [a, b]),
             _ => return None,
         };
         // An arm at the end of the integers marks a product that is not to be taken apart.
@@ -45,7 +45,7 @@ impl Dim {
         let b = b.as_const().filter(|&b| b > 0 && d > 0)?;
         let (shift, by) = (k.checked_mul(b)?, b.checked_mul(d)?);
         a.konst().checked_add(shift)?;
-        Some(Dim::atom(Atom::Div(Box::new(a.plus(shift)), Box::new(by.into()))))
+        Some(Dim::atom(Atom::Div(a.plus(shift), by.into())))
     }
 
     /// `max(max(a, j) + k, c) = max(a + k, max(j + k, c))`, and the same of the least.

@@ -175,7 +175,7 @@ mod tests {
     fn shared_expressions_are_bounded_as_trees() {
         let read = |bytes: &[u8]| reading(|| postcard::from_bytes::<Vec<Dim>>(bytes));
         let s = Dim::from(Sym(0));
-        let twice = Dim::atom(Atom::Max(Box::new(s.clone()), Box::new(s.clone())));
+        let twice = Dim::atom(Atom::Max(s.clone(), s.clone()));
         assert_eq!(read(&doubling(2)).unwrap(), [s, twice]);
         for n in [12, 20, 40, 100] {
             assert_eq!(read(&doubling(n)).is_ok(), n < 15, "{n}");

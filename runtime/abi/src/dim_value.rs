@@ -43,7 +43,15 @@ pub enum DimError {
 
 impl Dim {
     /// The value under `env`.
+    #[inline]
     pub fn eval(&self, env: &SymEnv) -> Result<i64, DimError> {
+        match self.as_const() {
+            Some(k) => Ok(k),
+            None => self.eval_terms(env),
+        }
+    }
+
+    fn eval_terms(&self, env: &SymEnv) -> Result<i64, DimError> {
         let over = || DimError::Overflow(self.to_string());
         let mut sum = self.konst();
         for t in self.terms() {

@@ -11,7 +11,7 @@ use crate::dim::{Dim, Sym};
 use crate::dtype::Dtype;
 use crate::pgraph::{RegionId, ValueId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Index into [`Plan::bufs`].
 pub type BufId = u32;
@@ -307,7 +307,11 @@ impl Step {
     /// Steps in it, itself included: each has a number, in the order in which they are written
     /// (a step before those inside it, a first branch before the second).
     pub fn count(&self) -> u32 {
-        1 + self.blocks().map(|b| count(&b.steps)).sum::<u32>()
+        match self {
+            Step::Branch { then, orelse, .. } => 1 + count(&then.steps) + count(&orelse.steps),
+            Step::Repeat { body, .. } | Step::Loop { body, .. } => 1 + count(&body.steps),
+            _ => 1,
+        }
     }
 
     /// Buffers that it touches itself (not through steps inside), and whether it writes there.
@@ -373,11 +377,14 @@ pub fn each_kernel<'a>(steps: &'a [Step], mut next: u32, f: &mut impl FnMut(u32,
 /// # Panics
 /// If a step names a buffer past `bufs`.
 pub fn lives(steps: &[Step], bufs: usize) -> Vec<Option<(u32, u32)>> {
-    let mut w = Lives { next: 0, lives: vec![None; bufs], loops: vec![] };
+    let mut w = Lives { next: 0, lives: vec![None; bufs], open: 0, log: vec![], loops: vec![] };
     w.walk(steps);
+    if w.loops.is_empty() {
+        return w.lives;
+    }
     let raw = w.lives.clone();
     for (first, last, touched) in w.loops {
-        for b in touched {
+        for &b in &w.log[touched] {
             let outside = raw[b as usize].is_some_and(|(x, y)| x <= first || y > last);
             if outside {
                 widen(&mut w.lives[b as usize], (first, last));
@@ -390,8 +397,11 @@ pub fn lives(steps: &[Step], bufs: usize) -> Vec<Option<(u32, u32)>> {
 struct Lives {
     next: u32,
     lives: Vec<Option<(u32, u32)>>,
-    /// First and last number of each loop, and buffers that steps inside it touch.
-    loops: Vec<(u32, u32, BTreeSet<BufId>)>,
+    /// Loops around the present step, and the buffers that steps in loops touch, in order.
+    open: u32,
+    log: Vec<BufId>,
+    /// First and last number of each loop, and the part of the log that is its own.
+    loops: Vec<(u32, u32, Range<usize>)>,
 }
 
 fn widen(l: &mut Option<(u32, u32)>, (a, b): (u32, u32)) {
@@ -399,24 +409,23 @@ fn widen(l: &mut Option<(u32, u32)>, (a, b): (u32, u32)) {
 }
 
 impl Lives {
-    /// Gives what the steps touch.
-    fn walk(&mut self, steps: &[Step]) -> BTreeSet<BufId> {
-        let mut touched = BTreeSet::new();
+    fn walk(&mut self, steps: &[Step]) {
         for s in steps {
-            let at = self.next;
+            let (at, start) = (self.next, self.log.len());
             self.next += 1;
-            let mut own = BTreeSet::new();
+            self.open += u32::from(s.is_loop());
             s.each_buf(&mut |b, _| {
                 widen(&mut self.lives[b as usize], (at, at));
-                own.insert(b);
+                if self.open > 0 {
+                    self.log.push(b);
+                }
             });
-            own.extend(s.blocks().flat_map(|b| self.walk(&b.steps)));
-            touched.extend(&own);
+            s.blocks().for_each(|b| self.walk(&b.steps));
             if s.is_loop() {
-                self.loops.push((at, self.next - 1, own));
+                self.open -= 1;
+                self.loops.push((at, self.next - 1, start..self.log.len()));
             }
         }
-        touched
     }
 }
 

@@ -162,9 +162,10 @@ pub fn read(file: &[u8]) -> Result<Container, BundleError> {
     if file[shoff as usize..][..SHDR].iter().any(|&x| x != 0) {
         return broken(shoff, "the null section is not null");
     }
-    let mut sections = (1..u64::from(shnum))
-        .map(|i| raw_section(&b, shoff + i * SHDR as u64))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut sections = Vec::with_capacity(usize::from(shnum));
+    for i in 1..u64::from(shnum) {
+        sections.push(raw_section(&b, shoff + i * SHDR as u64)?);
+    }
     check_layout(file, &sections, shoff)?;
     let strndx = usize::from(b.u16(62)?);
     name_sections(&b, &mut sections, strndx, shoff)?;
