@@ -151,6 +151,43 @@ fn a_manifest_that_lies() {
     });
     refused("another size", &resized, &[7]);
     refused("another name", &lie(&|m| m.inputs[0].name = "z".into()), &[7]);
+    refused("other constants", &lie(&|m| m.const_bytes ^= 1), &[7]);
+    // Native code is bound with the manifest alone: what it says is held against the plan's buffers.
+    for tier in tiers().into_iter().filter(|t| *t != "portable") {
+        let f = Folder::of("m.hub", resized.clone());
+        let model = Model::open(f.0.path().join("m.hub"), &OpenOptions::default());
+        let options = SessionOptions { threads: 1, tier: Some(tier.into()), ..Default::default() };
+        let session = Session::new(&model.expect("the graph is not read"), &options);
+        let e = session.err().expect("the output does not fit").to_string();
+        assert!(e.contains("lies in a buffer of"), "{e}");
+    }
+}
+
+/// A graph that does not decode though its hash fits: native code that needs nothing of it runs, and
+/// whoever asks for the graph is refused.
+#[test]
+fn a_forged_graph_is_found_when_it_is_read() {
+    let mut b = whole().to_vec();
+    b[section(".hub.graph")].fill(0xFF);
+    let forged = reseal(b).expect("the manifest has its hash");
+    refused("a graph of no sense", &forged, &[7]);
+    let f = Folder::of("m.hub", forged);
+    let r = ran(f.0.path(), "hubc", &["inspect", "m.hub"]);
+    assert_eq!(r.code, 7, "{r:?}");
+    let model = Model::open(f.0.path().join("m.hub"), &OpenOptions::default()).expect("it opens");
+    assert!(model.graph().is_err() && model.verify().is_err());
+    for tier in tiers() {
+        let options = SessionOptions { threads: 1, tier: Some(tier.into()), ..Default::default() };
+        match Session::new(&model, &options) {
+            Err(e) => assert!(tier == "portable" && e.to_string().contains("graph"), "{tier}: {e}"),
+            Ok(mut s) => {
+                let data: Vec<u8> = [0.5f32; 384].iter().flat_map(|x| x.to_le_bytes()).collect();
+                let x = TensorView { dtype: Dtype::F32, dims: &[2, 3, 8, 8], data: &data };
+                assert_eq!(s.run(&[x]).expect("it runs").get(0).data[..4], 1.5f32.to_le_bytes());
+                assert!(tier != "portable" && !s.steps().is_empty());
+            }
+        }
+    }
 }
 
 /// Tables whose hashes fit: what is damaged in them is found when they are read, or when they run.

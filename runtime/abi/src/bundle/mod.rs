@@ -17,7 +17,8 @@
 //!
 //! Other sections (accuracy record, self-test vectors, processor, code for other targets) ride along
 //! and are skipped by who does not know them. Invariants, asserted on write and checked on read: no
-//! overlap, no hole, every byte of the file under a hash or checked to be zero, bounded counts.
+//! overlap, no hole, every byte of the file under a hash or checked to be zero, bounded counts. The graph
+//! is decoded and checked when first asked for: plans of kernels alone are bound with the manifest.
 //! The same content gives the same bytes.
 
 pub mod check;
