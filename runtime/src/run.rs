@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::native::Native;
+use crate::ops::Op;
 use crate::tensor::{Given, Made, Room};
 use hub_abi::plan::{Buf, OutputSource};
 use hub_portable::Value;
@@ -82,7 +83,9 @@ impl Native {
                 self.host.free(self.tier.flow.drops[step][i]);
             }
         }
+        let reports = |op: &Op| matches!(op, Op::Call { status: true, .. });
         if let (Some(far), Some(queue)) = (&self.far, &self.queue)
+            && self.stages[k].bounds.last().is_some_and(|b| b.ops.iter().any(reports))
             && let Some((slot, status)) = far.failed(&**queue)?
         {
             return Err(self.node_error(slot, status));

@@ -1,8 +1,10 @@
 //! The CUDA target without a GPU: small models by the interpreter of PTX, by the driver on a stand-in for
 //! libcuda, and past `ptxas`.
 
+use hub_abi::plan::Plan;
 use hub_models::{Case, Tolerance};
 use hub_runtime::device::conform::conform;
+use hub_runtime::device::{Driver, of_library};
 use hub_runtime::{Error, Model, OpenOptions, Session, SessionOptions};
 use hub_tests::{cuda, sample};
 use std::process::Command;
@@ -77,11 +79,12 @@ fn a_bundle_for_a_gpu_says_what_it_needs() {
 
 /// Runs a test of this program, one that is ignored otherwise, where the driver finds the stand-in; what
 /// the stand-in counted, for each time that its last context went.
-fn on_the_stand_in(test: &str) -> Vec<[u64; 4]> {
+fn on_the_stand_in(test: &str, capability: &str) -> Vec<[u64; 4]> {
     let dir = tempfile::tempdir().expect("a folder");
     let report = dir.path().join("counts");
     let mut c: Command = cuda::again(dir.path(), true).expect("the driver and the stand-in");
     c.args(["--ignored", "--exact", test, "--nocapture"]).env(hub_cudaemu::REPORT, &report);
+    c.env(hub_cudaemu::CAPABILITY, capability);
     let out = c.output().expect("starts");
     let said = String::from_utf8_lossy(&out.stdout);
     let more = String::from_utf8_lossy(&out.stderr);
@@ -94,7 +97,7 @@ fn on_the_stand_in(test: &str) -> Vec<[u64; 4]> {
 
 #[test]
 fn the_driver_runs_small_models_on_the_stand_in() {
-    let counts = on_the_stand_in("inner_models");
+    let counts = on_the_stand_in("inner_models", "80");
     let [launches, replays, replayed, left] = counts.last().copied().expect("a context");
     assert!(replays > 0 && replayed > replays && launches > replayed, "{counts:?}");
     assert_eq!(left, 0, "not given back");
@@ -123,7 +126,7 @@ fn inner_models() {
 
 #[test]
 fn the_driver_conforms_on_the_stand_in() {
-    on_the_stand_in("inner_conform");
+    on_the_stand_in("inner_conform", "80");
 }
 
 #[test]
@@ -137,13 +140,47 @@ fn inner_conform() {
         .collect();
     assert!(wrong.is_empty() && found.len() > 9, "{}", wrong.join("\n"));
     // What the JIT compiler says of a text that is none is passed on.
-    let code = found.iter().find(|f| f.what.contains("a program that is none"));
-    assert!(code.is_some());
+    let driver = cuda::driver().expect("built");
+    let device = of_library(&driver, 0).expect("a device");
+    let plan = Plan { tier: cuda::TIER.into(), ..Plan::default() };
+    let text = b".target sm_80\n.visible .entry x(.param .align 8 .b8 args[8])\n\
+        .reqntid 32, 1, 1\n{\n\tadd.nonsense %r0;\n}\n";
+    let e = device.load(text, &plan).err().expect("nonsense");
+    assert!(e.code() == 3, "{e}");
+    for says in ["the device refuses the bundle's code", "CUDA error 218", "PTX line 5"] {
+        assert!(e.to_string().contains(says), "{e}");
+    }
+}
+
+#[test]
+fn an_old_gpu_is_not_taken() {
+    on_the_stand_in("inner_old", "75");
+}
+
+#[test]
+#[ignore = "run by an_old_gpu_is_not_taken, in a process of its own"]
+fn inner_old() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let bundle = dir.path().join("m.hub");
+    cuda::export(&small()[0], &bundle).expect("exports");
+    let model = Model::open(&bundle, &OpenOptions::default()).expect("opens");
+    let start = |device: &str| {
+        let options = SessionOptions { device: device.into(), ..Default::default() };
+        Session::new(&model, &options)
+    };
+    let e = start("cuda:0").err().expect("too old");
+    assert!(e.code() == 3 && e.to_string().contains("compute capability 7.5"), "{e}");
+    let best = start("best").expect("the processor");
+    assert!(
+        best.device() == "cpu" && best.warning().contains("capability 7.5"),
+        "{}",
+        best.warning()
+    );
 }
 
 #[test]
 fn sessions_share_a_device() {
-    on_the_stand_in("inner_sessions");
+    on_the_stand_in("inner_sessions", "80");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The best device present: the first of the known drivers' devices that is not the host's own
 //! processor and whose code the bundle has.
 
-use super::plugin::{PluginDevice, Table};
+use super::plugin::PluginDevice;
+use super::table::Table;
 use hub_abi::device::HOST;
 
 /// Drivers that are asked, those to be preferred first.

@@ -4,7 +4,8 @@
 //! primitives; a kernel with what whoever compiled it expects.
 
 use super::far::Held;
-use super::plugin::{PluginDevice, Table, foreign_version};
+use super::plugin::PluginDevice;
+use super::table::{Table, foreign_version};
 use super::{Driver, Kernels, Queue};
 use crate::error::Error;
 use hub_abi::dim::Dim;

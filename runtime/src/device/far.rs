@@ -24,7 +24,9 @@ impl Held {
     /// Memory that holds these bytes.
     pub fn with(kernels: &Arc<dyn Kernels>, bytes: &[u8]) -> Result<Held, Error> {
         let held = Held::new(kernels, bytes.len())?;
-        kernels.queue()?.write(held.at, bytes)?;
+        let queue = kernels.queue()?;
+        queue.write(held.at, bytes)?;
+        queue.wait()?;
         Ok(held)
     }
 }

@@ -10,6 +10,7 @@ pub mod conform;
 pub(crate) mod far;
 pub(crate) mod graphs;
 pub(crate) mod plugin;
+mod table;
 
 use crate::error::Error;
 use hub_abi::plan::Plan;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The library is no driver, or what the driver says.
-pub fn of_library(library: &Path, index: u32) -> Result<impl Driver, Error> {
+pub fn of_library(library: &Path, index: u32) -> Result<impl Driver + use<>, Error> {
     plugin::PluginDevice::at(library, index)
 }
 

@@ -3,9 +3,9 @@
 //! Invariant: every call of CUDA's is made with the device's primary context as the thread's
 //! ([`Device::here`]); whatever is made of a device keeps it open.
 
+use crate::Said;
 use crate::module::{Kernel, Module};
 use crate::queue::{Queue, Recorded};
-use crate::{REFUSED, Said};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute};
 use hub_plugin::hub_abi::device as abi;
@@ -69,7 +69,10 @@ impl Device {
         let major = opened.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = opened.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         opened.capability = 10 * major + minor;
-        Ok(opened)
+        match opened.capability < LEAST {
+            true => Err(Failure::new(UNSUPPORTED, old(major, minor))),
+            false => Ok(opened),
+        }
     }
 
     fn attribute(&self, which: CUdevice_attribute) -> Got<i32> {
@@ -82,6 +85,10 @@ impl Device {
         // SAFETY: the context is retained as long as the device lives.
         unsafe { result::ctx::set_current(self.context) }.said("cuCtxSetCurrent")
     }
+}
+
+fn old(major: i32, minor: i32) -> String {
+    format!("this GPU has compute capability {major}.{minor}; bundles' code is for 8.0 and newer")
 }
 
 impl plugin::Device for Device {
@@ -139,13 +146,6 @@ impl plugin::Device for Device {
     fn module(self: &Arc<Device>, tier: &str, code: &[u8]) -> Got<Module> {
         if tier != "sm80" {
             return Err(Failure::new(UNSUPPORTED, format!("code of tier {tier}")));
-        }
-        if self.capability < LEAST {
-            let (major, minor) = (self.capability / 10, self.capability % 10);
-            let what = format!(
-                "this GPU has compute capability {major}.{minor}, the code is for 8.0 and newer"
-            );
-            return Err(Failure::new(REFUSED, what));
         }
         Module::new(self, code)
     }

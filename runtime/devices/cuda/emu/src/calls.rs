@@ -1,8 +1,8 @@
 //! The calls, with CUDA's names and arguments (which is what documents them).
 #![allow(missing_docs, non_snake_case, clippy::missing_safety_doc)]
 
-use crate::REPORT;
 use crate::gpu::{self, Code, Done, Function, Gpu, Work};
+use crate::{CAPABILITY, REPORT};
 use hub_testrun::ptx::Module;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -104,13 +104,11 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
     device: c_int,
 ) -> Code {
     started(|_| {
+        let named = std::env::var(CAPABILITY).ok().and_then(|c| c.parse().ok());
+        let capability: c_int = named.unwrap_or(80);
         let value = match which {
-            1 => 1024,       // threads of a block
-            8 => 48 << 10,   // shared bytes of a block
-            16 => 4,         // processors
-            75 => 8,         // compute capability, major
-            76 => 0,         // and minor
-            97 => 163 << 10, // shared bytes of a block that asks for them
+            75 => capability / 10, // major
+            76 => capability % 10, // minor
             _ => return Err(gpu::INVALID_VALUE),
         };
         if device != 0 {
@@ -440,4 +438,89 @@ pub unsafe extern "C" fn cuGetErrorString(code: Code, out: *mut *const c_char) -
     // SAFETY: it may be written to, by the interface.
     unsafe { *out = text.as_ptr() };
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr::null_mut;
+
+    const PTX: &str = ".version 7.0\n.target sm_80\n.address_size 64\n\
+        .visible .entry put(.param .align 8 .b8 args[8])\n.reqntid 32, 1, 1\n{\n\
+        \t.reg .b64 %a<1>;\n\t.reg .b32 %t;\n\
+        \tld.param.b64 %a0, [args+0];\n\tmov.b32 %t, 7;\n\tst.global.b32 [%a0], %t;\n\tret;\n}\n";
+
+    type Handle = *mut c_void;
+
+    /// Launches the kernel that writes 7 at an address.
+    fn put(f: Handle, stream: Handle, threads: c_uint, at: u64) -> Code {
+        let mut params = [std::ptr::from_ref(&at).cast_mut().cast::<c_void>()];
+        // SAFETY: one parameter of 8 bytes, as the kernel has.
+        unsafe {
+            cuLaunchKernel(f, 1, 1, 1, threads, 1, 1, 0, stream, params.as_mut_ptr(), null_mut())
+        }
+    }
+
+    /// All in one: the GPU is the process's, and the last fault stays.
+    #[test]
+    fn what_a_gpu_refuses_is_refused() {
+        let (mut context, mut module, mut f, mut stream) =
+            (null_mut(), null_mut(), null_mut(), null_mut());
+        let (mut graph, mut exec, mut pinned, mut at) = (null_mut(), null_mut(), null_mut(), 0u64);
+        let text = std::ffi::CString::new(PTX).expect("no NUL");
+        // SAFETY: pointers are to this function's.
+        unsafe {
+            assert_eq!(cuMemAlloc_v2(&mut at, 64), gpu::NOT_INITIALIZED);
+            assert_eq!(cuInit(0), 0);
+            assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 1), gpu::INVALID_DEVICE);
+            assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 0), 0);
+            assert_eq!(cuMemAlloc_v2(&mut at, 64), gpu::INVALID_CONTEXT);
+            assert_eq!(cuCtxSetCurrent(context), 0);
+            assert_eq!(cuMemAlloc_v2(&mut at, 0), gpu::INVALID_VALUE);
+            assert_eq!(cuMemAlloc_v2(&mut at, 1 << 40), gpu::OUT_OF_MEMORY);
+            assert_eq!(cuMemAlloc_v2(&mut at, 64), 0);
+            assert_eq!(cuMemHostAlloc(&mut pinned, 64, 0), 0);
+            assert_eq!(cuStreamCreate(&mut stream, 1), 0);
+            let nonsense = c".target sm_80\n.visible .entry x(.param .align 8 .b8 args[8])\n\
+                .reqntid 32, 1, 1\n{\n\tadd.nonsense %r0;\n}\n";
+            let nonsense = nonsense.as_ptr().cast();
+            let bad = cuModuleLoadDataEx(&mut module, nonsense, 0, null_mut(), null_mut());
+            assert_eq!(bad, gpu::INVALID_PTX);
+            let load = |m| cuModuleLoadDataEx(m, text.as_ptr().cast(), 0, null_mut(), null_mut());
+            assert_eq!(load(&mut module), 0);
+            assert_eq!(cuModuleGetFunction(&mut f, module, c"none".as_ptr()), gpu::NOT_FOUND);
+            assert_eq!(cuModuleGetFunction(&mut f, module, c"put".as_ptr()), 0);
+        }
+        let word = |offset: u64| {
+            assert_eq!(cuMemcpyDtoHAsync_v2(pinned, at + offset, 4, stream), 0);
+            assert_eq!(cuStreamSynchronize(stream), 0);
+            // SAFETY: pinned memory of 64 bytes.
+            unsafe { pinned.cast::<u32>().read() }
+        };
+        // Blocks of another size; copies from what is not pinned, and to what is not there.
+        assert_eq!(put(f, stream, 64, at), gpu::INVALID_VALUE);
+        let mine = [0u8; 4].as_ptr().cast();
+        assert_eq!(cuMemcpyHtoDAsync_v2(at, mine, 4, stream), gpu::INVALID_VALUE);
+        assert_eq!(cuMemcpyHtoDAsync_v2(at + 62, pinned, 4, stream), gpu::INVALID_VALUE);
+        assert_eq!(put(f, stream, 32, at), 0);
+        assert_eq!((word(0), word(4)), (7, 0xA5A5_A5A5));
+        // What is captured is done when it is launched, and waiting spoils a capture.
+        assert_eq!(cuStreamBeginCapture_v2(stream, 1), 0);
+        assert_eq!(cuStreamSynchronize(stream), gpu::CAPTURE_UNSUPPORTED);
+        // SAFETY: pointers are to this function's.
+        unsafe {
+            assert_eq!(cuStreamEndCapture(stream, &mut graph), gpu::CAPTURE_INVALIDATED);
+            assert_eq!(cuStreamBeginCapture_v2(stream, 1), 0);
+            assert_eq!(put(f, stream, 32, at + 8), 0);
+            assert_eq!(cuStreamEndCapture(stream, &mut graph), 0);
+            assert_eq!(cuGraphInstantiateWithFlags(&mut exec, graph, 0), 0);
+        }
+        assert_eq!(word(8), 0xA5A5_A5A5);
+        assert_eq!((cuGraphLaunch(exec, stream), word(8)), (0, 7));
+        assert_eq!(cuGraphLaunch(graph, stream), gpu::INVALID_HANDLE);
+        // A kernel's fault is every later call's.
+        assert_eq!(put(f, stream, 32, at + 64), 0);
+        assert_eq!(cuStreamSynchronize(stream), gpu::ILLEGAL_ADDRESS);
+        assert_eq!(put(f, stream, 32, at), gpu::ILLEGAL_ADDRESS);
+    }
 }

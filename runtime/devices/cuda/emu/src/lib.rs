@@ -18,3 +18,6 @@ pub use calls::*;
 
 /// A file for the counts: `launches replays replayed left`, a line each time the last context goes.
 pub const REPORT: &str = "HUB_CUDAEMU_REPORT";
+
+/// The compute capability that the GPU says, times ten, where that is not 80.
+pub const CAPABILITY: &str = "HUB_CUDAEMU_CAPABILITY";
