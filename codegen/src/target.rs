@@ -62,6 +62,8 @@ pub struct Target {
     /// Tiles that run at once where there are never fewer: small problems are cut for so many. 1
     /// where a kernel is shaped for one worker.
     pub workers: i64,
+    /// Workers may do a tile together ([`crate::kir::Team`]).
+    pub teams: bool,
     /// Sums must be those of an operator's definition: no Winograd.
     pub exact: bool,
     /// Which of the kernels that the model of cycles ranks is tried first: the best (0) but for a
@@ -84,6 +86,7 @@ impl Target {
             kept: 32 << 10,
             grain: 1024,
             workers: 1,
+            teams: tier == Tier::Sm80,
             exact: false,
             choice: 0,
         };
@@ -106,6 +109,11 @@ impl Target {
     /// Has it tile registers?
     pub fn has_tiles(&self) -> bool {
         self.tier == Tier::Amx
+    }
+
+    /// Do warps multiply tiles of bf16, spread over their threads?
+    pub fn has_mma(&self) -> bool {
+        self.tier == Tier::Sm80
     }
 
     /// f32 lanes of a vector register.

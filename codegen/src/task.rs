@@ -41,6 +41,9 @@ pub struct Operand {
     pub halo: bool,
     /// Where its elements are.
     pub format: Format,
+    /// Bytes that its origin's address is a multiple of, as far as that is known and asked for
+    /// ([`crate::target::Target::has_mma`]): a power of two.
+    pub align: i64,
     /// A constant of the model: it can be packed.
     pub constant: bool,
     /// Known single value of a constant operand of one element.
@@ -170,6 +173,12 @@ pub enum Refused {
     /// No native kernel for this; the portable one runs.
     #[error("no native kernel: {0}")]
     Unsupported(String),
+}
+
+/// The greatest power of two, up to 64, that a size is a multiple of whatever its symbols are.
+pub fn power_of_two(d: &Dim) -> i64 {
+    let all = d.terms().iter().map(|t| t.coef).chain([d.konst()]);
+    all.filter(|n| *n != 0).fold(64, |p, n| p.min(n & n.wrapping_neg()).max(1))
 }
 
 /// What a value is the widened form of, if it is one (of a small float, as f32): an anchor reads

@@ -1,6 +1,6 @@
 //! Contractions and convolutions of bf16 operands with f32 sums, against their portable meaning:
-//! every tier, packed and plain operands, tails, windows, images of few pixels. On AMX's tier
-//! machine code runs too, its tile instructions by software.
+//! every tier and CUDA, packed and plain operands, tails, windows, images of few pixels. On AMX's tier
+//! machine code runs too, its tile instructions by software; PTX is interpreted.
 
 mod placed;
 
@@ -77,21 +77,29 @@ fn of(
     Group { g, region, inputs, outputs, fill: 0.0, env: SymEnv::new(0), poison: true }
 }
 
-fn targets() -> [Target; 4] {
-    Tier::ALL.map(Target::of)
+fn targets() -> [Target; 5] {
+    let [a, b, c, d] = Tier::ALL;
+    [a, b, c, d, Tier::Sm80].map(Target::of)
+}
+
+/// Tile registers are asked for by name: those of AMX, or a warp's, whose rows are in chunks of eight.
+fn tiled(t: &Target, how: &str, amx: bool, mma: bool) {
+    let (amx, mma) = (amx && t.tier == Tier::Amx, mma && t.tier == Tier::Sm80);
+    assert_eq!((how.contains("amx"), how.contains("mma")), (amx, mma), "{how}");
 }
 
 #[test]
 fn products_of_bf16() {
     let mut seed = 1;
     for t in targets() {
-        for (m, k, n) in [(1, 40, 33), (5, 8, 16), (30, 20, 100), (40, 96, 48), (3, 5, 7)] {
+        let sizes =
+            [(1, 40, 33), (5, 8, 16), (30, 20, 100), (40, 96, 48), (3, 5, 7), (20, 384, 40)];
+        for (m, k, n) in sizes {
             for (constant, round) in [(true, false), (true, true), (false, true)] {
                 let prim = Prim::Contract { a: vec![0, 1], b: vec![1, 2], out: vec![0, 2] };
                 let mut g = group(&mut seed, prim, [&[m, k], &[k, n]], constant, 1, round);
                 let how = g.check(&t, contract::lower);
-                let tiles = t.tier == Tier::Amx && constant && m > 1 && k % 2 == 0;
-                assert_eq!(how.contains("amx"), tiles, "{how} for {m}x{k}x{n}");
+                tiled(&t, &how, constant && m > 1 && k % 2 == 0, constant && k % 4 == 0 && k != 20);
             }
         }
     }
@@ -152,8 +160,7 @@ fn convolutions_of_bf16() {
             let mut g = group(&mut seed, prim, sizes, true, 1, c % 3 == 0);
             g.inputs[0].layout = Layout::unit(4, 1);
             let how = g.check(&t, conv::lower);
-            let tiles = t.tier == Tier::Amx && c % 2 == 0;
-            assert_eq!(how.contains("amx"), tiles, "{how} for {c} channels of {size:?}");
+            tiled(&t, &how, c % 2 == 0, c % 2 == 0);
         }
     }
 }
@@ -165,7 +172,7 @@ fn filtering_by_winograd() {
     let cases = [([1, 16, 8, 8], 32), ([2, 20, 7, 9], 24), ([1, 64, 5, 13], 48)];
     for t in targets() {
         for (x, m) in cases {
-            for tile in [2, 4] {
+            for tile in [2, 4].into_iter().filter(|_| t.own_core) {
                 let pad = vec![Dim::from(1i64); 2];
                 let geo = Geometry {
                     stride: vec![1; 2],

@@ -106,9 +106,9 @@ fn tiles() -> Kernel {
     b.inst(Inst::TileZero { tile: 0 });
     b.for_("k", n, 2, |b, k| {
         let row = at.clone().row(1, stride).plus(k, 48);
-        b.inst(Inst::TileLoad { tile: 1, addr: row, stride: stride.into() });
+        b.inst(Inst::TileLoad { tile: 1, addr: row, stride: stride.into(), align: 1 });
         let line = at.clone().plus(k, 768).offset(64);
-        b.inst(Inst::TileLoad { tile: 2, addr: line, stride: 64.into() });
+        b.inst(Inst::TileLoad { tile: 2, addr: line, stride: 64.into(), align: 1 });
         b.inst(Inst::TileDot2 { acc: 0, a: 1, b: 2 });
     });
     let to = Addr::scratch().offset(scratch);

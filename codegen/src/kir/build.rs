@@ -20,6 +20,7 @@ impl KernelBuilder {
                 name: name.into(),
                 params: vec![],
                 grid: vec![],
+                team: None,
                 axes: vec![],
                 regs: vec![],
                 scratch_bytes: 0,
@@ -37,6 +38,7 @@ impl KernelBuilder {
             name: k.name.clone(),
             params: k.params.clone(),
             grid: k.grid.clone(),
+            team: k.team,
             axes: k.axes.clone(),
             regs: k.regs.clone(),
             rowwise: k.rowwise.clone(),
@@ -72,6 +74,18 @@ impl KernelBuilder {
     /// A size parameter (a count, or a stride in bytes).
     pub fn size(&mut self, name: impl Into<String>) -> ParamId {
         self.param(name, ParamKind::Size)
+    }
+
+    /// Gives every tile to so many workers; the axis says which of them one is.
+    pub fn team(&mut self, size: u8) -> AxisId {
+        let axis = self.axis("member");
+        self.kernel.team = Some(Team { axis, size });
+        axis
+    }
+
+    /// The workers of a tile wait for one another.
+    pub fn barrier(&mut self) {
+        self.inst(Inst::Barrier);
     }
 
     /// The status parameter (made once).

@@ -281,6 +281,8 @@ pub enum Inst {
     SetStatus {
         mask: Reg,
     },
+    /// The workers of a team wait until all are here; all of them get here, or none.
+    Barrier,
     /// Gives tile registers 0, 1, … their rows (at most 16) and bytes a row (at most 64, a multiple of
     /// 4), and clears them. Comes before other tile instructions of a tile of the grid.
     TileConfig {
@@ -290,11 +292,12 @@ pub enum Inst {
     TileZero {
         tile: u8,
     },
-    /// Row `i` of a tile register from `addr + i × stride`.
+    /// Row `i` of a tile register from `addr + i × stride`, a multiple of `align` bytes.
     TileLoad {
         tile: u8,
         addr: Addr,
         stride: Coef,
+        align: u8,
     },
     /// Row `i` of a tile register to `addr + i × stride`.
     TileStore {
@@ -304,7 +307,7 @@ pub enum Inst {
     },
     /// `acc[m][n] += Σ a[m][2k] × b[k][2n] + Σ a[m][2k+1] × b[k][2n+1]`, where rows of `a` and `b` are
     /// bf16 and those of `acc` f32: the two sums by multiply-adds, then one addition each. Denormals
-    /// are zeros, as in [`Inst::Dot2`].
+    /// are zeros, as in [`Inst::Dot2`]. A machine may sum in another order and keep denormals.
     TileDot2 {
         acc: u8,
         a: u8,
@@ -379,7 +382,8 @@ impl Inst {
             | Shuffle { dst, .. }
             | CheckIndex { dst, .. } => Some(*dst),
             Store { .. } | StoreStrided { .. } | Prefetch { .. } | SetStatus { .. } => None,
-            TileConfig { .. }
+            Barrier
+            | TileConfig { .. }
             | TileZero { .. }
             | TileLoad { .. }
             | TileStore { .. }
@@ -391,7 +395,7 @@ impl Inst {
     pub fn uses(&self, mut f: impl FnMut(Reg)) {
         use Inst::*;
         match self {
-            Const { .. } | Iota { .. } | Index { .. } | Prefetch { .. } => {}
+            Const { .. } | Iota { .. } | Index { .. } | Prefetch { .. } | Barrier => {}
             Splat { src: a, .. }
             | Un { a, .. }
             | Cvt { a, .. }

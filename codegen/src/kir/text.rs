@@ -135,9 +135,10 @@ impl Names<'_> {
             Prefetch { addr, level } => format!("prefetch.{level} {}", self.addr(addr)),
             CheckIndex { idx, bound, .. } => format!("check {idx} < {}", self.scalar(*bound)),
             SetStatus { mask } => format!("status {mask}"),
+            Barrier => "barrier".to_string(),
             TileConfig { shapes } => format!("tile.config {shapes:?}"),
             TileZero { tile } => format!("tile.zero t{tile}"),
-            TileLoad { tile, addr, stride } => {
+            TileLoad { tile, addr, stride, .. } => {
                 format!("tile.load t{tile} = {} step {}", self.addr(addr), self.coef(*stride))
             }
             TileStore { tile, addr, stride } => {

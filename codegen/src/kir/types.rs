@@ -319,6 +319,23 @@ pub struct GridAxis {
     pub extent: Coef,
 }
 
+/// Workers that do a tile together: each runs the whole body, [`super::Inst::Barrier`] is where they
+/// wait for one another, and scratch is theirs in common. What one of them writes there another may
+/// touch only past a barrier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Team {
+    /// Which of them a worker is, from 0.
+    pub axis: AxisId,
+    /// How many they are, from 2 to [`MAX_TEAM`].
+    pub size: u8,
+}
+
+/// Most workers of a team: warps of a block.
+pub const MAX_TEAM: u8 = 16;
+
+/// Tile registers that there may be; machines have fewer.
+pub const MAX_TILES: usize = 32;
+
 /// One compiled function before emission.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Kernel {
@@ -328,6 +345,8 @@ pub struct Kernel {
     pub params: Vec<Param>,
     /// Tile axes, outermost first; empty means one tile.
     pub grid: Vec<GridAxis>,
+    /// Workers of a tile, where it is not one.
+    pub team: Option<Team>,
     /// Names of all axes.
     pub axes: Vec<String>,
     /// Types of all registers.

@@ -56,6 +56,10 @@ impl Verifier<'_> {
             ensure(g.extent.param.is_none() || g.extent.mul == 1, || "scaled grid extent".into())?;
             self.enter(g.axis)?;
         }
+        if let Some(t) = self.k.team {
+            ensure((2..=MAX_TEAM).contains(&t.size), || format!("a team of {}", t.size))?;
+            self.enter(t.axis)?;
+        }
         self.stmts(&self.k.body)
     }
 
@@ -313,9 +317,12 @@ impl Verifier<'_> {
                 ensure(self.ty(*dst)?.elem.is_int(), || "index of non-integers".into())?;
                 ensure(self.k.status().is_some(), || "no status parameter".into())
             }
+            Barrier => ensure(self.k.team.is_some(), || "a barrier without a team".into()),
             TileConfig { shapes } => {
                 let fits = |(r, b): &(u8, u8)| (1..=16).contains(r) && *b <= 64 && b % 4 == 0;
-                ensure(shapes.len() <= 8 && shapes.iter().all(fits), || "tile shapes".into())
+                ensure(shapes.len() <= MAX_TILES && shapes.iter().all(fits), || {
+                    "tile shapes".into()
+                })
             }
             TileZero { tile } => tile_exists(*tile),
             TileDot2 { acc, a, b } => {
@@ -333,7 +340,7 @@ impl Verifier<'_> {
 }
 
 fn tile_exists(tile: u8) -> Check {
-    ensure(tile < 8, || format!("there is no tile register {tile}"))
+    ensure((tile as usize) < MAX_TILES, || format!("there is no tile register {tile}"))
 }
 
 fn un_allowed(op: UnOp, e: Elem) -> bool {

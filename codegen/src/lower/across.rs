@@ -103,7 +103,7 @@ pub fn candidates(s: &Shape, f: &Facts, staged: bool) -> Vec<Schedule> {
     tiles.sort_by_key(|&tw| (cost(tw), -tw));
     let of = |tw: i64| {
         let (lanes, unroll) = (f.lanes, if tw * s.n <= 12 { 4 } else { 2 });
-        Schedule { th: 1, tw, nv: 1, lanes, unroll, block: 0, staged, amx: false }
+        Schedule { th: 1, tw, nv: 1, lanes, unroll, block: 0, staged, team: 1, tiles: false }
     };
     tiles.into_iter().map(of).collect()
 }

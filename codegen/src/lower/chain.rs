@@ -114,6 +114,7 @@ impl Chain<'_, '_> {
     fn second_mac(&self, plan: &Plan) -> Result<Mac, Refused> {
         let d = |n: i64| Dim::from(n);
         let rows = Operand {
+            align: 1,
             dtype: hub_abi::Dtype::F32,
             dims: self.task.g.dims(self.mid).to_vec(),
             strides: vec![d(0), d(1), d(plan.pitch() * plan.channels()), d(plan.channels())],
@@ -151,6 +152,7 @@ impl Chain<'_, '_> {
             slack: 0,
             ahead: None,
             spread: None,
+            member: None,
         };
         let axes = |m: &Mac| -> Made<[Axis; 2]> {
             m.rows.clone().try_into().or_else(|_| unsupported("a chain of flat images"))
@@ -414,7 +416,8 @@ impl Plan {
             unroll: if at == 0 { 2 } else { 1 },
             block: 0,
             staged: self.staged[at],
-            amx: false,
+            team: 1,
+            tiles: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use hub_abi::Dim;
 
 /// The kernel of one schedule.
 pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made<Lowered> {
-    let elem = elem_for(task, mac.anchor)?;
+    let (elem, problem) = (elem_for(task, mac.anchor)?, mac);
     let lanes = sch.lanes as usize;
     let mut cx = LowerCx::new(task, target, mac.name, lanes);
     let one = Axis { dim: 1i64.into(), s: 0i64.into(), v: 0i64.into(), out: None };
@@ -23,20 +23,24 @@ pub fn lower(task: &Task<'_>, target: &Target, mac: &Mac, sch: Schedule) -> Made
     let (v, v_at) = vector_side(&mut cx, mac, (s, s_at.clone()));
     let lane = AtomData::konst(0i64, mac.n.dim.clone()).along_lanes();
     let lane = cx.atom(lane);
-    let staged = sch.th * sch.tw * sch.nv * sch.lanes * elem.size() as i64;
+    let staged = sch.staged_bytes(elem.size() as i64) * sch.team;
     let scratch = if sch.staged { cx.b.scratch(staged as u64) } else { 0 };
     // Past the features of a group lie those of the next.
     let dims = task.g.dims(mac.anchor);
     let whole = mac.n.out.is_some_and(|(o, _)| dims[o] == mac.n.dim);
     let slack = if whole { spare(task, mac) } else { 0 };
     let rank = dims.len();
-    let pos = Pos { s: s_at, v: v_at, out: vec![Coord::zero(); rank] };
+    let mut pos = Pos { s: s_at, v: v_at, out: vec![Coord::zero(); rank] };
     let ahead = ahead(&cx, mac, sch);
     let rows = [outer, inner];
-    let mut t = Tiler { mac, sch, elem, s, v, rows, scratch, lane, slack, ahead, spread: None };
+    let (part, member) = super::team::part(&mut cx, mac, sch.team);
+    let mac = part.as_ref().unwrap_or(mac);
+    let mut t =
+        Tiler { mac, sch, elem, s, v, rows, scratch, lane, slack, ahead, spread: None, member };
     t.spread(&mut cx);
+    pos = t.member_pos(&mut cx, pos);
     let tiles = t.kernel(&mut cx, pos)?;
-    let work = mac.work(task, tiles);
+    let work = problem.work(task, tiles);
     Ok(cx.finish(work, format!("{} {sch}", mac.name)))
 }
 

@@ -11,7 +11,7 @@ use super::schedule::{self, Facts, Schedule, Shape, Taps};
 use super::value::{elem_of, with_lanes};
 use crate::kir::{Elem, Reg};
 use crate::target::Target;
-use crate::task::{Lowered, Operand, Refused, Task};
+use crate::task::{self, Lowered, Operand, Refused, Task};
 use hub_abi::prim::{BinaryOp, Prim, UnaryOp};
 use hub_abi::{Dim, Dtype};
 use hub_ir::{Op, Value};
@@ -137,7 +137,20 @@ impl Mac {
             a: self.footprint / per,
             size: size * per,
             panels: self.panel.is_some(),
+            splits: (2..=8).filter(|w| self.part(*w).is_some()).fold(0, |m, w| m | 1 << w),
         }
+    }
+
+    /// The reduced axis that is cut for a team of so many, and elements of a part: the innermost, in
+    /// whole steps of what multiplies tiles, or one before it.
+    pub fn part(&self, team: i64) -> Option<(usize, i64)> {
+        let last = self.k.len().checked_sub(1)?;
+        let fits = |(i, k): (usize, &Axis)| {
+            let n = k.dim.as_const()?;
+            let unit = if i == last { super::tiles::warp_chunk(self).unwrap_or(4) } else { 1 };
+            (n % (unit * team) == 0).then_some((i, n / team))
+        };
+        self.k.iter().enumerate().rev().find_map(fits)
     }
 
     /// The reduced axes as a window's taps.
@@ -151,6 +164,19 @@ impl Mac {
             _ => across,
         };
         Taps { across, rows: all / across.max(1), step, filter: self.body == Body::Lanes }
+    }
+
+    /// Bytes, at most 16, that the start of every step of the scalar operand in tile registers is a
+    /// multiple of.
+    pub fn alignment(&self, o: &Operand) -> i64 {
+        let size = o.dtype.size() as i64;
+        let chunk = super::tiles::warp_chunk(self).unwrap_or(1);
+        let last = self.k.len().saturating_sub(1);
+        let step = |(i, k): (usize, &Axis)| k.s.times(if i == last { chunk } else { 1 });
+        let steps = self.k.iter().enumerate().map(step);
+        let rows = self.batch.iter().chain(&self.rows).map(|a| a.s.clone());
+        let all = steps.chain(rows).chain([self.start.clone()]);
+        all.map(|d| task::power_of_two(&d.times(size))).fold(o.align.min(16), i64::min)
     }
 
     /// Every axis.
@@ -307,7 +333,10 @@ pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> V
         Body::Broadcast => {
             let mut all = vec![];
             if target.has_tiles() {
-                all = super::amx::candidates(mac, &shape, &facts);
+                all = super::tiles::candidates(mac, &shape, &facts);
+            }
+            if target.has_mma() && mac.alignment(&task.inputs[mac.scalar]) >= 4 {
+                all = super::mma::candidates(mac, &shape, &facts);
             }
             all.extend(schedule::candidates(&shape, &facts, heavy(task)));
             all

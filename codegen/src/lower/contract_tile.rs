@@ -2,10 +2,10 @@
 //! epilogue on registers or over the tile in scratch.
 
 use super::contract_mac::{Axis, Body, Mac, PANEL};
-use super::coord::{Atom, AtomData, Coord};
+use super::coord::{Atom, Coord};
 use super::cx::{LowerCx, Made};
 use super::schedule::{Schedule, div_ceil};
-use crate::kir::{Addr, Affine, Base, BinOp, Coef, Elem, Reg, RegTy, Scalar, Stmt};
+use crate::kir::{Addr, Affine, AxisId, Base, BinOp, Coef, Elem, Reg, RegTy, Scalar, Stmt};
 use hub_abi::{Dim, Dtype};
 
 /// Where a tile lies: its first row and feature.
@@ -100,6 +100,9 @@ pub struct Tiler<'m> {
     pub ahead: Option<Ahead>,
     /// Bytes from a packed vector's first lane to each (i32), where a vector is several panels.
     pub spread: Option<Reg>,
+    /// Which of a team's workers this is, where it is one: the axis, and the reduced axis that each has
+    /// its part of.
+    pub member: Option<(AxisId, usize)>,
 }
 
 impl Tiler<'_> {
@@ -196,8 +199,8 @@ impl Tiler<'_> {
 
     /// Computes `th × tw` rows by `cols` at a position: reduced loops, epilogue, stores.
     pub fn tile(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) -> Made {
-        if self.sch.amx {
-            self.amx_sums(cx, pos, th, tw, cols);
+        if self.sch.tiles {
+            self.tile_sums(cx, pos, th, tw, cols);
             return self.epilogue(cx, pos, th, tw, cols);
         }
         let acc = match self.mac.body {
@@ -219,63 +222,20 @@ impl Tiler<'_> {
     }
 
     /// The group's results for vector `j` of a row, stored.
-    fn finish(&self, cx: &mut LowerCx<'_>, at: &Pos, j: i64, acc: Reg, mask: Option<Reg>) -> Made {
+    pub(super) fn finish(
+        &self,
+        cx: &mut LowerCx<'_>,
+        at: &Pos,
+        j: i64,
+        acc: Reg,
+        mask: Option<Reg>,
+    ) -> Made {
         let mut coords = at.out.clone();
         if let Some((o, m)) = self.mac.n.out {
             let to = Coord::from(self.lane).plus(&(j * self.sch.lanes).into());
             coords[o] = coords[o].add(&to.times(&m.into()));
         }
         super::contract_mac::store_results(cx, self.mac.anchor, &coords, acc, mask)
-    }
-
-    /// Accumulators to scratch, then the epilogue row by row.
-    fn staged(
-        &self,
-        cx: &mut LowerCx<'_>,
-        pos: &Pos,
-        th: i64,
-        tw: i64,
-        cols: Cols,
-        acc: &[Vec<Reg>],
-    ) -> Made {
-        let bytes = self.sch.lanes * self.elem.size() as i64;
-        let nv = cols.vectors(self.sch.lanes);
-        let dtype = mem_dtype(self.elem);
-        for (i, row) in acc.iter().enumerate() {
-            for (j, &r) in row.iter().enumerate() {
-                let at = self.scratch + (i as i64 * nv + j as i64) * bytes;
-                cx.b.store(r, Addr::scratch().offset(at), dtype, None);
-            }
-        }
-        self.epilogue(cx, pos, th, tw, cols)
-    }
-
-    /// The epilogue of a tile whose sums lie in scratch, row by row.
-    fn epilogue(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) -> Made {
-        let bytes = self.sch.lanes * self.elem.size() as i64;
-        let nv = cols.vectors(self.sch.lanes);
-        let dtype = mem_dtype(self.elem);
-        let (ah, aw) = (cx.b.axis("eh"), cx.b.axis("ew"));
-        let h = cx.atom(AtomData::var(ah, th.into()));
-        let w = cx.atom(AtomData::var(aw, tw.into()));
-        let at = self.step(pos, &self.rows[0].clone(), &h.into());
-        let at = self.step(&at, &self.rows[1].clone(), &w.into());
-        let masks = self.masks(cx, cols, self.slack);
-        cx.b.begin();
-        let mut made = Ok(());
-        for j in 0..nv {
-            let from = Addr::scratch()
-                .offset(self.scratch + j * bytes)
-                .plus(ah, tw * nv * bytes)
-                .plus(aw, nv * bytes);
-            let ty = self.vec_ty();
-            let r = cx.b.load(ty, from, dtype, None);
-            made = made.and(self.finish(cx, &at, j, r, masks[j as usize]));
-        }
-        let body = cx.b.end();
-        let inner = Stmt::For { axis: aw, extent: tw.into(), unroll: 0, body };
-        cx.b.push(Stmt::For { axis: ah, extent: th.into(), unroll: 0, body: vec![inner] });
-        made
     }
 
     /// The sums of a tile: `[row][vector]`.

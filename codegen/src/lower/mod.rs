@@ -7,7 +7,6 @@
 
 mod accum;
 mod across;
-mod amx;
 pub mod chain;
 mod chain_plan;
 pub mod contract;
@@ -27,6 +26,7 @@ mod index;
 pub mod map;
 mod math;
 pub mod memo;
+mod mma;
 pub mod nest;
 pub mod row;
 mod rows;
@@ -34,6 +34,8 @@ pub mod schedule;
 pub mod shape;
 pub mod stage;
 pub mod study;
+mod team;
+mod tiles;
 pub mod transpose;
 pub mod value;
 pub mod window;

@@ -22,13 +22,15 @@ pub struct Facts {
     pub l2: i64,
     /// Tiles that run at once where there are never fewer.
     pub workers: i64,
+    /// Workers may share a tile.
+    pub teams: bool,
 }
 
 impl Facts {
     /// Those of a target, with so many lanes.
     pub fn of(t: &Target, lanes: usize) -> Facts {
         let (regs, l1, l2) = (t.vector_regs as i64, t.l1 as i64, t.l2 as i64);
-        Facts { lanes: lanes as i64, regs, l1, l2, workers: t.workers }
+        Facts { lanes: lanes as i64, regs, l1, l2, workers: t.workers, teams: t.teams }
     }
 }
 
@@ -49,8 +51,27 @@ pub struct Schedule {
     pub block: i64,
     /// The epilogue is a second loop over the tile in scratch instead of running on registers.
     pub staged: bool,
-    /// Sums are made in tile registers ([`super::amx`]).
-    pub amx: bool,
+    /// Workers that share a tile's sum, each a part of it; where there are several a tile is staged.
+    pub team: i64,
+    /// Sums are made in tile registers ([`super::tiles`]).
+    pub tiles: bool,
+}
+
+/// Bytes after a row of sums of a warp's tile registers: those of eight rows are then in different
+/// banks.
+const ROW_GAP: i64 = 32;
+
+impl Schedule {
+    /// Bytes from row to row of a staged tile that is so many vectors wide, elements of `size` bytes.
+    pub fn pitch(&self, vectors: i64, size: i64) -> i64 {
+        let gap = if self.tiles && self.lanes > 16 { ROW_GAP } else { 0 };
+        vectors * self.lanes * size + gap
+    }
+
+    /// Bytes of a worker's staged tile.
+    pub fn staged_bytes(&self, size: i64) -> i64 {
+        self.th * self.tw * self.pitch(self.nv, size)
+    }
 }
 
 impl fmt::Display for Schedule {
@@ -63,10 +84,13 @@ impl fmt::Display for Schedule {
             0 => write!(f, " rows")?,
             n => write!(f, " block {n}")?,
         }
-        match (self.amx, self.staged) {
-            (true, _) => write!(f, " amx")?,
+        match (self.tiles, self.staged) {
+            (true, _) => write!(f, " {}", if self.lanes > 16 { "mma" } else { "amx" })?,
             (_, true) => write!(f, " staged")?,
             _ => {}
+        }
+        if self.team > 1 {
+            write!(f, " team {}", self.team)?;
         }
         Ok(())
     }
@@ -96,6 +120,14 @@ pub struct Shape {
     pub size: i64,
     /// Features come in panels of 16, so tiles must begin at multiples of 16.
     pub panels: bool,
+    /// Bit `n`: the sum can be cut in `n` equal parts.
+    pub splits: u32,
+}
+
+/// Teams that a problem's sum can be shared by.
+pub fn teams(s: &Shape, f: &Facts) -> Vec<i64> {
+    let most = if f.teams { 8 } else { 1 };
+    (1..=most).filter(|n| *n == 1 || s.splits >> n & 1 == 1).collect()
 }
 
 /// At most this many candidates are given.
@@ -115,22 +147,17 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
         let most = ((f.regs - 1 - nv) / nv).clamp(1, 28);
         for (th, tw) in row_tiles(s, most) {
             let mut best: Option<(f64, Schedule)> = None;
-            for block in blocks(s, th, tw) {
-                let x = Schedule {
-                    th,
-                    tw,
-                    nv,
-                    lanes: f.lanes,
-                    unroll: unroll(th * tw * nv),
-                    block,
-                    staged: heavy,
-                    amx: false,
-                };
+            let unroll = unroll(th * tw * nv);
+            let mut add = |block: i64, team: i64| {
+                let (lanes, staged) = (f.lanes, heavy || team > 1);
+                let x = Schedule { th, tw, nv, lanes, unroll, block, staged, team, tiles: false };
                 let c = cost(s, f, &x);
                 if best.is_none_or(|b| c < b.0) {
                     best = Some((c, x));
                 }
-            }
+            };
+            blocks(s, th, tw).into_iter().for_each(|block| add(block, 1));
+            teams(s, f).into_iter().skip(1).for_each(|team| add(0, team));
             all.extend(best);
         }
     }
@@ -152,7 +179,8 @@ pub fn candidates(s: &Shape, f: &Facts, heavy: bool) -> Vec<Schedule> {
         unroll: 1,
         block: 0,
         staged: true,
-        amx: false,
+        team: 1,
+        tiles: false,
     };
     out.push(last);
     out
@@ -225,7 +253,8 @@ pub fn tap_candidates(s: &Shape, f: &Facts, taps: &Taps, heavy: bool) -> Vec<Sch
                     unroll: 1,
                     block,
                     staged: heavy,
-                    amx: false,
+                    team: 1,
+                    tiles: false,
                 },
             ));
         }
@@ -239,7 +268,17 @@ pub fn tap_candidates(s: &Shape, f: &Facts, taps: &Taps, heavy: bool) -> Vec<Sch
         }
     }
     let (nv, lanes) = (step, f.lanes);
-    out.push(Schedule { th: 1, tw: 1, nv, lanes, unroll: 1, block: 1, staged: true, amx: false });
+    out.push(Schedule {
+        th: 1,
+        tw: 1,
+        nv,
+        lanes,
+        unroll: 1,
+        block: 1,
+        staged: true,
+        team: 1,
+        tiles: false,
+    });
     out
 }
 
@@ -347,14 +386,35 @@ fn cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
         compute += count * (tile + TILE_OVERHEAD + (2 * h * w * nv) as f64);
     });
     if f.workers > 1 {
-        let tiles = s.batch * div_ceil(s.h, x.th) * div_ceil(s.w, x.tw) * div_ceil(s.n, nr);
-        let rows = x.th * x.tw;
-        // Every warp's loads pass one unit: four cycles each.
-        let tile = ((rows * x.nv).max(4 * (rows + x.nv)) * s.k) as f64 + TILE_OVERHEAD;
-        return tile * div_ceil(tiles, f.workers) as f64;
+        return warp_cost(s, f, x);
     }
     let moved = moved(s, f, x);
     compute.max(moved) + 0.15 * compute.min(moved)
+}
+
+/// Cycles that a warp waits for what it reads, and that a team waits for its members.
+const LATENCY: f64 = 600.0;
+const MEET: f64 = 100.0;
+
+/// The same where vectors are warps: what the units of a processor take for all of its warps, or, where
+/// these are few, what one waits for memory.
+fn warp_cost(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
+    let nr = x.nv * x.lanes;
+    let tiles = s.batch * div_ceil(s.h, x.th) * div_ceil(s.w, x.tw) * div_ceil(s.n, nr);
+    let (rows, team) = (x.th * x.tw, x.team as f64);
+    let k = s.k as f64 / team;
+    // Every warp's loads pass one unit: four cycles each.
+    let each = (rows * x.nv).max(4 * (rows + x.nv)) as f64 * k + TILE_OVERHEAD;
+    if !f.teams {
+        return each * div_ceil(tiles, f.workers) as f64;
+    }
+    let end = match x.team {
+        1 => 0.0,
+        _ => MEET + (rows * x.nv) as f64 * (8.0 + 12.0 / team),
+    };
+    let alone = LATENCY * (k / f64::from(x.unroll.max(1))) / 2.0 + end;
+    let waves = div_ceil(tiles * x.team, f.workers) as f64;
+    ((each + end) * waves).max(alone)
 }
 
 /// Estimated cycles of what one problem has to bring from the second level or farther.
@@ -389,12 +449,26 @@ pub fn moved(s: &Shape, f: &Facts, x: &Schedule) -> f64 {
 mod tests {
     use super::*;
 
-    const AVX512: Facts = Facts { lanes: 16, regs: 32, l1: 48 << 10, l2: 1 << 20, workers: 1 };
-    const AVX2: Facts = Facts { lanes: 8, regs: 16, l1: 32 << 10, l2: 512 << 10, workers: 1 };
+    const AVX512: Facts =
+        Facts { lanes: 16, regs: 32, l1: 48 << 10, l2: 1 << 20, workers: 1, teams: false };
+    const AVX2: Facts =
+        Facts { lanes: 8, regs: 16, l1: 32 << 10, l2: 512 << 10, workers: 1, teams: false };
 
     fn shape(h: i64, w: i64, n: i64, k: i64) -> Shape {
         let a = h * w * k;
-        Shape { batch: 1, h, w, h_fixed: true, w_fixed: true, n, k, a, size: 4, panels: true }
+        Shape {
+            batch: 1,
+            h,
+            w,
+            h_fixed: true,
+            w_fixed: true,
+            n,
+            k,
+            a,
+            size: 4,
+            panels: true,
+            splits: 2,
+        }
     }
 
     fn first(s: &Shape, f: &Facts) -> Schedule {

@@ -168,6 +168,9 @@ impl Placer<'_> {
             self.turn_small(n, &mut o, &outs)?;
         }
         for _ in 0..MOST_REQUESTS {
+            if self.backend.target().has_mma() {
+                o.ops.iter_mut().zip(&o.places).for_each(|(op, p)| op.align = p.align());
+            }
             let task = Task {
                 g: self.g,
                 region,

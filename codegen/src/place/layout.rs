@@ -1,6 +1,6 @@
 //! Layouts: which values are channel-last images, which halos they need, and places in memory.
 
-use crate::task::{Format, Operand};
+use crate::task::{Format, Operand, power_of_two};
 use hub_abi::pgraph::Packing;
 use hub_abi::plan::BufId;
 use hub_abi::prim::Geometry;
@@ -103,9 +103,15 @@ impl Place {
             slack: self.slack,
             halo,
             format: Format::Strided,
+            align: 1,
             constant: false,
             splat: None,
         }
+    }
+
+    /// Bytes that the address of element 0 is a multiple of.
+    pub fn align(&self) -> i64 {
+        power_of_two(&self.offset).min(power_of_two(&self.bump))
     }
 }
 

@@ -100,6 +100,7 @@ pub fn operand(g: &Graph, v: hub_ir::Value, lay: &Lay) -> Operand {
         slack,
         halo: false,
         format: Format::Strided,
+        align: 1,
         constant: false,
         splat: None,
     }

@@ -17,18 +17,54 @@ pub(super) struct Memory<'a> {
     bufs: &'a mut [Vec<u8>],
     touch: Vec<Vec<Touch>>,
     scratch: Vec<Option<u8>>,
+    /// Which workers touched a byte of scratch since the last barrier.
+    shared: Vec<Touch>,
     tile: u64,
+    /// The worker of the tile's team that runs, and one more.
+    worker: u64,
 }
 
 impl<'a> Memory<'a> {
-    pub(super) fn new(bufs: &'a mut [Vec<u8>], scratch: usize) -> Memory<'a> {
+    /// These buffers, and so much scratch, of a `team` or a worker alone.
+    pub(super) fn new(bufs: &'a mut [Vec<u8>], scratch: usize, team: bool) -> Memory<'a> {
         let touch = bufs.iter().map(|b| vec![Touch::default(); b.len()]).collect();
-        Memory { bufs, touch, scratch: vec![None; scratch], tile: 0 }
+        let shared = vec![Touch::default(); if team { scratch } else { 0 }];
+        Memory { bufs, touch, scratch: vec![None; scratch], shared, tile: 0, worker: 0 }
     }
 
     pub(super) fn begin_tile(&mut self, tile: u64) {
         self.tile = tile + 1;
         self.scratch.fill(None);
+        self.worker = 0;
+        self.barrier();
+    }
+
+    /// Another worker of the tile goes on. To other tiles and to other workers it is a tile of its own.
+    pub(super) fn begin_worker(&mut self, worker: u64) {
+        let tile = self.tile & 0xffff_ffff;
+        self.worker = worker + 1;
+        self.tile = tile | self.worker << 32;
+    }
+
+    /// All workers of the tile have waited for one another.
+    pub(super) fn barrier(&mut self) {
+        self.shared.fill(Touch::default());
+    }
+
+    /// Notes that the worker touches bytes of scratch.
+    fn share(&mut self, at: usize, size: usize, write: bool) -> Result<(), String> {
+        if self.worker == 0 {
+            return Ok(());
+        }
+        for (i, t) in self.shared[at..at + size].iter_mut().enumerate() {
+            let apart = |w: u64| w != 0 && w != self.worker;
+            if apart(t.writer) || write && apart(t.reader) {
+                return Err(format!("race: two workers at byte {} of scratch", at + i));
+            }
+            let slot = if write { &mut t.writer } else { &mut t.reader };
+            *slot = if apart(*slot) { MANY } else { self.worker };
+        }
+        Ok(())
     }
 
     fn range(len: usize, at: i64, size: usize) -> Result<usize, String> {
@@ -42,6 +78,7 @@ impl<'a> Memory<'a> {
         match buf {
             None => {
                 let s = Self::range(self.scratch.len(), at, size)?;
+                self.share(s, size, false)?;
                 for (i, b) in bits[..size].iter_mut().enumerate() {
                     *b = self.scratch[s + i]
                         .ok_or_else(|| format!("scratch byte {} is not initialised", s + i))?;
@@ -77,6 +114,7 @@ impl<'a> Memory<'a> {
         match buf {
             None => {
                 let s = Self::range(self.scratch.len(), at, size)?;
+                self.share(s, size, true)?;
                 for (to, b) in self.scratch[s..s + size].iter_mut().zip(bytes) {
                     *to = Some(b);
                 }

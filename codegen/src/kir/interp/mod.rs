@@ -2,10 +2,12 @@
 //!
 //! [`run`] executes tiles one after another on byte buffers and faults on any access outside them,
 //! on reads of registers or scratch never written, on operands outside an instruction's domain, and
-//! on races (a byte that one tile writes and another tile touches).
+//! on races (a byte that one tile writes and another tile touches, or two workers of a tile between
+//! two barriers).
 
 mod eval;
 mod memory;
+mod team;
 mod tile;
 
 use super::inst::*;
@@ -77,13 +79,14 @@ pub fn run(
     let mut m = Machine {
         k,
         args,
-        mem: Memory::new(bufs, k.scratch_bytes as usize),
+        mem: Memory::new(bufs, k.scratch_bytes as usize, k.team.is_some()),
         regs: vec![],
         axes: vec![0; k.axes.len()],
         status: 0,
         tiles: vec![],
         at: "",
         tile: 0,
+        others: vec![],
     };
     for tile in range {
         m.tile = tile;
@@ -96,7 +99,7 @@ pub fn run(
             m.axes[g.axis.0 as usize] = (rest % n) as i64;
             rest /= n;
         }
-        if let Err((at, what)) = m.stmts(&k.body) {
+        if let Err((at, what)) = m.body(&k.body) {
             return Err(Fault { kernel: k.name.clone(), tile, at, what });
         }
     }
@@ -115,6 +118,8 @@ struct Machine<'a> {
     tiles: Vec<tile::Tile>,
     at: &'static str,
     tile: u64,
+    /// The state of a team's workers that do not run.
+    others: Vec<team::Worker>,
 }
 
 impl Machine<'_> {

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use crate::kir::interp::eval::flush;
-use crate::kir::{Addr, Coef, Inst};
+use crate::kir::{Addr, Coef, Inst, MAX_TILES};
 
 /// One tile register.
 #[derive(Clone, Default)]
@@ -31,7 +31,7 @@ impl Machine<'_> {
     pub(super) fn tile_inst(&mut self, i: &Inst) -> Option<Result<(), String>> {
         Some(match i {
             Inst::TileConfig { shapes } => {
-                self.tiles = vec![Tile::default(); 8];
+                self.tiles = vec![Tile::default(); MAX_TILES];
                 for (t, (rows, bytes)) in self.tiles.iter_mut().zip(shapes) {
                     (t.rows, t.bytes) = (*rows as usize, *bytes as usize);
                     t.data = vec![0; 64 * t.rows];
@@ -39,7 +39,9 @@ impl Machine<'_> {
                 Ok(())
             }
             Inst::TileZero { tile } => self.configured(*tile).map(|t| t.data.fill(0)),
-            Inst::TileLoad { tile, addr, stride } => self.tile_move(*tile, addr, *stride, false),
+            Inst::TileLoad { tile, addr, stride, align } => self
+                .aligned(addr, *stride, *align)
+                .and_then(|()| self.tile_move(*tile, addr, *stride, false)),
             Inst::TileStore { tile, addr, stride } => self.tile_move(*tile, addr, *stride, true),
             Inst::TileDot2 { acc, a, b } => self.tile_dot2(*acc, *a, *b),
             _ => return None,
@@ -49,6 +51,14 @@ impl Machine<'_> {
     fn configured(&mut self, tile: u8) -> Result<&mut Tile, String> {
         let t = self.tiles.get_mut(tile as usize).filter(|t| t.rows > 0);
         t.ok_or_else(|| format!("tile {tile} is not configured"))
+    }
+
+    /// Buffers begin at multiples of any alignment.
+    fn aligned(&self, a: &Addr, stride: Coef, align: u8) -> Result<(), String> {
+        let (at, step) = (self.addr(a)?.1, super::size(self.args, stride));
+        let by = i64::from(align.max(1));
+        let good = at % by == 0 && step % by == 0;
+        if good { Ok(()) } else { Err(format!("rows at {at} + {step} × i, not every {align}")) }
     }
 
     fn tile_move(&mut self, tile: u8, a: &Addr, stride: Coef, store: bool) -> Result<(), String> {

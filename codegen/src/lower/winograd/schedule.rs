@@ -103,6 +103,7 @@ fn direct(s: &Sizes, n: i64, ch: i64, c: &Conv<'_, '_>) -> f64 {
         a: words((s.h + 2) * (s.w + 2) * ch),
         size: 4,
         panels: true,
+        splits: 0,
     };
     let weights = (9 * ch * n * size) as f64;
     let (sums, stream) =

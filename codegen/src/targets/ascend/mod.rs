@@ -61,7 +61,7 @@ pub fn emit(k: &Kernel) -> Result<String, Refused> {
 /// The kernel in legal instructions, if there is a form and room for all of it.
 fn checked(k: &Kernel) -> Result<Kernel, Refused> {
     let no = |what: String| Refused::Unsupported { kernel: k.name.clone(), what, tier: "dav2201" };
-    if let Some(i) = super::simt::foreign(&k.body) {
+    if let Some(i) = super::simt::foreign(&k.body, false) {
         return Err(no(i.to_string()));
     }
     if k.regs.iter().any(|t| t.elem == Elem::F64) {

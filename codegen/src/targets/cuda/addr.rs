@@ -20,6 +20,9 @@ pub enum Lane {
     Step(Coef, u8),
     /// An index register, and bytes an index.
     Index(Reg, Coef),
+    /// Bytes from one group of four threads to the next, and from thread to thread of one
+    /// ([`super::tensor`]).
+    Fragment(Coef, Coef),
 }
 
 /// A sum without its constant.
@@ -61,7 +64,8 @@ impl Sums {
     /// Nothing has a value but the grid's axes.
     pub fn new(k: &Kernel) -> Sums {
         let mut axes = vec![None; k.axes.len()];
-        k.grid.iter().for_each(|g| axes[g.axis.0 as usize] = Some(0));
+        let fixed = k.grid.iter().map(|g| g.axis).chain(k.team.map(|t| t.axis));
+        fixed.for_each(|a| axes[a.0 as usize] = Some(0));
         Sums { scopes: vec![HashMap::new()], regs: vec![None; k.regs.len()], axes, depth: 0 }
     }
 
@@ -178,6 +182,11 @@ impl Renderer<'_> {
                 let lane = self.lane(lanes);
                 self.scaled(&base, &lane, Elem::I32, c)
             }
+            Lane::Fragment(group, one) => {
+                self.fragments = true;
+                let at = self.scaled(&base, "%group", Elem::I32, group);
+                self.scaled(&at, "%member", Elem::I32, one)
+            }
             Lane::Index(r, c) => {
                 let (name, e) = (self.reg(r), self.k.ty(r).elem);
                 self.scaled(&base, &name, e, c)
@@ -250,7 +259,7 @@ impl Renderer<'_> {
                 }
                 Stmt::Inst(i) => {
                     let Some(a) = i.addr() else { continue };
-                    let lane = lane_of(self.k, i);
+                    let lane = self.fragment(i).unwrap_or_else(|| lane_of(self.k, i));
                     if matches!(lane, Lane::Index(r, _) if !there(Var::Reg(r))) {
                         continue;
                     }

@@ -19,6 +19,9 @@ impl Renderer<'_> {
                 bytes.join(", ")
             );
         }
+        if k.team.is_some() {
+            let _ = writeln!(out, "// hub tiles_per_block 1");
+        }
         let n = 8 * k.params.len().max(1);
         let _ = writeln!(out, ".visible .entry {}(.param .align 8 .b8 args[{n}])", k.name);
         // One block a processor is enough: left to itself ptxas spills to make room for more.
@@ -50,11 +53,14 @@ impl Renderer<'_> {
         for n in &self.lanes {
             let _ = writeln!(out, "\t.reg .b32 %lane{n};");
         }
+        if self.fragments {
+            let _ = writeln!(out, "\t.reg .b32 %group, %member;");
+        }
         for n in &self.stores {
             let _ = writeln!(out, "\t.reg .pred %first{n};");
         }
         if k.scratch_bytes > 0 {
-            let bytes = warps * k.scratch_bytes;
+            let bytes = if k.team.is_some() { 1 } else { warps } * k.scratch_bytes;
             let _ = writeln!(out, "\t.shared .align 64 .b8 room[{bytes}];");
         }
     }
@@ -73,7 +79,13 @@ impl Renderer<'_> {
         line("and.b32 %thread, %t, 31".into());
         line("shr.u32 %warp, %t, 5".into());
         line("mov.u32 %t, %ctaid.x".into());
-        line(format!("mad.lo.s32 %tile, %t, {warps}, %warp"));
+        match k.team {
+            Some(team) => {
+                line("mov.b32 %tile, %t".into());
+                line(format!("cvt.u64.u32 %x{}, %warp", team.axis.0));
+            }
+            None => line(format!("mad.lo.s32 %tile, %t, {warps}, %warp")),
+        }
         // Tiles are fewer than 2^32: no more blocks than 2^31 are ever launched.
         line("mov.b32 %tiles, 1".into());
         for g in &k.grid {
@@ -114,6 +126,12 @@ impl Renderer<'_> {
         }
         if k.scratch_bytes > 0 {
             line("mov.b64 %scratch, room".into());
+        }
+        if self.fragments {
+            line("shr.u32 %group, %thread, 2".into());
+            line("and.b32 %member, %thread, 3".into());
+        }
+        if k.scratch_bytes > 0 && k.team.is_none() {
             line(format!("mad.wide.s32 %scratch, %warp, {}, %scratch", k.scratch_bytes));
         }
     }

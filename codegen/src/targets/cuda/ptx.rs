@@ -9,6 +9,7 @@
 use super::super::simt::order::Order;
 use super::addr::Sums;
 use super::table;
+use super::tensor::Tiles;
 use crate::kir::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -23,9 +24,13 @@ pub(super) struct Renderer<'k> {
     /// Numbers of lanes that lane numbers (`true`: or stores) are asked for.
     pub(super) lanes: BTreeSet<u8>,
     pub(super) stores: BTreeSet<u8>,
+    /// Threads are asked for their place in a fragment.
+    pub(super) fragments: bool,
     /// Tables of selectors, 32 bytes each.
     pub(super) tables: Vec<Vec<u8>>,
     pub(super) order: Order,
+    /// Tile registers as they are configured.
+    pub(super) tiles: Tiles,
 }
 
 /// PTX of a legal kernel with so many warps a block.
@@ -38,8 +43,10 @@ pub(super) fn render(k: &Kernel, warps: u64) -> String {
         labels: 0,
         lanes: BTreeSet::new(),
         stores: BTreeSet::new(),
+        fragments: false,
         tables: vec![],
         order: Order::new(k),
+        tiles: Tiles::default(),
     };
     r.stmts(&k.body);
     r.finish(warps)
@@ -121,8 +128,9 @@ impl Renderer<'_> {
     }
 
     fn stmts(&mut self, body: &[Stmt]) {
-        for s in body {
+        for (i, s) in body.iter().enumerate() {
             match s {
+                Stmt::Inst(Inst::TileConfig { shapes }) => self.configure(shapes, &body[i + 1..]),
                 Stmt::Inst(i) => self.inst(i),
                 Stmt::If { cond, then, els } => self.branch(cond, then, els),
                 Stmt::For { axis, extent, body, .. } => self.repeat(*axis, *extent, body),
@@ -203,7 +211,9 @@ impl Renderer<'_> {
 
     pub(super) fn inst(&mut self, i: &Inst) {
         use Inst::*;
-        if i.addr().is_some() {
+        if matches!(i, TileZero { .. } | TileLoad { .. } | TileStore { .. } | TileDot2 { .. }) {
+            self.tile(i);
+        } else if i.addr().is_some() {
             self.memory(i);
         } else {
             match i {
@@ -221,6 +231,10 @@ impl Renderer<'_> {
                     self.line(format!("mov.b32 {one}, 1"));
                     let (m, at) = (self.reg(*mask), self.param(status));
                     self.line(format!("@{m} st.global.u32 [{at}], {one}"));
+                }
+                Barrier => {
+                    self.order.barrier();
+                    self.line("bar.sync 0".into());
                 }
                 Extract { dst, a, lane } => self.exchange(*dst, *a, "idx", &lane.to_string()),
                 Shuffle { dst, a, b, sel } => self.shuffle(*dst, *a, *b, sel),

@@ -37,7 +37,7 @@ const LOCAL: u64 = 32 << 10;
 pub fn fits(k: &Kernel) -> Result<(), Refused> {
     verify(k)?;
     let no = |what: String| Refused::Unsupported { kernel: k.name.clone(), what, tier: "cl12" };
-    if let Some(i) = super::simt::foreign(&k.body) {
+    if let Some(i) = super::simt::foreign(&k.body, false) {
         return Err(no(i.to_string()));
     }
     match k.scratch_bytes + render::EXCHANGE <= LOCAL {

@@ -10,14 +10,18 @@ pub use legal::legal;
 
 use crate::kir::{Inst, Stmt};
 
-/// An instruction that only other machines have.
-pub fn foreign(body: &[Stmt]) -> Option<&Inst> {
+/// An instruction that such a machine does not have; `tiles`: one that multiplies tiles, and whose
+/// blocks are teams.
+pub fn foreign(body: &[Stmt], tiles: bool) -> Option<&Inst> {
     use Inst::*;
     body.iter().find_map(|s| match s {
-        Stmt::Inst(i @ (Dot2 { .. } | TileConfig { .. } | TileZero { .. })) => Some(i),
-        Stmt::Inst(i @ (TileLoad { .. } | TileStore { .. } | TileDot2 { .. })) => Some(i),
+        Stmt::Inst(i @ Dot2 { .. }) => Some(i),
+        Stmt::Inst(i @ (Barrier | TileConfig { .. } | TileZero { .. })) => (!tiles).then_some(i),
+        Stmt::Inst(i @ (TileLoad { .. } | TileStore { .. } | TileDot2 { .. })) => {
+            (!tiles).then_some(i)
+        }
         Stmt::Inst(_) => None,
-        Stmt::For { body, .. } => foreign(body),
-        Stmt::If { then, els, .. } => foreign(then).or_else(|| foreign(els)),
+        Stmt::For { body, .. } => foreign(body, tiles),
+        Stmt::If { then, els, .. } => foreign(then, tiles).or_else(|| foreign(els, tiles)),
     })
 }

@@ -120,6 +120,7 @@ impl Sel<'_> {
             }
             CheckIndex { dst, idx, bound } => self.check_index(*dst, *idx, *bound),
             SetStatus { mask } => self.set_status(*mask),
+            Barrier => self.unsupported("a barrier"),
             TileConfig { .. }
             | TileZero { .. }
             | TileLoad { .. }

@@ -11,6 +11,9 @@ impl Sel<'_> {
         if !self.amx {
             return self.unsupported("a tile instruction");
         }
+        if matches!(i, Inst::TileConfig { shapes } if shapes.len() > 8) {
+            return self.unsupported("more than 8 tile registers");
+        }
         self.tiled = true;
         match i {
             Inst::TileConfig { shapes } => {
@@ -18,7 +21,7 @@ impl Sel<'_> {
                 self.op(Code::VEX_Ldtilecfg_m512, &[Op::M(at)]);
             }
             Inst::TileZero { tile } => self.op(Code::VEX_Tilezero_tmm, &[Op::T(*tile)]),
-            Inst::TileLoad { tile, addr, stride } => {
+            Inst::TileLoad { tile, addr, stride, .. } => {
                 let at = self.rows(addr, *stride)?;
                 self.op(Code::VEX_Tileloadd_tmm_sibmem, &[Op::T(*tile), Op::M(at)]);
             }

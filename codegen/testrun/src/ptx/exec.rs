@@ -35,12 +35,12 @@ struct Block<'e, 'm, 'r> {
 }
 
 impl Entry {
-    /// Runs as many blocks as `tiles` warps need.
+    /// Runs as many blocks as `tiles` need.
     ///
     /// # Errors
     /// The first fault.
     pub fn run(&self, args: &[u64], tiles: u64, mem: &mut Memory<'_>) -> Result<(), Fault> {
-        self.blocks(args, tiles.div_ceil(((self.threads / WARP) as u64).max(1)), mem)
+        self.blocks(args, tiles.div_ceil(self.per_block.max(1) as u64), mem)
     }
 
     /// Runs so many blocks.
@@ -86,6 +86,8 @@ impl Block<'_, '_, '_> {
             if all.iter().all(|w| w.done) {
                 return Ok(());
             }
+            // What was touched before the block's barrier is in order with what comes after.
+            self.shared.iter_mut().for_each(|c| c.touch = Touch::default());
             if all.iter().any(|w| w.done) {
                 let line = all.iter().find(|w| !w.done).map_or(0, |w| self.e.code[w.at - 1].line);
                 return Err(Fault { line, what: "a barrier that some warps do not reach".into() });
@@ -124,6 +126,9 @@ impl Block<'_, '_, '_> {
         if let Some((p, not)) = i.guard {
             let v = self.get(w, &Operand::Reg(p), on)?;
             on = (0..WARP).fold(0, |m, t| m | u32::from((v[t] != 0) != not) << t);
+        }
+        if let Do::Mma(half) = i.op {
+            return self.mma(w, i, half, on);
         }
         let mut v = [[0; WARP]; 3];
         for (o, v) in i.src.iter().zip(&mut v) {
@@ -165,8 +170,62 @@ impl Block<'_, '_, '_> {
             }
             Do::Load(space, ty) => self.load(w, i.dst[0], on, (*space, *ty), &v[0])?,
             Do::Store(space, ty) => self.store(w, on, (*space, *ty), &v[0], &v[1])?,
+            Do::LoadMany(space, ty, n) => {
+                aligned(&v[0], on, n * ty.size())?;
+                for k in 0..*n {
+                    let at = v[0].map(|a| a + (k * ty.size()) as u64);
+                    self.load(w, i.dst[k], on, (*space, *ty), &at)?;
+                }
+            }
+            Do::StoreMany(space, ty) => {
+                aligned(&v[0], on, 2 * ty.size())?;
+                self.store(w, on, (*space, *ty), &v[0], &v[1])?;
+                let at = v[0].map(|a| a + ty.size() as u64);
+                self.store(w, on, (*space, *ty), &at, &v[2])?;
+            }
             Do::Calc(f) => self.set(w, i.dst[0], on, |t| f(v[0][t], v[1][t], v[2][t])),
             _ => self.values(w, i, on, &v)?,
+        }
+        Ok(())
+    }
+
+    /// The product of a 16 × 16 and a 16 × 8 fragment, added to a 16 × 8 one: thread `4 g + m` has of
+    /// the first the pairs at (g, 2 m), (g + 8, 2 m), (g, 2 m + 8), (g + 8, 2 m + 8), of the second those
+    /// at (2 m, g), (2 m + 8, g), of the sums (g, 2 m), (g, 2 m + 1) and the same of row g + 8 (PTX ISA,
+    /// matrix fragments of mma.m16n8k16). Sums are exact and rounded once.
+    fn mma(&self, w: &mut Warp, i: &Inst, half: bool, on: u32) -> Result<(), String> {
+        if on != u32::MAX {
+            return Err("a product by a part of the warp".into());
+        }
+        let v: Vec<Lanes> = i.src.iter().map(|o| self.get(w, o, on)).collect::<Result<_, _>>()?;
+        let pair = |x: u64, k: usize| {
+            let bits = (x >> (16 * k)) as u16;
+            match half {
+                true => half::f16::from_bits(bits).to_f64(),
+                false => half::bf16::from_bits(bits).to_f64(),
+            }
+        };
+        let mut a = [[0f64; 16]; 16];
+        let mut b = [[0f64; 8]; 16];
+        for t in 0..WARP {
+            let (g, m) = (t / 4, t % 4);
+            for k in 0..2 {
+                for r in 0..4 {
+                    a[g + 8 * (r % 2)][2 * m + k + 8 * (r / 2)] = pair(v[r][t], k);
+                }
+                for r in 0..2 {
+                    b[2 * m + k + 8 * r][g] = pair(v[4 + r][t], k);
+                }
+            }
+        }
+        for r in 0..4 {
+            let sum = |t: usize| {
+                let (row, col) = (t / 4 + 8 * (r / 2), 2 * (t % 4) + r % 2);
+                let c = f64::from(f32::from_bits(v[6 + r][t] as u32));
+                let sum: f64 = c + (0..16).map(|k| a[row][k] * b[k][col]).sum::<f64>();
+                u64::from((sum as f32).to_bits())
+            };
+            self.set(w, i.dst[r], on, sum);
         }
         Ok(())
     }
@@ -259,4 +318,10 @@ impl Block<'_, '_, '_> {
         }
         Ok(u64::from_le_bytes(out))
     }
+}
+
+/// Addresses of several values side by side are multiples of the size of all.
+fn aligned(at: &Lanes, on: u32, size: usize) -> Result<(), String> {
+    let bad = (0..WARP).find(|t| on >> t & 1 == 1 && !at[*t].is_multiple_of(size as u64));
+    bad.map_or(Ok(()), |t| Err(format!("{size} bytes at {:#x}, which is not aligned", at[t])))
 }

@@ -81,6 +81,11 @@ pub enum Do {
     Calc(Fun),
     MadWide,
     Shfl(bool),
+    /// So many values side by side.
+    LoadMany(Space, Ty, usize),
+    StoreMany(Space, Ty),
+    /// A product of fragments, of bf16 or (`true`) f16.
+    Mma(bool),
     WarpBarrier,
     BlockBarrier,
     Branch(usize),
@@ -122,6 +127,8 @@ pub struct Entry {
     pub code: Vec<Inst>,
     /// Threads of a block.
     pub threads: usize,
+    /// Tiles of a block: one a warp, where nothing else is said.
+    pub per_block: usize,
     /// Registers.
     pub regs: usize,
     /// Bytes of shared memory.
@@ -167,6 +174,7 @@ struct Parser {
     line: usize,
     open: Option<String>,
     threads: usize,
+    per_block: Option<usize>,
     args: usize,
     regs: HashMap<String, usize>,
     families: Vec<(String, usize)>,
@@ -192,6 +200,9 @@ fn array(s: &str) -> Res<(&str, usize)> {
 
 impl Parser {
     fn statement(&mut self, line: &str, m: &mut Module) -> Res<()> {
+        if let Some(n) = line.strip_prefix("// hub tiles_per_block ") {
+            self.per_block = Some(number(n)?);
+        }
         if line.is_empty() || line == "{" || line.starts_with("//") {
             return Ok(());
         }
@@ -284,6 +295,7 @@ impl Parser {
         let entry = Entry {
             code: std::mem::take(&mut self.code),
             threads: self.threads,
+            per_block: self.per_block.unwrap_or(self.threads / super::WARP),
             regs: self.next,
             shared: self.room,
             args: self.args,
@@ -384,6 +396,18 @@ impl Parser {
             ["mov", _] => (Do::Mov, 1),
             ["ld", s, t] => (Do::Load(space(s)?, ty(t)?), 1),
             ["st", s, t] => (Do::Store(space(s)?, ty(t)?), 0),
+            ["ld", s, v @ ("v2" | "v4"), t] => {
+                let n = number(&v[1..])?;
+                (Do::LoadMany(space(s)?, ty(t)?, n), n)
+            }
+            ["st", s, "v2", t] => (Do::StoreMany(space(s)?, ty(t)?), 0),
+            ["mma", "sync", "aligned", "m16n8k16", "row", "col", "f32", a, b, "f32"] if a == b => {
+                match *a {
+                    "bf16" => (Do::Mma(false), 4),
+                    "f16" => (Do::Mma(true), 4),
+                    _ => return Err(bad()),
+                }
+            }
             ["cvt", to, from] => (Do::Cvt(ty(to)?, ty(from)?, String::new()), 1),
             ["cvt", round, to, from] => (Do::Cvt(ty(to)?, ty(from)?, round.to_string()), 1),
             ["setp", cmp, t] => (Do::Setp(cmp.to_string(), ty(t)?), 1),

@@ -1,13 +1,14 @@
-//! Multiply-accumulate tiles on AMX: accumulators, rows of the scalar operand and panels of the
-//! packed one lie in tile registers, and the sums go to scratch, where the staged epilogue reads
-//! them. Rows of a register are rows of the innermost row axis (a pixel's channels are contiguous,
-//! so nothing is gathered first), or, where those are few, registers are rows of the outer axis.
+//! Multiply-accumulate tiles in tile registers (AMX; on a GPU [`super::mma`] chooses): accumulators,
+//! rows of the scalar operand and panels of the packed one lie there, and the sums go to scratch, where
+//! the staged epilogue reads them. Rows of a register are rows of the innermost row axis (a pixel's
+//! channels are contiguous, so nothing is gathered first), or, where those are few, registers are rows
+//! of the outer axis.
 
-use super::contract_mac::{Body, Mac};
+use super::contract_mac::{Body, Mac, PANEL};
 use super::contract_tile::{Cols, Pos, Tiler};
 use super::cx::LowerCx;
 use super::schedule::{Facts, Schedule, Shape, blocks, div_ceil, moved};
-use crate::kir::{Addr, AxisId, Coef, Inst, Scalar, Stmt};
+use crate::kir::{Addr, AxisId, Coef, Inst, MAX_TILES, Scalar, Stmt};
 use hub_abi::Dim;
 
 /// Rows of a tile register, bf16 elements of its rows, and registers.
@@ -25,10 +26,20 @@ fn chunk(mac: &Mac) -> Option<i64> {
     (4..=WIDE / 2).rev().map(|h| 2 * h).find(|c| k % c == 0)
 }
 
+/// The same where four threads share a row, each having two or four pairs of it.
+pub fn warp_chunk(mac: &Mac) -> Option<i64> {
+    let k = mac.k.last()?.dim.as_const()?;
+    [32, 24, 16, 12, 8].into_iter().find(|c| k % c == 0)
+}
+
+/// Is it a product that tile registers can hold: pairs, one side packed?
+pub fn suits(mac: &Mac) -> bool {
+    mac.body == Body::Broadcast && mac.pairs && mac.panel.is_some()
+}
+
 /// Schedules on tile registers, the most promising first; none where the problem does not suit.
 pub fn candidates(mac: &Mac, s: &Shape, f: &Facts) -> Vec<Schedule> {
-    let plain = mac.body == Body::Broadcast && mac.pairs && mac.panel.is_some();
-    let (Some(c), true, 16) = (chunk(mac), plain, f.lanes) else { return vec![] };
+    let (Some(c), true, 16) = (chunk(mac), suits(mac), f.lanes) else { return vec![] };
     let rows: Vec<(i64, i64)> = match s.w {
         1 => vec![],
         w if !s.w_fixed || w > ROWS => {
@@ -65,16 +76,25 @@ pub fn candidates(mac: &Mac, s: &Shape, f: &Facts) -> Vec<Schedule> {
 }
 
 fn of(th: i64, tw: i64, nv: i64, block: i64) -> Schedule {
-    Schedule { th, tw, nv, lanes: 16, unroll: 1, block, staged: true, amx: true }
+    Schedule { th, tw, nv, lanes: 16, unroll: 1, block, staged: true, team: 1, tiles: true }
 }
 
 /// Registers that hold `th × tw` rows, and rows of each but the last.
-fn registers(th: i64, tw: i64) -> (i64, i64) {
+pub fn registers(th: i64, tw: i64) -> (i64, i64) {
     if th > 1 && tw <= ROWS {
         return (th, tw);
     }
     let n = div_ceil(th * tw, ROWS);
     (n, div_ceil(th * tw, n))
+}
+
+/// How the summed axes are walked: elements a step, bytes that each begins at a multiple of, and steps
+/// that are laid out in a row.
+#[derive(Clone, Copy)]
+struct Steps {
+    chunk: i64,
+    align: u8,
+    unroll: u32,
 }
 
 /// Which registers hold what.
@@ -122,14 +142,20 @@ impl Registers {
 }
 
 impl Tiler<'_> {
-    /// The sums of a tile, left in scratch as the staged epilogue reads them.
-    pub fn amx_sums(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) {
-        let chunk = chunk(self.mac).expect("schedules of tiles are for problems that have one");
-        let vectors = cols.vectors(16);
+    /// The sums of a tile, left in scratch as the epilogue reads them.
+    pub fn tile_sums(&self, cx: &mut LowerCx<'_>, pos: &Pos, th: i64, tw: i64, cols: Cols) {
+        let warps = cx.target.has_mma();
+        let chunk = if warps { warp_chunk(self.mac) } else { chunk(self.mac) };
+        let chunk = chunk.expect("schedules of tiles are for problems that have one");
+        let vectors = match cols {
+            Cols::First(n) => div_ceil(n, PANEL),
+            _ => cols.vectors(self.sch.lanes) * self.sch.lanes / PANEL,
+        };
         let (n, each) = registers(th, tw);
         let rows: Vec<(i64, i64)> =
             (0..n).map(|i| (i * each, each.min(th * tw - i * each))).collect();
-        let left = REGISTERS - n * vectors;
+        let all = if warps { MAX_TILES as i64 } else { REGISTERS };
+        let left = all - n * vectors;
         let b = vectors.min(left - 1);
         let a = n.min(left - b);
         let r = Registers { rows, vectors, a, b };
@@ -143,30 +169,36 @@ impl Tiler<'_> {
             })
             .collect();
         let first = cx.address(self.v.base, &pos.v).0;
-        let vs: Vec<Addr> = (0..vectors).map(|j| first.clone().offset(self.column(j))).collect();
-        self.amx_reduce(cx, 0, chunk, &r, &at, &vs);
-        let pitch = vectors * 64;
+        let panel = self.mac.panel.unwrap_or(0) * self.v.dtype.size() as i64;
+        let vs: Vec<Addr> = (0..vectors).map(|j| first.clone().offset(j * panel)).collect();
+        let scalar = &cx.task.inputs[self.mac.scalar];
+        let align = if warps { self.mac.alignment(scalar) as u8 } else { 1 };
+        let steps = Steps { chunk, align, unroll: if warps { 4 } else { 1 } };
+        self.tile_reduce(cx, 0, steps, &r, &at, &vs);
+        self.meet(cx);
+        let pitch = self.pitch(cols);
         for (i, (first, _)) in r.rows.iter().enumerate() {
             for j in 0..vectors {
-                let addr = Addr::scratch().offset(self.scratch + first * pitch + j * 64);
+                let addr = self.own_tile(first * pitch + j * 64);
                 cx.b.inst(Inst::TileStore { tile: r.acc(i, j), addr, stride: pitch.into() });
             }
         }
     }
 
-    fn amx_reduce(
+    fn tile_reduce(
         &self,
         cx: &mut LowerCx<'_>,
         depth: usize,
-        chunk: i64,
+        steps: Steps,
         r: &Registers,
         rows: &[Addr],
         vs: &[Addr],
     ) {
         let Some(ax) = self.mac.k.get(depth) else {
-            return self.amx_products(cx, r, rows, vs);
+            return self.tile_products(cx, steps.align, r, rows, vs);
         };
-        let step = if depth + 1 == self.mac.k.len() { chunk } else { 1 };
+        let last = depth + 1 == self.mac.k.len();
+        let step = if last { steps.chunk } else { 1 };
         let dim: Dim = if step == 1 { ax.dim.clone() } else { ax.dim.div(&step.into()) };
         let extent: Scalar = cx.scalar(&dim);
         let s = cx.coef(&ax.s.times(step * self.s.dtype.size() as i64));
@@ -174,27 +206,41 @@ impl Tiler<'_> {
         let axis = cx.b.axis(format!("k{depth}"));
         let (rows, vs) = (along(rows, axis, s), along(vs, axis, v));
         cx.b.begin();
-        self.amx_reduce(cx, depth + 1, chunk, r, &rows, &vs);
+        self.tile_reduce(cx, depth + 1, steps, r, &rows, &vs);
         let body = cx.b.end();
-        cx.b.push(Stmt::For { axis, extent, unroll: 1, body });
+        let unroll = if last { steps.unroll } else { 1 };
+        cx.b.push(Stmt::For { axis, extent, unroll, body });
     }
 
-    fn amx_products(&self, cx: &mut LowerCx<'_>, r: &Registers, rows: &[Addr], vs: &[Addr]) {
+    fn tile_products(
+        &self,
+        cx: &mut LowerCx<'_>,
+        align: u8,
+        r: &Registers,
+        rows: &[Addr],
+        vs: &[Addr],
+    ) {
         let row = self.rows[1].s.times(self.s.dtype.size() as i64);
         let pitch = cx.coef(&row);
         let whole = r.b >= r.vectors;
         if whole {
             for (j, at) in vs.iter().enumerate() {
                 let tile = r.vector(j as i64);
-                cx.b.inst(Inst::TileLoad { tile, addr: at.clone(), stride: 64.into() });
+                cx.b.inst(Inst::TileLoad { tile, addr: at.clone(), stride: 64.into(), align: 64 });
             }
         }
         for (i, at) in rows.iter().enumerate() {
-            cx.b.inst(Inst::TileLoad { tile: r.row(i), addr: at.clone(), stride: pitch });
+            let (tile, addr) = (r.row(i), at.clone());
+            cx.b.inst(Inst::TileLoad { tile, addr, stride: pitch, align });
             for (j, v) in vs.iter().enumerate() {
                 let tile = r.vector(j as i64);
                 if !whole {
-                    cx.b.inst(Inst::TileLoad { tile, addr: v.clone(), stride: 64.into() });
+                    cx.b.inst(Inst::TileLoad {
+                        tile,
+                        addr: v.clone(),
+                        stride: 64.into(),
+                        align: 64,
+                    });
                 }
                 let acc = r.acc(i, j as i64);
                 cx.b.inst(Inst::TileDot2 { acc, a: r.row(i), b: tile });
