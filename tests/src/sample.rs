@@ -40,6 +40,7 @@ fn of(backend: &dyn Backend) -> Sample {
     b.into_region(root);
     g.regions[root].results.push(made.expect("a graph"));
     let one = |()| Operand {
+        align: 1,
         dtype: Dtype::F32,
         dims: dims.clone(),
         strides: vec![1i64.into()],
