@@ -102,9 +102,10 @@ pub struct Build {
     /// Measure other kernels on this machine for so many seconds and keep the fastest
     #[arg(long, value_name = "S")]
     pub tune: Option<f64>,
-    /// Number format: bf16 rounds what convolutions and contractions multiply (sums, normalisation,
-    /// softmax and what makes an output stay f32), for processors with bf16 instructions; the report
-    /// says what was rounded (this version has f32 and bf16)
+    /// Number format: bf16 or f16 rounds what convolutions and contractions multiply (sums,
+    /// normalisation, softmax and what makes an output stay f32); bf16 is for processors with such
+    /// instructions and for GPUs, f16 for GPUs (it runs on processors too, no faster than f32); the
+    /// report says what was rounded (this version has no int8)
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Precision,
     /// Calibration inputs for int8 (not in this version)

@@ -102,8 +102,10 @@ impl Job {
             return Err(Failure::new(USAGE, what).help("write the bundle to another file"));
         }
         let mut job = Job::plain(&b.model, &b.output);
-        if b.precision == Precision::Bf16 {
-            job.set_bf16();
+        match b.precision {
+            Precision::Bf16 => job.set_bf16(),
+            Precision::F16 => job.precision = hub_passes::Precision::F16,
+            _ => {}
         }
         if !b.cpu.is_empty() {
             job.tiers = tiers(&b.cpu)?;
@@ -180,9 +182,8 @@ fn refuse_what_is_not_there(b: &Build) -> Result<(), Failure> {
         let help = "use --target cpu, cuda, opencl or ascend, or several: cpu,opencl";
         return Err(failure.help(help));
     }
-    if !matches!(b.precision, Precision::F32 | Precision::Bf16) {
-        let what = format!("precision {:?}", b.precision).to_lowercase();
-        return Err(absent(what).help("use --precision f32 or bf16"));
+    if b.precision == Precision::Int8 {
+        return Err(absent("precision int8".into()).help("use --precision f32, bf16 or f16"));
     }
     let later = [("--calibrate", b.calibrate.is_some()), ("--max-drop", b.max_drop.is_some())];
     later.iter().find(|o| o.1).map_or(Ok(()), |(option, _)| Err(absent(option.to_string())))
@@ -293,14 +294,12 @@ pub fn kernels(
 
 /// What became bf16 and what did not; nothing where all is as the model says.
 fn precision(job: &Job, passed: &mut hub_passes::Report) -> Option<PrecisionReport> {
-    if job.precision == hub_passes::Precision::F32 {
-        return None;
-    }
+    let name = job.precision.dtype()?.name();
     let mut count = |what: &str| passed.fired.remove(what).unwrap_or(0) as usize;
-    let (contractions, values) = (count("bf16-contraction"), count("bf16-value"));
+    let (contractions, values) = (count("narrow-contraction"), count("narrow-value"));
     let kept = passed.refusals.iter().filter(|r| r.rule == hub_passes::narrow::RULE);
     let kept = kept.map(|r| (r.node.clone(), r.why.to_string())).collect();
-    Some(PrecisionReport { name: "bf16", contractions, values, kept })
+    Some(PrecisionReport { name, contractions, values, kept })
 }
 
 /// Runs the passes.
@@ -402,6 +401,7 @@ fn precision_name(job: &Job) -> &'static str {
     match job.precision {
         hub_passes::Precision::F32 => "f32",
         hub_passes::Precision::Bf16 => "bf16",
+        hub_passes::Precision::F16 => "f16",
     }
 }
 

@@ -25,7 +25,7 @@ use hub_testrun::{Aligned, JitBuffer};
 use placed::{Group, Input, Layout, Placed, random};
 use std::time::Instant;
 
-type Problem = fn(&Task<'_>) -> Result<Mac, Refused>;
+type Problem = fn(&Task<'_>, &Target) -> Result<Mac, Refused>;
 
 /// A layer: a name, its primitive, operand shapes, and how the input and the output lie.
 struct Layer {
@@ -112,7 +112,7 @@ fn pool(name: &'static str, c: usize, hw: usize, k: i64, stride: i64) -> Layer {
         prim: Prim::Window { op: ReduceOp::Max, kernel: vec![k; 2], geo },
         x: vec![1, c, hw, hw],
         w: None,
-        problem: window::problem,
+        problem: |task, _| window::problem(task),
         pad,
         act: Act::Relu,
         late: false,
@@ -264,7 +264,7 @@ fn time(mut f: impl FnMut()) -> f64 {
 fn choices(l: &Layer, target: &Target) -> Vec<Schedule> {
     let found = std::cell::RefCell::new(vec![]);
     group(l).lower(target, |task, target| {
-        let mac = (l.problem)(task)?;
+        let mac = (l.problem)(task, target)?;
         *found.borrow_mut() = schedules(task, target, &mac, target.lanes());
         lower_mac(task, target, &mac)
     });
@@ -284,7 +284,7 @@ enum How {
 
 fn lowered(l: &Layer, how: How, task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
     let Prim::Conv { .. } = l.prim else {
-        let mac = (l.problem)(task)?;
+        let mac = (l.problem)(task, target)?;
         return match how {
             How::Direct(s) => lower_as(task, target, &mac, s),
             _ => lower_mac(task, target, &mac),
@@ -292,7 +292,7 @@ fn lowered(l: &Layer, how: How, task: &Task<'_>, target: &Target) -> Result<Lowe
     };
     match how {
         How::Best => conv::lower(task, target),
-        How::Direct(s) => lower_as(task, target, &(l.problem)(task)?, s),
+        How::Direct(s) => lower_as(task, target, &(l.problem)(task, target)?, s),
         How::Winograd(p) => conv::with_conv(task, |c| {
             if task.inputs[c.w].format == Format::Strided {
                 return Err(Refused::Transform { input: c.w, filter: p.filter });
@@ -318,7 +318,7 @@ fn winograd_plans(l: &Layer, target: &Target) -> Vec<(f64, Plan)> {
             }
             Ok(())
         })?;
-        lower_mac(task, target, &(l.problem)(task)?)
+        lower_mac(task, target, &(l.problem)(task, target)?)
     });
     found.into_inner()
 }

@@ -211,6 +211,13 @@ impl Operand {
         (lo.times(size), hi.sub(&lo).times(size))
     }
 
+    /// Does every row along the axis of stride 1 begin at a multiple of four bytes, as far as is known?
+    pub fn in_words(&self) -> bool {
+        let size = self.dtype.size() as i64;
+        let word = |s: &Dim| s.is(1) || power_of_two(&s.times(size)) >= 4;
+        self.align >= 4 && self.strides.iter().all(word)
+    }
+
     /// The axis of stride 1 that is longer than 1, if any.
     pub fn unit_axis(&self) -> Option<usize> {
         (0..self.dims.len()).rev().find(|&a| self.strides[a].is(1) && !self.dims[a].is(1))

@@ -119,6 +119,33 @@ fn products_with_bf16_weights() {
     }
 }
 
+/// f16: in tiles where warps multiply these, else widened.
+#[test]
+fn products_and_convolutions_of_f16() {
+    let mut seed = 6;
+    for t in [Tier::Avx512, Tier::Avx2, Tier::Sm80].map(Target::of) {
+        for (m, k, n) in [(1, 40, 33), (30, 20, 100), (40, 96, 48), (20, 384, 40)] {
+            let prim = Prim::Contract { a: vec![0, 1], b: vec![1, 2], out: vec![0, 2] };
+            let mut g = of(&mut seed, prim, [&[m, k], &[k, n]], [Dtype::F16; 2], true, 1, false);
+            tiled(&t, &g.check(&t, contract::lower), false, k % 8 == 0);
+        }
+        for (c, k) in [(16, 1), (24, 3), (20, 3)] {
+            let pad = vec![Dim::from((k / 2) as i64); 2];
+            let geo = Geometry {
+                stride: vec![1; 2],
+                dilation: vec![1; 2],
+                before: pad.clone(),
+                after: pad,
+            };
+            let sizes: [&[usize]; 2] = [&[1, c, 6, 19], &[40, c, k, k]];
+            let prim = Prim::Conv { geo, groups: 1 };
+            let mut g = of(&mut seed, prim, sizes, [Dtype::F16; 2], true, 1, false);
+            g.inputs[0].layout = Layout::unit(4, 1);
+            tiled(&t, &g.check(&t, conv::lower), false, c % 8 == 0);
+        }
+    }
+}
+
 #[test]
 fn scores_and_values_of_attention() {
     let mut seed = 2;

@@ -109,7 +109,7 @@ fn tiles() -> Kernel {
         b.inst(Inst::TileLoad { tile: 1, addr: row, stride: stride.into(), align: 1 });
         let line = at.clone().plus(k, 768).offset(64);
         b.inst(Inst::TileLoad { tile: 2, addr: line, stride: 64.into(), align: 1 });
-        b.inst(Inst::TileDot2 { acc: 0, a: 1, b: 2 });
+        b.inst(Inst::TileDot2 { acc: 0, a: 1, b: 2, dtype: Dtype::BF16 });
     });
     let to = Addr::scratch().offset(scratch);
     b.inst(Inst::TileStore { tile: 0, addr: to.clone(), stride: 64.into() });

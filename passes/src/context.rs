@@ -27,6 +27,19 @@ pub enum Precision {
     F32,
     /// f32 operands are rounded to bf16 ([`crate::narrow`]).
     Bf16,
+    /// The same to f16.
+    F16,
+}
+
+impl Precision {
+    /// What operands become, where they change.
+    pub fn dtype(self) -> Option<hub_abi::Dtype> {
+        match self {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(hub_abi::Dtype::BF16),
+            Precision::F16 => Some(hub_abi::Dtype::F16),
+        }
+    }
 }
 
 impl Default for Options {

@@ -1,4 +1,4 @@
-//! `--precision bf16`: operands of contractions and convolutions become bf16, sums stay f32.
+//! `--precision bf16` (or f16): operands of contractions and convolutions become bf16, sums stay f32.
 //!
 //! It runs on groups. A value that passes between groups may be stored as bf16: the group that makes
 //! it rounds it as its last act, groups that read it widen it first, and what only moves it moves
@@ -14,7 +14,7 @@
 //! are multiplied with a recurrent state become bf16 all the same: reading them is what such a step
 //! takes, a row at a time. (A convolution's are read for every pixel, and would lose Winograd.)
 
-use crate::context::{Changed, Context, PassError, Precision, Refusal};
+use crate::context::{Changed, Context, PassError, Refusal};
 use bytes::Bytes;
 use hub_abi::Dtype;
 use hub_abi::prim::{Prim, UnaryOp};
@@ -33,13 +33,11 @@ const FEWEST_BESIDE_DEPTHWISE: i64 = 100;
 const CARRIED: &str = "carried by a loop";
 
 /// The name that reports are filed under.
-pub const RULE: &str = "bf16";
+pub const RULE: &str = "narrow";
 
 /// The pass.
 pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
-    if cx.options.precision != Precision::Bf16 {
-        return Ok(false);
-    }
+    let Some(dtype) = cx.options.precision.dtype() else { return Ok(false) };
     let classes = Classes::of(g);
     let depthwise = groups(g).into_iter().any(|n| is_depthwise(g, n));
     let fewest = if depthwise { FEWEST_BESIDE_DEPTHWISE } else { FEWEST_PRODUCTS };
@@ -60,7 +58,7 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
             let product = group(g, n).is_some_and(|x| x.0 == GroupKind::Contract);
             if product && why == CARRIED && operands.iter().any(|v| g.as_const(*v).is_some()) {
                 weights.push((n, operands.clone()));
-                why = "carried by a loop; its weights are bf16";
+                why = "carried by a loop; its weights are narrow";
             }
             if !is_depthwise(g, n) {
                 refusals.push(Refusal { rule: RULE, node: g.nodes[n].name.clone(), why });
@@ -73,12 +71,12 @@ pub fn run(g: &mut Graph, cx: &Context) -> Result<Changed, PassError> {
     }
     let images = classes.images(g);
     wanted.extend(images.into_iter().filter(|c| !wide_uses.contains(c)));
-    cx.fired("bf16-contraction", narrow.len() as u32);
-    cx.fired("bf16-weights", weights.len() as u32);
+    cx.fired("narrow-contraction", narrow.len() as u32);
+    cx.fired("narrow-weights", weights.len() as u32);
     cx.refused(refusals);
     let stored = classes.members(g, &wanted);
-    cx.fired("bf16-value", stored.len() as u32);
-    let mut change = Change { g, weights: HashMap::new() };
+    cx.fired("narrow-value", stored.len() as u32);
+    let mut change = Change { g, dtype, weights: HashMap::new() };
     stored.iter().for_each(|v| change.store(*v));
     for n in groups(change.g) {
         change.read(n, &stored);
@@ -315,14 +313,16 @@ fn group_regions(g: &Graph) -> HashSet<Region> {
 
 struct Change<'g> {
     g: &'g mut Graph,
-    /// The bf16 form of constants.
+    /// What becomes narrow is of this type.
+    dtype: Dtype,
+    /// The narrow form of constants.
     weights: HashMap<Value, Value>,
 }
 
 impl Change<'_> {
     fn retype(&mut self, v: Value) {
         if let Type::Tensor(t) = &mut self.g.values[v].ty {
-            t.dtype = Dtype::BF16;
+            t.dtype = self.dtype;
         }
     }
 
@@ -344,7 +344,7 @@ impl Change<'_> {
         let Def::Node(n, i) = self.g.values[v].def else { return };
         let Some((_, r)) = group(self.g, n) else { return };
         let result = self.g.regions[r].results[i as usize];
-        let cast = self.cast(result, Dtype::BF16);
+        let cast = self.cast(result, self.dtype);
         self.g.regions[r].nodes.push(cast);
         self.g.regions[r].results[i as usize] = self.g.nodes[cast].outputs[0];
     }
@@ -392,9 +392,15 @@ impl Change<'_> {
         }
         let c = self.g.as_const(v).expect("callers asked");
         let mut ty = c.ty.clone();
-        ty.dtype = Dtype::BF16;
+        ty.dtype = self.dtype;
+        let f16 = self.dtype == Dtype::F16;
         let narrow = |b: &[u8]| {
-            half::bf16::from_f32(f32::from_le_bytes([b[0], b[1], b[2], b[3]])).to_le_bytes()
+            let x = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            if f16 {
+                half::f16::from_f32(x).to_le_bytes()
+            } else {
+                half::bf16::from_f32(x).to_le_bytes()
+            }
         };
         let data: Vec<u8> = c.data.chunks_exact(4).flat_map(narrow).collect();
         let data = ConstData { ty: ty.clone(), data: Bytes::from(data), strings: vec![] };

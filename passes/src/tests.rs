@@ -56,9 +56,9 @@ graph(%0: f32[1, 16, 8, 8] \"x\") {
     let options = Options { precision: crate::Precision::Bf16, ..Options::default() };
     let report = run_until(&mut g, &options, "", &mut |_, _| {}).unwrap();
     // The first reads an input of the model, the last makes an output.
-    assert_eq!(report.fired.get("bf16-contraction"), Some(&1));
+    assert_eq!(report.fired.get("narrow-contraction"), Some(&1));
     let why: Vec<&str> =
-        report.refusals.iter().filter(|r| r.rule == "bf16").map(|r| r.why).collect();
+        report.refusals.iter().filter(|r| r.rule == "narrow").map(|r| r.why).collect();
     assert_eq!(why, ["the model's input", "it makes an output of the model"]);
     let dtypes: Vec<_> = g.regions[g.root()].nodes.iter().map(|n| &g.nodes[*n]).collect();
     let groups = dtypes.iter().filter(|n| matches!(n.op, hub_ir::Op::Group { .. }));

@@ -1,11 +1,13 @@
 //! The CUDA target: `ptxas` as the judge of every kernel's text, the driver on a GPU or, where there is
 //! none, on a stand-in for libcuda (`hub_cudaemu`) that interprets PTX, and the interpreter alone.
 
-use crate::{compare_on, export_one};
+use crate::compare_on;
 use hub_cli::Failure;
+use hub_cli::compile::{Job, compile};
 use hub_cli::report::Report;
 use hub_cli::tensors::{Opened, inputs_for};
 use hub_models::{Case, Comparison, NamedTensor, Tolerance};
+use hub_passes::Precision;
 use hub_runtime::{Model, OpenOptions, Session, SessionOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,8 +112,20 @@ pub fn time(o: &mut Opened, inputs: &[NamedTensor]) -> Result<f64, Failure> {
 }
 
 /// Exports a case's model for CUDA.
-pub fn export(case: &Case, bundle: &Path) -> Result<Report, Failure> {
-    export_one(case, bundle, TIER)
+pub fn export(case: &Case, bundle: &Path, precision: Precision) -> Result<Report, Failure> {
+    let mut job = Job::plain(&case.model, bundle);
+    (job.tiers, job.precision, job.check_ir) = (vec![TIER.into()], precision, true);
+    compile(&job)
+}
+
+/// What is wrong with answers: beyond their tolerance, or, at a low precision, less alike than a cosine
+/// of 0.999 says.
+pub fn wrong(c: &Comparison, precision: Precision) -> Option<String> {
+    let right = match precision {
+        Precision::F32 => c.ok(),
+        _ => c.outputs.iter().all(|o| o.problem.is_none() && o.cosine <= 1e-3),
+    };
+    (!right).then(|| format!("{precision:?}: {c}"))
 }
 
 /// A bundle's PTX.

@@ -3,6 +3,7 @@
 
 use hub_abi::plan::Plan;
 use hub_models::{Case, Tolerance};
+use hub_passes::Precision;
 use hub_runtime::device::conform::conform;
 use hub_runtime::device::{Driver, of_library};
 use hub_runtime::{Error, Model, OpenOptions, Session, SessionOptions};
@@ -25,6 +26,9 @@ fn small() -> Vec<Case> {
 
 const IMAGES: usize = 5;
 
+/// As the model says, and in tiles for tensor cores.
+const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
+
 #[test]
 fn small_models_match_their_goldens_on_the_software_gpu() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -33,15 +37,18 @@ fn small_models_match_their_goldens_on_the_software_gpu() {
     if ptxas.is_none() {
         println!("ignored: ptxas (HUB_PTXAS may name it; it is not on the path)");
     }
-    for case in small() {
+    let cases = small();
+    for (case, precision) in cases.iter().flat_map(|c| ALL.map(|p| (c, p))) {
         let bundle = dir.path().join("m.hub");
-        if let Err(e) = cuda::export(&case, &bundle) {
+        if let Err(e) = cuda::export(case, &bundle, precision) {
             problems.push(format!("{}: {e}", case.name));
             continue;
         }
-        match cuda::check(&case, &bundle, Tolerance::default()) {
-            Ok(c) if c.ok() => {}
-            Ok(c) => problems.push(format!("{}: {c}", case.name)),
+        match cuda::check(case, &bundle, Tolerance::default()) {
+            Ok(c) => {
+                let wrong = cuda::wrong(&c, precision);
+                problems.extend(wrong.map(|w| format!("{} {w}", case.name)));
+            }
             Err(e) => problems.push(format!("{}: {e}", case.name)),
         }
         let text = cuda::ptx(&bundle).expect("PTX");
@@ -56,7 +63,7 @@ fn small_models_match_their_goldens_on_the_software_gpu() {
 fn a_bundle_for_a_gpu_says_what_it_needs() {
     let dir = tempfile::tempdir().expect("a folder");
     let bundle = dir.path().join("m.hub");
-    cuda::export(&small()[0], &bundle).expect("exports");
+    cuda::export(&small()[0], &bundle, Precision::F32).expect("exports");
     let model = Model::open(&bundle, &OpenOptions::default()).expect("opens");
     let start = |device: &str| {
         let options = SessionOptions { device: device.into(), ..Default::default() };
@@ -108,16 +115,19 @@ fn the_driver_runs_small_models_on_the_stand_in() {
 fn inner_models() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut problems = vec![];
-    for case in small() {
+    let cases = small();
+    for (case, precision) in cases.iter().flat_map(|c| ALL.map(|p| (c, p))) {
         let bundle = dir.path().join("m.hub");
-        let done = cuda::export(&case, &bundle).and_then(|_| {
-            let (o, inputs) = cuda::open(&case, &bundle)?;
+        let done = cuda::export(case, &bundle, precision).and_then(|_| {
+            let (o, inputs) = cuda::open(case, &bundle)?;
             assert_eq!(o.session.device(), cuda::DEVICE);
-            cuda::check_on(&case, o, &inputs)
+            cuda::check_on(case, o, &inputs)
         });
         match done {
-            Ok(c) if c.ok() => {}
-            Ok(c) => problems.push(format!("{}: {c}", case.name)),
+            Ok(c) => {
+                let wrong = cuda::wrong(&c, precision);
+                problems.extend(wrong.map(|w| format!("{} {w}", case.name)));
+            }
             Err(e) => problems.push(format!("{}: {e}", case.name)),
         }
     }
@@ -189,7 +199,7 @@ fn inner_sessions() {
     let dir = tempfile::tempdir().expect("a folder");
     let bundle = dir.path().join("m.hub");
     let case = small().pop().expect("a model");
-    cuda::export(&case, &bundle).expect("exports");
+    cuda::export(&case, &bundle, Precision::F32).expect("exports");
     // Several sessions at once, of two models, on threads of their own.
     let run = || {
         let (o, inputs) = cuda::open(&case, &bundle).expect("opens");

@@ -306,12 +306,13 @@ pub enum Inst {
         stride: Coef,
     },
     /// `acc[m][n] += Σ a[m][2k] × b[k][2n] + Σ a[m][2k+1] × b[k][2n+1]`, where rows of `a` and `b` are
-    /// bf16 and those of `acc` f32: the two sums by multiply-adds, then one addition each. Denormals
-    /// are zeros, as in [`Inst::Dot2`]. A machine may sum in another order and keep denormals.
+    /// bf16 or f16 and those of `acc` f32: the two sums by multiply-adds, then one addition each.
+    /// Denormals are zeros, as in [`Inst::Dot2`]. A machine may sum in another order and keep denormals.
     TileDot2 {
         acc: u8,
         a: u8,
         b: u8,
+        dtype: Dtype,
     },
 }
 

@@ -144,7 +144,7 @@ impl Names<'_> {
             TileStore { tile, addr, stride } => {
                 format!("tile.store {} step {} = t{tile}", self.addr(addr), self.coef(*stride))
             }
-            TileDot2 { acc, a, b } => format!("tile.dot2 t{acc} += t{a}, t{b}"),
+            TileDot2 { acc, a, b, dtype } => format!("tile.dot2 {dtype} t{acc} += t{a}, t{b}"),
         };
         match i.dst() {
             Some(d) => format!("{d}:{} = {body}", self.0.ty(d)),

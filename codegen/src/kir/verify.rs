@@ -325,9 +325,11 @@ impl Verifier<'_> {
                 })
             }
             TileZero { tile } => tile_exists(*tile),
-            TileDot2 { acc, a, b } => {
+            TileDot2 { acc, a, b, dtype } => {
                 let apart = acc != a && acc != b && a != b;
                 ensure(apart, || "a product of one tile register twice".into())?;
+                let half = matches!(dtype, Dtype::BF16 | Dtype::F16);
+                ensure(half, || format!("a product of tiles of {dtype}"))?;
                 [acc, a, b].into_iter().try_for_each(|t| tile_exists(*t))
             }
             SetStatus { mask } => {

@@ -73,7 +73,7 @@ pub fn find<'t, 'g>(task: &'t Task<'g>) -> Result<Option<Chain<'t, 'g>>, Refused
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(c: &Chain<'_, '_>, target: &Target) -> Result<Lowered, Refused> {
     padded(c.task, c.first.x, c.first.geo)?;
-    let first = c.first.build().map_err(refused)?;
+    let first = c.first.build(target).map_err(refused)?;
     let mut why = String::new();
     let mut plans = c.plans(target, &first)?;
     let wanted = target.choice.min(plans.len() - 1);

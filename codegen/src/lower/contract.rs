@@ -2,7 +2,7 @@
 //! one is packed, and what each label is.
 
 use super::contract_mac::{
-    Axis, Body, Mac, PANEL, both_bf16, likely_count, lower_mac, step_of, worth_panels,
+    Axis, Body, Mac, PANEL, in_pairs, likely_count, lower_mac, step_of, whole_pairs, worth_panels,
 };
 use super::cx::{Made, unsupported};
 use crate::target::Target;
@@ -49,14 +49,14 @@ pub fn param(task: &Task<'_>, v: Value) -> Result<usize, Refused> {
 /// # Errors
 /// What placement has to do first, or why there is no native kernel.
 pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
-    lower_mac(task, target, &problem(task)?)
+    lower_mac(task, target, &problem(task, target)?)
 }
 
 /// The problem of a group around a [`Prim::Contract`].
 ///
 /// # Errors
 /// As [`lower`].
-pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
+pub fn problem(task: &Task<'_>, target: &Target) -> Result<Mac, Refused> {
     let (node, prim) = anchor(task, |p| matches!(p, Prim::Contract { .. }))?;
     let Prim::Contract { a, b, out } = prim else { unreachable!("the filter above") };
     let ins = &task.g.nodes[node].inputs;
@@ -65,7 +65,7 @@ pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
     let sides = [Labeled { input: ia, labels: a }, Labeled { input: ib, labels: b }];
     let vector = vector_side(task, &sides, anchor, out);
     let (v, s) = (&sides[vector], &sides[1 - vector]);
-    build(task, s, v, anchor, out).map_err(super::contract_mac::refused)
+    build(task, target, (s, v), anchor, out).map_err(super::contract_mac::refused)
 }
 
 /// An operand and its axes' labels.
@@ -132,8 +132,8 @@ fn vector_side(task: &Task<'_>, sides: &[Labeled<'_>; 2], anchor: Value, out: &[
 
 fn build(
     task: &Task<'_>,
-    s: &Labeled<'_>,
-    v: &Labeled<'_>,
+    target: &Target,
+    (s, v): (&Labeled<'_>, &Labeled<'_>),
     anchor: Value,
     out: &[u8],
 ) -> Made<Mac> {
@@ -175,9 +175,10 @@ fn build(
         start: 0i64.into(),
         footprint: likely_count(sdims),
     };
-    let even = |k: &Axis| k.dim.as_const().is_some_and(|n| n % 2 == 0) && k.s.is(1);
+    let even =
+        |k: &Axis| k.dim.as_const().is_some_and(|n| whole_pairs(task, s.input, n)) && k.s.is(1);
     let last = k.iter().map(|k| &k.1).rfind(|k| !k.dim.is(1));
-    mac.pairs = last.is_some_and(even) && both_bf16(task, anchor, s.input, v.input);
+    mac.pairs = last.is_some_and(even) && in_pairs(task, target, anchor, s.input, v.input);
     let o = v.op(task);
     if s.op(task).format != Format::Strided {
         return unsupported("both operands of a contraction are packed");

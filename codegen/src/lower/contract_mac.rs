@@ -223,10 +223,24 @@ pub fn elem_for(task: &Task<'_>, anchor: Value) -> Result<Elem, Refused> {
     }
 }
 
-/// Both operands are bf16 and what is summed is not, so that pairs of products may be.
-pub fn both_bf16(task: &Task<'_>, anchor: Value, a: usize, b: usize) -> bool {
-    let narrow = |i: usize| task.inputs[i].dtype == Dtype::BF16;
-    narrow(a) && narrow(b) && task.g.dtype(anchor) == Dtype::F32
+/// Both operands are of a type whose pairs the target multiplies (bf16, if need be in two steps; f16
+/// where warps multiply tiles), and what is summed is not.
+pub fn in_pairs(task: &Task<'_>, target: &Target, anchor: Value, a: usize, b: usize) -> bool {
+    let dtype = task.inputs[a].dtype;
+    let has = match dtype {
+        Dtype::BF16 => true,
+        Dtype::F16 => target.has_mma() && task.inputs[a].in_words(),
+        _ => false,
+    };
+    has && task.inputs[b].dtype == dtype && task.g.dtype(anchor) == Dtype::F32
+}
+
+/// Can so many elements of an operand be taken in pairs (f16: in steps of tiles, their only form)?
+pub fn whole_pairs(task: &Task<'_>, input: usize, elements: i64) -> bool {
+    match task.inputs[input].dtype {
+        Dtype::F16 => elements % 8 == 0,
+        _ => elements % 2 == 0,
+    }
 }
 
 /// Is a matrix that is computed better copied into panels before `rows` rows are multiplied with it?
@@ -337,6 +351,10 @@ pub fn schedules(task: &Task<'_>, target: &Target, mac: &Mac, lanes: usize) -> V
             }
             if target.has_mma() && mac.alignment(&task.inputs[mac.scalar]) >= 4 {
                 all = super::mma::candidates(mac, &shape, &facts);
+            }
+            // Pairs of f16 have no other form.
+            if mac.pairs && task.inputs[mac.scalar].dtype == Dtype::F16 {
+                return all;
             }
             all.extend(schedule::candidates(&shape, &facts, heavy(task)));
             all

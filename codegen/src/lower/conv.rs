@@ -5,7 +5,8 @@ use super::across;
 use super::chain;
 use super::contract::{anchor, param};
 use super::contract_mac::{
-    Axis, Body, Mac, PANEL, both_bf16, likely_count, lower_mac, refused, step_of, worth_panels,
+    Axis, Body, Mac, PANEL, in_pairs, likely_count, lower_mac, refused, step_of, whole_pairs,
+    worth_panels,
 };
 use super::cx::Made;
 use super::depthwise;
@@ -31,7 +32,7 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
         }
         match winograd::lower(c, target)? {
             Ok(made) => Ok(made),
-            Err(choice) => lower_mac(task, &Target { choice, ..*target }, &mac(c)?),
+            Err(choice) => lower_mac(task, &Target { choice, ..*target }, &mac(c, target)?),
         }
     })
 }
@@ -40,15 +41,15 @@ pub fn lower(task: &Task<'_>, target: &Target) -> Result<Lowered, Refused> {
 ///
 /// # Errors
 /// As [`lower`].
-pub fn problem(task: &Task<'_>) -> Result<Mac, Refused> {
-    with_conv(task, mac)
+pub fn problem(task: &Task<'_>, target: &Target) -> Result<Mac, Refused> {
+    with_conv(task, |c| mac(c, target))
 }
 
-fn mac(c: &Conv<'_, '_>) -> Result<Mac, Refused> {
+fn mac(c: &Conv<'_, '_>, target: &Target) -> Result<Mac, Refused> {
     if c.is_depthwise() {
         return depthwise::problem(c.task, c);
     }
-    c.build().map_err(refused)
+    c.build(target).map_err(refused)
 }
 
 /// Calls `f` with the convolution that a group is around.
@@ -111,7 +112,7 @@ impl Conv<'_, '_> {
     }
 
     /// The problem of a convolution that is not depthwise.
-    pub fn build(&self) -> Made<Mac> {
+    pub fn build(&self, target: &Target) -> Made<Mac> {
         let (x, w) = (&self.task.inputs[self.x], &self.task.inputs[self.w]);
         let dims = self.task.g.dims(self.out);
         let zero = Dim::from(0i64);
@@ -131,12 +132,13 @@ impl Conv<'_, '_> {
         };
         let known = w.constant || w.format != Format::Strided;
         let pixels = likely_count(&dims[2..]).saturating_mul(likely_count(&dims[..1]));
-        let narrow = both_bf16(self.task, self.out, self.x, self.w);
+        let narrow = in_pairs(self.task, target, self.out, self.x, self.w);
         let elements = Dim::product(&w.dims).as_const().map(|n| n / self.groups);
         let copied = !narrow && elements.is_some_and(|n| worth_panels(n, w.dtype, pixels));
         let packed = (known || copied).then_some(wide).flatten();
         let (mut k, n_v, panel, group_v);
-        let even = c.as_const().is_some_and(|c| c % 2 == 0) && x.strides[1].is(1);
+        let even = c.as_const().is_some_and(|c| whole_pairs(self.task, self.x, c));
+        let even = even && x.strides[1].is(1);
         let pairs = even && packed.is_some() && narrow;
         if let Some(wide) = packed {
             let (packing, sum) = self.packing(wide, pairs)?;

@@ -243,7 +243,7 @@ impl Tiler<'_> {
                     });
                 }
                 let acc = r.acc(i, j as i64);
-                cx.b.inst(Inst::TileDot2 { acc, a: r.row(i), b: tile });
+                cx.b.inst(Inst::TileDot2 { acc, a: r.row(i), b: tile, dtype: self.s.dtype });
             }
         }
     }

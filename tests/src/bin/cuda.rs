@@ -2,9 +2,11 @@
 //! for every architecture without spills, and run by the driver, its answers beside the golden. On a GPU,
 //! where there is one, with times; else on a stand-in for libcuda that interprets PTX, which takes so
 //! long that only small ones are run there, or with `--run` all.
+//! Each as its model says, in f16 and in bf16.
 //! `cargo run --release -p hub-tests --bin cuda [--run] [NAME…]`. Exits with 1 if anything is off.
 
 use hub_models::Case;
+use hub_passes::Precision;
 use hub_tests::cuda;
 use std::path::Path;
 use std::process::ExitCode;
@@ -66,17 +68,19 @@ fn fixtures(gpu: bool) -> ExitCode {
         return failed("no fixtures, or no folder for them");
     };
     println!(
-        "{:<42} {:>7} {:>7} {:>6} {:>5} {:>8}",
-        "model", "export", "kernels", "steps", "host", "PTX"
+        "{:<42} {:<4} {:>7} {:>7} {:>6} {:>5} {:>8}",
+        "model", "", "export", "kernels", "steps", "host", "PTX"
     );
     let asked = |c: &&Case| wanted.is_empty() || wanted.iter().any(|w| c.name.contains(w));
     let (mut right, mut rows, mut skipped) = (0, 0, vec![]);
-    for case in cases.iter().filter(asked) {
+    let each = [Precision::F32, Precision::F16, Precision::Bf16];
+    for (case, precision) in cases.iter().filter(asked).flat_map(|c| each.map(|p| (c, p))) {
         rows += 1;
-        match row(case, dir.path(), ptxas.as_deref(), &on) {
+        match row(case, precision, dir.path(), ptxas.as_deref(), &on) {
             Ok(ran) => {
                 right += 1;
-                skipped.extend((!ran).then_some(&case.name[..]));
+                let once = precision == Precision::F32;
+                skipped.extend((!ran && once).then_some(&case.name[..]));
             }
             Err(e) => println!("    {e}"),
         }
@@ -89,18 +93,25 @@ fn fixtures(gpu: bool) -> ExitCode {
 }
 
 /// One fixture; was it run?
-fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, on: &On) -> Result<bool, String> {
+fn row(
+    case: &Case,
+    precision: Precision,
+    dir: &Path,
+    ptxas: Option<&Path>,
+    on: &On,
+) -> Result<bool, String> {
     let (a, b) = (dir.join("a.hub"), dir.join("b.hub"));
     let start = Instant::now();
-    let report = cuda::export(case, &a).map_err(|e| e.to_string())?;
+    let report = cuda::export(case, &a, precision).map_err(|e| e.to_string())?;
     let seconds = start.elapsed().as_secs_f64();
-    cuda::export(case, &b).map_err(|e| e.to_string())?;
+    cuda::export(case, &b, precision).map_err(|e| e.to_string())?;
     let same = std::fs::read(&a).ok() == std::fs::read(&b).ok();
     let text = cuda::ptx(&a).map_err(|e| e.to_string())?;
     let t = report.tiers.first().ok_or("no tier")?;
     println!(
-        "{:<42} {seconds:>6.1}s {:>7} {:>6} {:>5} {:>7}k",
+        "{:<42} {:<4} {seconds:>6.1}s {:>7} {:>6} {:>5} {:>7}k",
         case.name,
+        precision.dtype().map_or("f32", |d| d.name()),
         t.kernels,
         t.steps,
         t.host.len(),
@@ -110,7 +121,7 @@ fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, on: &On) -> Result<bool, S
     if let Some(p) = ptxas {
         cuda::assemble(p, &text, dir)?;
     }
-    let ran = answer(case, &a, on)?;
+    let ran = answer(case, precision, &a, on)?;
     match (same, seconds < MOST) {
         (false, _) => Err("two exports differ".into()),
         (_, false) => Err(format!("longer than {MOST} s")),
@@ -119,7 +130,7 @@ fn row(case: &Case, dir: &Path, ptxas: Option<&Path>, on: &On) -> Result<bool, S
 }
 
 /// Runs a fixture and compares; was it run?
-fn answer(case: &Case, bundle: &Path, on: &On) -> Result<bool, String> {
+fn answer(case: &Case, precision: Precision, bundle: &Path, on: &On) -> Result<bool, String> {
     let (mut o, inputs) = cuda::open(case, bundle).map_err(|e| e.to_string())?;
     let operations = cuda::operations(&o);
     if operations > on.most {
@@ -136,5 +147,5 @@ fn answer(case: &Case, bundle: &Path, on: &On) -> Result<bool, String> {
         Some(ms) => println!("    {c}, median {ms:.3} ms"),
         None => println!("    {c}, two runs in {:.1} s", start.elapsed().as_secs_f64()),
     }
-    if c.ok() { Ok(true) } else { Err("wrong answers".into()) }
+    cuda::wrong(&c, precision).map_or(Ok(true), |_| Err("wrong answers".into()))
 }

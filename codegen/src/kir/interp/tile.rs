@@ -3,6 +3,7 @@
 use super::Machine;
 use crate::kir::interp::eval::flush;
 use crate::kir::{Addr, Coef, Inst, MAX_TILES};
+use hub_abi::Dtype;
 
 /// One tile register.
 #[derive(Clone, Default)]
@@ -19,10 +20,14 @@ impl Tile {
         f32::from_le_bytes(std::array::from_fn(|k| self.data[i + k]))
     }
 
-    /// Element `at` of a row of bf16.
-    fn bf16(&self, row: usize, at: usize) -> f32 {
+    /// Element `at` of a row of bf16 or f16.
+    fn half(&self, row: usize, at: usize, dtype: Dtype) -> f32 {
         let i = row * 64 + at * 2;
-        flush(f32::from_bits(u32::from(self.data[i]) << 16 | u32::from(self.data[i + 1]) << 24))
+        let bits = u16::from_le_bytes([self.data[i], self.data[i + 1]]);
+        match dtype {
+            Dtype::F16 => half::f16::from_bits(bits).to_f32(),
+            _ => flush(f32::from_bits(u32::from(bits) << 16)),
+        }
     }
 }
 
@@ -43,7 +48,7 @@ impl Machine<'_> {
                 .aligned(addr, *stride, *align)
                 .and_then(|()| self.tile_move(*tile, addr, *stride, false)),
             Inst::TileStore { tile, addr, stride } => self.tile_move(*tile, addr, *stride, true),
-            Inst::TileDot2 { acc, a, b } => self.tile_dot2(*acc, *a, *b),
+            Inst::TileDot2 { acc, a, b, dtype } => self.tile_dot2([*acc, *a, *b], *dtype),
             _ => return None,
         })
     }
@@ -81,7 +86,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn tile_dot2(&mut self, acc: u8, a: u8, b: u8) -> Result<(), String> {
+    fn tile_dot2(&mut self, [acc, a, b]: [u8; 3], dtype: Dtype) -> Result<(), String> {
         let (a, b) = (self.configured(a)?.clone(), self.configured(b)?.clone());
         let acc = self.configured(acc)?;
         let fit = acc.rows == a.rows && acc.bytes == b.bytes && a.bytes == 4 * b.rows;
@@ -93,7 +98,9 @@ impl Machine<'_> {
                 let mut sums = [0f32; 2];
                 for k in 0..b.rows {
                     for (h, s) in sums.iter_mut().enumerate() {
-                        *s = flush(a.bf16(m, 2 * k + h).mul_add(b.bf16(k, 2 * n + h), *s));
+                        *s = flush(
+                            a.half(m, 2 * k + h, dtype).mul_add(b.half(k, 2 * n + h, dtype), *s),
+                        );
                     }
                 }
                 let sum = flush(sums[0] + sums[1]);

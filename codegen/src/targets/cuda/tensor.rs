@@ -1,4 +1,4 @@
-//! Tile registers on tensor cores: `mma.sync.m16n8k16` on bf16, sums in f32.
+//! Tile registers on tensor cores: `mma.sync.m16n8k16` on bf16 or f16, sums in f32.
 //!
 //! A tile register is spread over a warp as fragments. Thread `t` is member `t mod 4` of group
 //! `t / 4`. A tile of sums (16 × 16 f32) is two products wide: the thread has columns `2 member` and
@@ -11,6 +11,7 @@
 use super::addr::Lane;
 use super::ptx::Renderer;
 use crate::kir::*;
+use hub_abi::Dtype;
 use std::collections::BTreeMap;
 
 /// What a tile register is in products.
@@ -53,7 +54,7 @@ fn roles(body: &[Stmt], out: &mut BTreeMap<u8, Role>) -> Option<()> {
     for s in body {
         match s {
             Stmt::Inst(Inst::TileConfig { .. }) => return Some(()),
-            Stmt::Inst(Inst::TileDot2 { acc, a, b }) => {
+            Stmt::Inst(Inst::TileDot2 { acc, a, b, .. }) => {
                 for (t, role) in [(acc, Role::Sums), (a, Role::Rows), (b, Role::Columns)] {
                     if *out.entry(*t).or_insert(role) != role {
                         return None;
@@ -157,7 +158,7 @@ impl Renderer<'_> {
                 let value = if t.role == Role::Sums { "0f00000000" } else { "0" };
                 t.regs.iter().for_each(|r| self.line(format!("{zero} {r}, {value}")));
             }
-            Inst::TileDot2 { acc, a, b } => self.product([*acc, *a, *b]),
+            Inst::TileDot2 { acc, a, b, dtype } => self.product([*acc, *a, *b], *dtype),
             Inst::TileLoad { tile, addr, stride, align } => {
                 let lane = self.fragment(i);
                 // One that no product uses is not loaded.
@@ -283,9 +284,10 @@ impl Renderer<'_> {
         }
     }
 
-    fn product(&mut self, [acc, a, b]: [u8; 3]) {
+    fn product(&mut self, [acc, a, b]: [u8; 3], dtype: Dtype) {
         let of = |t: u8| self.tile_of(t).expect("configured").clone();
         let (acc, a, b) = (of(acc), of(a), of(b));
+        let d = if dtype == Dtype::F16 { "f16" } else { "bf16" };
         let n = usize::from(a.pairs().1);
         for (i, part) in acc.regs.chunks(4).enumerate() {
             for k in 0..n / 2 {
@@ -293,7 +295,7 @@ impl Renderer<'_> {
                 let b = [0, 1].map(|at| b.regs[i * n + 2 * k + at].clone()).join(", ");
                 let c = part.join(", ");
                 self.line(format!(
-                    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{{c}}}, {{{a}}}, {{{b}}}, {{{c}}}"
+                    "mma.sync.aligned.m16n8k16.row.col.f32.{d}.{d}.f32 {{{c}}}, {{{a}}}, {{{b}}}, {{{c}}}"
                 ));
             }
         }

@@ -3,6 +3,7 @@
 use super::lir::*;
 use super::sel::*;
 use crate::kir::*;
+use hub_abi::Dtype;
 use iced_x86::Code;
 
 impl Sel<'_> {
@@ -29,7 +30,10 @@ impl Sel<'_> {
                 let at = self.rows(addr, *stride)?;
                 self.op(Code::VEX_Tilestored_sibmem_tmm, &[Op::M(at), Op::T(*tile)]);
             }
-            Inst::TileDot2 { acc, a, b } => {
+            Inst::TileDot2 { dtype, .. } if *dtype != Dtype::BF16 => {
+                return self.unsupported("tiles of f16");
+            }
+            Inst::TileDot2 { acc, a, b, .. } => {
                 self.op(Code::VEX_Tdpbf16ps_tmm_tmm_tmm, &[Op::T(*acc), Op::T(*a), Op::T(*b)])
             }
             _ => return self.unsupported("not a tile instruction"),
