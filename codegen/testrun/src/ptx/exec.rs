@@ -207,15 +207,14 @@ impl Block<'_, '_, '_> {
         };
         let mut a = [[0f64; 16]; 16];
         let mut b = [[0f64; 8]; 16];
-        for t in 0..WARP {
+        let places = (0..WARP).flat_map(|t| [(t, 0), (t, 1)]);
+        for (t, k) in places {
             let (g, m) = (t / 4, t % 4);
-            for k in 0..2 {
-                for r in 0..4 {
-                    a[g + 8 * (r % 2)][2 * m + k + 8 * (r / 2)] = pair(v[r][t], k);
-                }
-                for r in 0..2 {
-                    b[2 * m + k + 8 * r][g] = pair(v[4 + r][t], k);
-                }
+            for (r, x) in v[..4].iter().enumerate() {
+                a[g + 8 * (r % 2)][2 * m + k + 8 * (r / 2)] = pair(x[t], k);
+            }
+            for (r, x) in v[4..6].iter().enumerate() {
+                b[2 * m + k + 8 * r][g] = pair(x[t], k);
             }
         }
         for r in 0..4 {
