@@ -172,7 +172,7 @@ fn an_old_gpu_is_not_taken() {
 fn inner_old() {
     let dir = tempfile::tempdir().expect("a folder");
     let bundle = dir.path().join("m.hub");
-    cuda::export(&small()[0], &bundle).expect("exports");
+    cuda::export(&small()[0], &bundle, Precision::F32).expect("exports");
     let model = Model::open(&bundle, &OpenOptions::default()).expect("opens");
     let start = |device: &str| {
         let options = SessionOptions { device: device.into(), ..Default::default() };
