@@ -120,7 +120,7 @@ fn pattern(n: usize, seed: u32) -> Vec<u8> {
 fn memory(k: &Arc<dyn Kernels>) -> Checked {
     let queue = said(k.queue())?;
     let mut held = vec![];
-    for (i, n) in [1usize, 31, 256, 4097, 1 << 20].into_iter().enumerate() {
+    for (i, n) in [1usize, 31, 256, 4097, 1 << 20, (5 << 20) + 3].into_iter().enumerate() {
         let bytes = pattern(n, i as u32);
         let m = said(Held::new(k, n))?;
         ensure(m.at != 0 && m.at % 256 == 0, format!("address {:#x}", m.at))?;
@@ -141,7 +141,7 @@ fn memory(k: &Arc<dyn Kernels>) -> Checked {
         said(queue.read(&mut got, m.at))?;
         ensure(got == *want, format!("{} bytes do not come back", want.len()))?;
     }
-    Ok("1 byte to 1 MiB".into())
+    Ok("1 byte to 5 MiB".into())
 }
 
 fn queues(k: &Arc<dyn Kernels>) -> Checked {

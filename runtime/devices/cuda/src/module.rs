@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::text::{self, Shape};
 use crate::{Said, status};
 use cudarc::driver::result;
-use cudarc::driver::sys::{self, CUjit_option as Jit};
+use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as Jit};
 use hub_plugin::{Failure, Got, REFUSED};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -12,6 +12,9 @@ use std::sync::Arc;
 
 /// Bytes of the compiler's log that are kept.
 const LOG: usize = 8 << 10;
+
+/// Bytes of shared memory that a block has without asking.
+const FREE: u32 = 48 << 10;
 
 /// Code made ready.
 pub struct Module {
@@ -68,6 +71,12 @@ impl Module {
         // SAFETY: a loaded module.
         let function = unsafe { result::module::get_function(self.module, c_name) };
         let function = function.said(&format!("cuModuleGetFunction of {name}"))?;
+        if shape.shared > FREE {
+            let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: a kernel of a loaded module.
+            let done = unsafe { sys::cuFuncSetAttribute(function, which, shape.shared as i32) };
+            done.said(&format!("{} bytes of shared memory for kernel {name}", shape.shared))?;
+        }
         Ok(Kernel { function, shape, name: name.into() })
     }
 }

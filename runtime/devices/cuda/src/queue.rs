@@ -138,6 +138,17 @@ impl Queue {
             return Ok(());
         }
         let s = self.staging()?;
+        if to.len() <= HALF {
+            // SAFETY: what the stream copied from the half before comes before, and when all is done it
+            // holds the bytes.
+            unsafe {
+                let call = sys::cuMemcpyDtoHAsync_v2(s.at.cast(), from, to.len(), self.stream);
+                call.said(&format!("cuMemcpyDtoHAsync of {} bytes from {from:#x}", to.len()))?;
+                self.wait()?;
+                std::ptr::copy_nonoverlapping(s.at, to.as_mut_ptr(), to.len());
+            }
+            return Ok(());
+        }
         // Copies from the pinned memory come before in the stream, so that both halves are free.
         let mut before: Option<(usize, &mut [u8])> = None;
         for (i, piece) in to.chunks_mut(HALF).enumerate() {
@@ -198,7 +209,7 @@ impl Queue {
                 shape.threads,
                 1,
                 1,
-                0,
+                shape.shared,
                 self.stream,
                 params.as_mut_ptr(),
                 std::ptr::null_mut(),

@@ -1,8 +1,8 @@
 //! What a module's text says of its kernels: how they are launched.
 //!
 //! `.visible .entry NAME(.param .align 8 .b8 args[BYTES])` and `.reqntid THREADS` are PTX's own. A
-//! comment in front of the entry says the rest: `// hub tiles_per_block N`. Without one, a tile is a
-//! warp's.
+//! comments in front of the entry say the rest: `// hub tiles_per_block N` (without it a tile is a warp's)
+//! and `// hub shared_bytes N`, bytes of `.extern .shared` memory (without it none).
 
 use std::collections::HashMap;
 
@@ -18,6 +18,8 @@ pub struct Shape {
     pub tiles: u32,
     /// Bytes of the argument block.
     pub args: usize,
+    /// Bytes of shared memory beside what the text declares.
+    pub shared: u32,
 }
 
 impl Shape {
@@ -31,21 +33,23 @@ impl Shape {
 /// The kernels of a module by name; what cannot be read is left out.
 pub fn kernels(text: &str) -> HashMap<&str, Shape> {
     let mut all = HashMap::new();
-    let (mut tiles, mut entry) = (None, None);
+    let (mut tiles, mut shared, mut entry) = (None, 0, None);
     for line in text.lines().map(str::trim) {
         if let Some(n) = line.strip_prefix("// hub tiles_per_block ") {
             tiles = n.trim().parse::<u32>().ok().filter(|n| *n > 0);
+        } else if let Some(n) = line.strip_prefix("// hub shared_bytes ") {
+            shared = n.trim().parse().unwrap_or(0);
         } else if let Some(head) = line.strip_prefix(".visible .entry ") {
-            entry = head.split_once('(').map(|(name, params)| (name.trim(), bytes(params), tiles));
-            tiles = None;
+            let said = (tiles.take(), std::mem::take(&mut shared));
+            entry = head.split_once('(').map(|(name, params)| (name.trim(), bytes(params), said));
         } else if let Some(n) = line.strip_prefix(".reqntid ") {
             let threads = n.split(',').next().and_then(|n| n.trim().parse::<u32>().ok());
-            if let (Some((name, Some(args), tiles)), Some(threads)) = (entry.take(), threads)
+            if let (Some((name, Some(args), said)), Some(threads)) = (entry.take(), threads)
                 && threads > 0
                 && threads % WARP == 0
             {
-                let tiles = tiles.unwrap_or(threads / WARP);
-                all.insert(name, Shape { threads, tiles, args });
+                let (tiles, shared) = (said.0.unwrap_or(threads / WARP), said.1);
+                all.insert(name, Shape { threads, tiles, args, shared });
             }
         }
     }
@@ -64,15 +68,15 @@ mod tests {
 
     const TEXT: &str = ".version 7.0\n.target sm_80\n\
         .visible .entry plain(.param .align 8 .b8 args[24])\n.reqntid 128, 1, 1\n{\n}\n\
-        // hub tiles_per_block 1\n.const .align 4 .b8 x_sel0[2] = {0, 1};\n\
+        // hub shared_bytes 65536\n// hub tiles_per_block 1\n.const .align 4 .b8 x_sel0[2] = {0, 1};\n\
         .visible .entry whole(.param .align 8 .b8 args[8])\n.reqntid 256, 1, 1\n{\n}\n\
         .visible .entry odd(.param .align 8 .b8 args[8])\n.reqntid 33, 1, 1\n{\n}\n";
 
     #[test]
     fn entries_say_how_they_are_launched() {
         let all = kernels(TEXT);
-        assert_eq!(all["plain"], Shape { threads: 128, tiles: 4, args: 24 });
-        assert_eq!(all["whole"], Shape { threads: 256, tiles: 1, args: 8 });
+        assert_eq!(all["plain"], Shape { threads: 128, tiles: 4, args: 24, shared: 0 });
+        assert_eq!(all["whole"], Shape { threads: 256, tiles: 1, args: 8, shared: 65536 });
         assert_eq!(all.len(), 2);
         let plain = all["plain"];
         assert_eq!([1, 4, 5, 9].map(|n| plain.blocks(n)), [Some(1), Some(1), Some(2), Some(3)]);

@@ -317,9 +317,22 @@ pub unsafe extern "C" fn cuModuleGetFunction(
             return Err(gpu::NOT_FOUND);
         }
         let h = g.handle();
-        g.functions.insert(h, Function { module, name });
+        g.functions.insert(h, Function { module, name, shared: 48 << 10 });
         // SAFETY: it may be written to, by the interface.
         unsafe { give(out, h) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuFuncSetAttribute(function: *mut c_void, which: c_int, value: c_int) -> Code {
+    within(|g| {
+        let f = g.functions.get_mut(&function.addr()).ok_or(gpu::INVALID_HANDLE)?;
+        match (which, u32::try_from(value)) {
+            // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES; a block of an sm_80 has 163 KiB at most.
+            (8, Ok(bytes)) if bytes <= 163 << 10 => f.shared = bytes,
+            _ => return Err(gpu::INVALID_VALUE),
+        }
+        Ok(())
     })
 }
 
@@ -343,7 +356,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
         let entry = &f.module.entries[&f.name];
         let grid = grid_x > 0 && grid_x <= i32::MAX as u32 && grid_y == 1 && grid_z == 1;
         let block = block_x as usize == entry.threads && block_y == 1 && block_z == 1;
-        if !grid || !block || shared != 0 || params.is_null() || !extra.is_null() {
+        if !grid || !block || shared > f.shared || params.is_null() || !extra.is_null() {
             eprintln!("stand-in for libcuda: kernel {} with {grid_x} blocks of {block_x}", f.name);
             return Err(gpu::INVALID_VALUE);
         }
@@ -454,10 +467,27 @@ mod tests {
 
     /// Launches the kernel that writes 7 at an address.
     fn put(f: Handle, stream: Handle, threads: c_uint, at: u64) -> Code {
+        shared(f, stream, threads, at, 0)
+    }
+
+    /// The same, with so many bytes of shared memory.
+    fn shared(f: Handle, stream: Handle, threads: c_uint, at: u64, bytes: c_uint) -> Code {
         let mut params = [std::ptr::from_ref(&at).cast_mut().cast::<c_void>()];
         // SAFETY: one parameter of 8 bytes, as the kernel has.
         unsafe {
-            cuLaunchKernel(f, 1, 1, 1, threads, 1, 1, 0, stream, params.as_mut_ptr(), null_mut())
+            cuLaunchKernel(
+                f,
+                1,
+                1,
+                1,
+                threads,
+                1,
+                1,
+                bytes,
+                stream,
+                params.as_mut_ptr(),
+                null_mut(),
+            )
         }
     }
 
@@ -499,6 +529,11 @@ mod tests {
         };
         // Blocks of another size; copies from what is not pinned, and to what is not there.
         assert_eq!(put(f, stream, 64, at), gpu::INVALID_VALUE);
+        // Much shared memory is asked for first.
+        assert_eq!(shared(f, stream, 32, at, 64 << 10), gpu::INVALID_VALUE);
+        assert_eq!(cuFuncSetAttribute(f, 8, 200 << 10), gpu::INVALID_VALUE);
+        assert_eq!(cuFuncSetAttribute(f, 8, 64 << 10), 0);
+        assert_eq!(shared(f, stream, 32, at, 64 << 10), 0);
         let mine = [0u8; 4].as_ptr().cast();
         assert_eq!(cuMemcpyHtoDAsync_v2(at, mine, 4, stream), gpu::INVALID_VALUE);
         assert_eq!(cuMemcpyHtoDAsync_v2(at + 62, pinned, 4, stream), gpu::INVALID_VALUE);

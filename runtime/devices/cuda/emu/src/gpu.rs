@@ -36,6 +36,8 @@ pub type Done<T = ()> = Result<T, Code>;
 pub struct Function {
     pub module: Arc<Module>,
     pub name: String,
+    /// Bytes of shared memory, beside what its text declares, that a launch may ask for.
+    pub shared: u32,
 }
 
 /// Work of a stream.
