@@ -136,28 +136,34 @@ pub fn compare_on(
 /// Runs sizes in turn in one session a tier; gives the greatest error beside the portable answer.
 /// A dimension that ends in `.0` takes a size's first number, any other dynamic one the second.
 pub fn several_sizes(bundle: &Path, tiers: &[&str], sizes: &[(i64, i64)]) -> Result<f64, Failure> {
-    let open = |tier: &str| {
-        let cpu = Some(tier.to_string());
-        tensors::open(
-            bundle,
-            &Running {
-                threads: 2,
-                device: "cpu".into(),
-                cpu,
-                no_verify: true,
-                limits: Default::default(),
-            },
-            Inputs::Given,
-        )
+    let sizes: Vec<(i64, i64, u64)> = sizes.iter().map(|s| (s.0, s.1, 3)).collect();
+    sizes_in_turn(bundle, tiers, &sizes)
+}
+
+/// As [`several_sizes`], with a seed of the made-up inputs beside each size; a name with a colon is a
+/// device's, others are tiers of the processor.
+pub fn sizes_in_turn(
+    bundle: &Path,
+    names: &[&str],
+    sizes: &[(i64, i64, u64)],
+) -> Result<f64, Failure> {
+    let open = |name: &str| {
+        let (device, cpu) = match name.contains(':') {
+            true => (name, None),
+            false => ("cpu", Some(name.to_string())),
+        };
+        let device = device.into();
+        let how = Running { threads: 2, device, cpu, no_verify: true, limits: Default::default() };
+        tensors::open(bundle, &how, Inputs::Given)
     };
     let mut portable = open("portable")?;
     let mut worst = 0f64;
-    for tier in tiers {
-        let mut o = open(tier)?;
-        for &(batch, other) in sizes {
+    for name in names {
+        let mut o = open(name)?;
+        for &(batch, other, seed) in sizes {
             let names = o.model.manifest().syms.iter().map(|s| s.name.clone());
             let batches = names.filter(|n| n.ends_with(".0")).map(|n| (n, batch)).collect();
-            let inputs = tensors::generated(&o.model, &batches, other, 3)?;
+            let inputs = tensors::generated(&o.model, &batches, other, seed)?;
             let want = portable.run(&inputs)?;
             let golden = hub_models::TensorFile {
                 tensors: want.into_iter().map(|(n, t)| (format!("out:{n}"), t)).collect(),

@@ -134,6 +134,49 @@ fn inner_models() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// Sizes that come back, once, twice, and after larger ones: what was recorded for one has to hold then.
+const SIZES: [(i64, i64, u64); 9] = [
+    (1, 4, 1),
+    (1, 4, 2),
+    (3, 6, 3),
+    (1, 4, 4),
+    (3, 6, 5),
+    (3, 6, 6),
+    (1, 4, 7),
+    (2, 5, 8),
+    (2, 5, 9),
+];
+
+#[test]
+fn recordings_hold_for_their_sizes() {
+    let counts = on_the_stand_in("inner_sizes", "80");
+    assert!(counts.iter().any(|c| c[1] > 0), "{counts:?}");
+    assert!(counts.iter().all(|c| c[3] == 0), "not given back: {counts:?}");
+}
+
+#[test]
+#[ignore = "run by recordings_hold_for_their_sizes, in a process of its own"]
+fn inner_sizes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (bundle, mut problems, mut dynamic) = (dir.path().join("m.hub"), vec![], 0);
+    for case in small() {
+        cuda::export(&case, &bundle, Precision::F32).expect("exports");
+        let model = Model::open(&bundle, &OpenOptions::default()).expect("opens");
+        // (Not every model admits these sizes.)
+        let admits = || hub_tests::sizes_in_turn(&bundle, &["portable"], &SIZES).is_ok();
+        if model.manifest().syms.is_empty() || !admits() {
+            continue;
+        }
+        dynamic += 1;
+        match hub_tests::sizes_in_turn(&bundle, &[cuda::DEVICE], &SIZES) {
+            Ok(worst) if worst <= 1e-4 => {}
+            Ok(worst) => problems.push(format!("{}: off by {worst:.1e}", case.name)),
+            Err(e) => problems.push(format!("{}: {e}", case.name)),
+        }
+    }
+    assert!(problems.is_empty() && dynamic > 10, "{dynamic} models\n{}", problems.join("\n"));
+}
+
 #[test]
 fn the_driver_conforms_on_the_stand_in() {
     on_the_stand_in("inner_conform", "80");
