@@ -36,7 +36,8 @@ pub const ON: &str = "HUB_TESTS_CUDA";
 fn library(name: &str) -> Result<PathBuf, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let dir = program.parent().ok_or("a program in no folder")?;
-    let found = [dir.join(name), dir.join("deps").join(name)].into_iter().find(|p| p.is_file());
+    // (What cargo built for this program is in `deps`; beside it may lie an older one.)
+    let found = [dir.join("deps").join(name), dir.join(name)].into_iter().find(|p| p.is_file());
     found.ok_or_else(|| format!("{name} is not beside {}", program.display()))
 }
 

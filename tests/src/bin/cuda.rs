@@ -143,9 +143,14 @@ fn answer(case: &Case, precision: Precision, bundle: &Path, on: &On) -> Result<b
     };
     let start = Instant::now();
     let c = cuda::check_on(case, o, &inputs).map_err(|e| e.to_string())?;
+    // (What a comparison says of itself is for f32.)
+    let said = match precision {
+        Precision::F32 => c.to_string(),
+        _ => format!("off by {:.1e}", c.error()),
+    };
     match ms {
-        Some(ms) => println!("    {c}, median {ms:.3} ms"),
-        None => println!("    {c}, two runs in {:.1} s", start.elapsed().as_secs_f64()),
+        Some(ms) => println!("    {said}, median {ms:.3} ms"),
+        None => println!("    {said}, two runs in {:.1} s", start.elapsed().as_secs_f64()),
     }
     cuda::wrong(&c, precision).map_or(Ok(true), |_| Err("wrong answers".into()))
 }
