@@ -9,9 +9,11 @@ use super::contract_mac::Mac;
 use super::schedule::{Facts, Schedule, Shape, div_ceil, teams};
 use super::tiles::{registers, suits, warp_chunk};
 
-/// Rows of a tile register, and those of sums that a warp has room for.
+/// Rows of a tile register, and registers of sums that a warp has room for: beside them lie operands of
+/// several steps and, where sizes are bound late, the addresses of tails, which are code beside a tile's.
 const ROWS: i64 = 16;
-const SUMS: i64 = 16;
+const SUMS: i64 = 12;
+const SUMS_LATE: i64 = 8;
 /// Cycles from a load to its value (second-level cache), steps that a warp has under way at once, and
 /// cycles to begin, meet and end.
 const LATENCY: f64 = 500.0;
@@ -34,8 +36,7 @@ pub fn candidates(mac: &Mac, s: &Shape, f: &Facts) -> Vec<Schedule> {
     for (th, tw) in row_tiles(s) {
         for nv in [1, 2, 4] {
             let sums = registers(th, tw).0 * 2 * nv;
-            // Tails of sizes that are bound late are code beside a tile's, with addresses of its own.
-            let most = if s.h_fixed && s.w_fixed { SUMS } else { SUMS / 2 };
+            let most = if s.h_fixed && s.w_fixed { SUMS } else { SUMS_LATE };
             if sums > most || (nv > 1 && (nv - 1) * f.lanes >= s.n) {
                 continue;
             }
