@@ -156,7 +156,10 @@ fn scores_and_values_of_attention() {
         ] {
             let prim = Prim::Contract { a: a.to_vec(), b: b.to_vec(), out: out.to_vec() };
             let sizes = [&sizes[0][..], &sizes[1][..]];
-            group(&mut seed, prim, sizes, false, 3, true).check(&t, contract::lower);
+            for dtype in [Dtype::BF16, Dtype::F16] {
+                let mut g = of(&mut seed, prim.clone(), sizes, [dtype; 2], false, 3, true);
+                g.check(&t, contract::lower);
+            }
         }
     }
 }

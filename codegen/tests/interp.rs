@@ -85,6 +85,38 @@ fn scratch_does_not_outlive_a_tile() {
     );
 }
 
+/// A team of two that stores to scratch, the first worker at 0, the other at `apart`, and then reads
+/// what the other stored; `meets` between.
+fn team(apart: i64, meets: bool) -> Result<u32, Fault> {
+    fault(|b, _, _| {
+        let at = b.scratch(64);
+        let member = b.team(2);
+        let z = b.zero(F);
+        b.store(z, Addr::scratch().offset(at).plus(member, apart), Dtype::F32, None);
+        if meets {
+            b.barrier();
+        }
+        let other = Addr::scratch().offset(at + apart).plus(member, -apart);
+        b.load(F, other, Dtype::F32, None);
+    })
+}
+
+#[test]
+fn workers_of_a_team_wait_for_one_another() {
+    assert_eq!(team(16, true), Ok(0));
+    says(team(16, false), "scratch");
+    says(team(8, true), "race: two workers");
+    // All come to a barrier, or none.
+    says(
+        fault(|b, _, _| {
+            let member = b.team(2);
+            let m = b.index(Affine::default().plus(member, 1));
+            b.if_(CmpOp::Eq, m, 0, |b| b.barrier());
+        }),
+        "go apart",
+    );
+}
+
 #[test]
 fn domains_are_checked_and_indices_reported() {
     says(

@@ -7,9 +7,9 @@ use super::contract_mac::{
 use super::cx::{Made, unsupported};
 use crate::target::Target;
 use crate::task::{self, Format, Lowered, Operand, Refused, Task};
-use hub_abi::Dim;
 use hub_abi::pgraph::Packing;
 use hub_abi::prim::Prim;
+use hub_abi::{Dim, Dtype};
 use hub_ir::{Def, Node, Op, Value};
 
 /// The only anchor of a group: a node of its region that `is` accepts.
@@ -187,6 +187,8 @@ fn build(
         if o.format != Format::Strided {
             return unsupported("a packed operand that is read in another order");
         }
+        // Pairs of f16 are multiplied in tiles only, which read panels.
+        mac.pairs &= o.dtype != Dtype::F16;
         if let Some(i) = contiguous(task, anchor, &features) {
             let (l, ax) = features.remove(i);
             if !ax.v.is(1) {

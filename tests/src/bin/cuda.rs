@@ -120,6 +120,9 @@ fn row(
         text.len() >> 10
     );
     t.host.iter().for_each(|(node, why)| println!("    host: {node}: {why}"));
+    if let Some((node, _)) = t.host.iter().find(|(_, why)| why.contains("no schedule fits")) {
+        return Err(format!("{node} has a kernel at another precision"));
+    }
     if let Some(p) = ptxas {
         cuda::assemble(p, &text, dir)?;
     }
