@@ -1,7 +1,7 @@
 //! What comes after a tile's sums where these go through scratch: the epilogue row by row, and teams,
 //! whose workers each have a part of the sum and then a part of the rows.
 
-use super::contract_mac::Mac;
+use super::contract_mac::{Mac, PANEL};
 use super::contract_tile::{Cols, Pos, Tiler, mem_dtype};
 use super::coord::{AtomData, Coord};
 use super::cx::{LowerCx, Made};
@@ -125,7 +125,7 @@ impl Tiler<'_> {
         let (size, team) = (self.elem.size() as i64, self.sch.team);
         let (pitch, dtype, ty) = (self.pitch(cols), mem_dtype(self.elem), self.vec_ty());
         // Panels of 16 features may fill half a vector.
-        let there = match (self.sch.tiles, cols) {
+        let there = match (self.sch.tiles && self.sch.lanes > PANEL, cols) {
             (true, Cols::First(n)) => self.masks(cx, Cols::First(n), 0),
             _ => vec![None; masks.len()],
         };
