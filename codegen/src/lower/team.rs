@@ -105,7 +105,7 @@ impl Tiler<'_> {
         };
         let body = cx.b.end();
         // Rows know nothing of one another: several in a row keep a warp busy.
-        let unroll = if cx.target.own_core { 0 } else { 4 };
+        let unroll = if cx.target.teams { 4 } else { 0 };
         let extent = ((tw + team - 1) / team).into();
         let inner = Stmt::For { axis: aw, extent, unroll, body };
         cx.b.push(Stmt::For { axis: ah, extent: th.into(), unroll: 0, body: vec![inner] });
