@@ -1,7 +1,7 @@
 //! What a module's text says of its kernels: how they are launched.
 //!
-//! `.visible .entry NAME(.param .align 8 .b8 args[BYTES])` and `.reqntid THREADS` are PTX's own. A
-//! comments in front of the entry say the rest: `// hub tiles_per_block N` (without it a tile is a warp's)
+//! `.visible .entry NAME(.param .align 8 .b8 args[BYTES])` and `.reqntid THREADS` are PTX's own.
+//! Comments in front of the entry say the rest: `// hub tiles_per_block N` (without it a tile is a warp's)
 //! and `// hub shared_bytes N`, bytes of `.extern .shared` memory (without it none).
 
 use std::collections::HashMap;
